@@ -1,0 +1,228 @@
+"""Draws one random scene of shapes on textured ground, with its segmentation.
+
+Things are drawn one after another, so later ones cover earlier ones. What is seen in the picture is what is
+annotated: a thing that would hide too much of an earlier one is not drawn at all, and edges are anti-aliased
+in the picture only. Lengths are fractions of the image side unless a name says pixels.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+THINGS = ("circle", "square", "triangle", "star")
+STUFF = ("grass", "stripes", "tiles")
+COLORS = (
+    (230, 75, 60),
+    (65, 125, 225),
+    (245, 190, 55),
+    (165, 85, 200),
+    (110, 160, 90),
+    (215, 185, 150),
+    (135, 150, 170),
+)
+
+_SUPERSAMPLING = 4
+_MIN_DIAMETER, _MAX_DIAMETER = 0.12, 0.5
+_MAX_THINGS = 6
+_MIN_VISIBLE = 0.4  # of a thing's own area; less would make its class a guess
+_MIN_STUFF = 0.01  # of the image's area; slivers of stuff are left unlabelled
+
+
+@dataclass
+class Scene:
+    """A picture and its ground truth.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        segments: (H, W) uint8; 0 is unlabelled, ``s`` is the segment whose class is ``classes[s - 1]``.
+        classes: class indices: things first (positions in ``THINGS``), stuff after them.
+    """
+
+    image: np.ndarray
+    segments: np.ndarray
+    classes: list[int]
+
+
+def draw_scene(rng: np.random.Generator, size: int) -> Scene:
+    """One scene of ``size`` x ``size`` pixels, a function of ``rng``'s state alone."""
+    canvas, stuff = _ground(rng, size)
+    things = np.zeros((size, size), np.uint8)
+    areas: list[int] = []
+    classes: list[int] = []
+    for _ in range(rng.integers(1, _MAX_THINGS + 1)):
+        kind = int(rng.integers(len(THINGS)))
+        patch = _Patch.draw(rng, kind, size)
+        if patch is None or not _leaves_all_visible(things, patch, areas):
+            continue
+        patch.paint(rng, canvas)
+        classes.append(kind)
+        areas.append(patch.area)
+        things[patch.window][patch.mask] = len(classes)
+    segments = _number_stuff(things, stuff, classes)
+    canvas += rng.standard_normal((size, size, 1), np.float32) * 3
+    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), segments, classes)
+
+
+def _number_stuff(things: np.ndarray, stuff: np.ndarray, classes: list[int]) -> np.ndarray:
+    """Things' segments completed by one segment for each stuff class; appends to ``classes``."""
+    segments = things.copy()
+    for k in range(len(STUFF)):
+        mask = (stuff == k) & (things == 0)
+        if mask.sum() >= _MIN_STUFF * mask.size:
+            classes.append(len(THINGS) + k)
+            segments[mask] = len(classes)
+    return segments
+
+
+@dataclass
+class _Patch:
+    """A thing before it is painted: its window of the image and how much it covers of each pixel there."""
+
+    window: tuple[slice, slice]
+    coverage: np.ndarray  # (h, w) float32 in [0, 1]
+    core: np.ndarray  # the same for the slightly smaller shape inside the rim
+    mask: np.ndarray  # (h, w) bool
+    area: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, kind: int, size: int) -> _Patch | None:
+        diameter = size * math.exp(rng.uniform(math.log(_MIN_DIAMETER), math.log(_MAX_DIAMETER)))
+        outline = _outline(kind) @ _rotation(rng.uniform(0, 2 * math.pi)) * (diameter / 2)
+        center = rng.uniform(diameter * 0.3, size - diameter * 0.3, 2)
+        low = np.maximum(np.floor(center - diameter / 2).astype(int), 0)
+        high = np.minimum(np.ceil(center + diameter / 2).astype(int) + 1, size)
+        width, height = (int(v) for v in high - low)
+        coverage = _rasterise(outline + center - low, width, height)
+        rim = max(1.0, 0.05 * diameter)
+        core = _rasterise(outline * (1 - 2 * rim / diameter) + center - low, width, height)
+        mask = coverage >= 0.5
+        window = (slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0])))
+        area = int(mask.sum())
+        return cls(window, coverage, core, mask, area) if area else None
+
+    def paint(self, rng: np.random.Generator, canvas: np.ndarray) -> None:
+        height, width = self.mask.shape
+        hue, saturation, value = rng.uniform([0, 0.65, 0.75], [1, 1, 1])
+        color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
+        angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.25)
+        x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
+        y = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
+        light = 1 + depth * (x + y[:, None]) + 0.03 * rng.standard_normal((height, width), np.float32)
+        light *= 0.6 + 0.4 * self.core
+        target = canvas[self.window]
+        target += self.coverage[..., None] * (light[..., None] * color - target)
+
+
+def _leaves_all_visible(things: np.ndarray, patch: _Patch, areas: list[int]) -> bool:
+    """Whether every thing drawn so far stays visible enough when ``patch`` is put over it."""
+    covered = np.bincount(things[patch.window][patch.mask], minlength=len(areas) + 1)
+    visible = np.bincount(things.ravel(), minlength=len(areas) + 1)
+    left = (visible - covered)[1:]
+    return all(now >= _MIN_VISIBLE * full for now, full in zip(left, areas, strict=True))
+
+
+@lru_cache
+def _outline(kind: int) -> np.ndarray:
+    """(P, 2) vertices of a thing in the unit circle."""
+    name = THINGS[kind]
+    if name == "star":
+        angles = np.arange(10) * math.pi / 5
+        radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.45)
+    else:
+        count = {"circle": 48, "square": 4, "triangle": 3}[name]
+        angles, radius = np.arange(count) * 2 * math.pi / count, 0.9 if name == "circle" else 1.0
+    return np.stack([np.cos(angles) * radius, np.sin(angles) * radius], 1)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+
+
+def _rasterise(outline: np.ndarray, width: int, height: int) -> np.ndarray:
+    """How much of each pixel the polygon covers, (height, width) in [0, 1]."""
+    image = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
+    # PIL names a pixel by its centre, hence the half.
+    points = outline * _SUPERSAMPLING - 0.5
+    ImageDraw.Draw(image).polygon([tuple(p) for p in points.tolist()], fill=255)
+    return np.asarray(image.reduce(_SUPERSAMPLING), np.float32) / 255
+
+
+def _ground(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Canvas (H, W, 3) float32 of one to three textures side by side, and (H, W) uint8 positions in STUFF."""
+    kinds = rng.permutation(len(STUFF))[: rng.integers(1, len(STUFF) + 1)]
+    canvas = _TEXTURES[kinds[0]](rng, size)
+    stuff = np.full((size, size), kinds[0], np.uint8)
+    for kind in kinds[1:]:
+        distance = _distance_to_curve(rng, size)
+        coverage = np.clip(distance + 0.5, 0, 1)[..., None]
+        canvas += coverage * (_TEXTURES[kind](rng, size) - canvas)
+        stuff[distance >= 0] = kind
+    return canvas, stuff
+
+
+def _distance_to_curve(rng: np.random.Generator, size: int) -> np.ndarray:
+    """About how many pixels each pixel is beyond a random wavy line, (H, W) float32."""
+    across, along = _turned_axes(rng.uniform(0, 2 * math.pi), size)
+    wave = rng.uniform(0, 0.06) * np.sin(along * rng.uniform(4, 12) + rng.uniform(0, 2 * math.pi))
+    return (across + wave - rng.uniform(-0.22, 0.28)) * size
+
+
+def _turned_axes(angle: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of all pixels on two perpendicular axes through the centre: two of (H, W) float32."""
+    steps = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    return steps * cos + steps[:, None] * sin, steps[:, None] * cos - steps * sin
+
+
+def _grass(rng: np.random.Generator, size: int) -> np.ndarray:
+    meadow = _smooth_noise(rng, size, 8, 8)
+    blades = _smooth_noise(rng, size, size // 2, size // 8)
+    light = 1 + 0.16 * meadow + 0.2 * blades
+    return light[..., None] * _tinted(rng, (105, 145, 80))
+
+
+def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
+    across, _ = _turned_axes(rng.uniform(0, math.pi), size)
+    light, dark = _tinted(rng, (225, 200, 165)), _tinted(rng, (190, 150, 120))
+    return _blend(_square_wave(rng, across, size), light, dark)
+
+
+def _tiles(rng: np.random.Generator, size: int) -> np.ndarray:
+    across, along = _turned_axes(rng.uniform(0, math.pi / 2), size)
+    period = rng.uniform(0.12, 0.22)
+    u, v = (_square_wave(rng, axis, size, period) for axis in (across, along))
+    return _blend(u * (1 - v) + v * (1 - u), _tinted(rng, (185, 195, 208)), _tinted(rng, (120, 135, 155)))
+
+
+_TEXTURES: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (_grass, _stripes, _tiles)
+
+
+def _square_wave(
+    rng: np.random.Generator, axis: np.ndarray, size: int, period: float | None = None
+) -> np.ndarray:
+    """0 and 1 in turns along ``axis``, with edges about a pixel wide."""
+    period = rng.uniform(0.06, 0.13) if period is None else period
+    steepness = period * size / (2 * math.pi)  # a sine crosses zero with slope 2 pi / period per pixel
+    phase = np.float32(rng.uniform(0, 2 * math.pi))
+    return np.clip(0.5 + steepness * np.sin(axis * np.float32(2 * math.pi / period) + phase), 0, 1)
+
+
+def _smooth_noise(rng: np.random.Generator, size: int, columns: int, rows: int) -> np.ndarray:
+    """(H, W) float32 in [-1, 1], interpolated between ``rows`` x ``columns`` random values."""
+    grid = rng.uniform(-1, 1, (max(rows, 2), max(columns, 2))).astype(np.float32)
+    return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _blend(weight: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return b + weight[..., None] * (a - b)
+
+
+def _tinted(rng: np.random.Generator, color: tuple[int, int, int]) -> np.ndarray:
+    return np.array(color, np.float32) * rng.uniform(0.9, 1.08, 3).astype(np.float32)
