@@ -1,0 +1,16 @@
+"""Configs as plain Python: nodes that name what to build, loaded afresh, overridden with hydra's grammar."""
+
+from detrex.config.instantiation import InstantiationError, instantiate
+from detrex.config.lazy import ConfigError, LazyCall, locate
+from detrex.config.lazy_config import LazyConfig
+from detrex.config.loader import get_config
+
+__all__ = [
+    "ConfigError",
+    "InstantiationError",
+    "LazyCall",
+    "LazyConfig",
+    "get_config",
+    "instantiate",
+    "locate",
+]

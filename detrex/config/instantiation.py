@@ -1,0 +1,124 @@
+"""Building the objects that a config describes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex.config.lazy import PARTIAL, TARGET, ConfigError, hint, join, locate
+
+Container = DictConfig | ListConfig
+
+
+class InstantiationError(ConfigError):
+    """A node could not be built: the message has its dotted path and target, ``__cause__`` the reason."""
+
+
+def instantiate(config: Any, /, **overrides: Any) -> Any:
+    """Builds ``config`` and, first, all that is in it.
+
+    A dict with ``_target_`` becomes the result of calling the target with the other entries as keyword
+    arguments (``functools.partial`` of it with ``_partial_: true``); other dicts and lists become plain dicts
+    and lists of what was built; scalars stay. A node that several places refer to by interpolation is built
+    once for each of them.
+
+    Args:
+        config: a config, or any part of one; interpolations are resolved in the config that it is a part of.
+        **overrides: objects to pass to the target of ``config``, in place of entries of the same name.
+
+    Raises:
+        InstantiationError: if a target is not found or fails, or an interpolation or a mandatory value
+            (``???``) has no value. Whatever the target raised is its ``__cause__``.
+    """
+    if isinstance(config, dict | list):
+        config = OmegaConf.create(config, flags={"allow_objects": True})
+    if not isinstance(config, Container):
+        if overrides:
+            raise InstantiationError(f"{config!r} is not a node, it takes no arguments {sorted(overrides)}")
+        return config
+    path = config._get_full_key(None)
+    if overrides and not (isinstance(config, DictConfig) and TARGET in config):
+        raise InstantiationError(
+            f"{path or 'the config'} has no {TARGET}, it takes no arguments {sorted(overrides)}"
+        )
+    return _build(config, path, (), overrides)
+
+
+def _build(value: Any, path: str, within: tuple[Container, ...], overrides: dict[str, Any]) -> Any:
+    """``within``: the nodes around this one, by which a node that refers to itself is found."""
+    if not isinstance(value, Container):
+        return value
+    if any(value is outer for outer in within):
+        raise InstantiationError(
+            f"{path} refers to {value._get_full_key(None) or 'the config'}, which contains it"
+        )
+    within = (*within, value)
+    if isinstance(value, ListConfig):
+        return [_build(_entry(value, i, path), join(path, i), within, {}) for i in range(len(value))]
+    entries = {
+        key: _build(_entry(value, key, path), join(path, key), within, {})
+        for key in value
+        if key not in overrides
+    }
+    entries |= overrides
+    return _call(entries, path) if TARGET in entries else entries
+
+
+def _entry(container: Container, key: Any, path: str) -> Any:
+    try:
+        value = container[key]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        written = OmegaConf.to_container(container, resolve=False)[key]
+        raise InstantiationError(f"{join(path, key)} = {written}: {reason}") from error
+    return value
+
+
+def _call(entries: dict[str, Any], path: str) -> Any:
+    target = entries.pop(TARGET)
+    partial = entries.pop(PARTIAL, False)
+    where = f"{path or 'the config'} ({getattr(target, '__qualname__', target)})"
+    try:
+        function = locate(target) if isinstance(target, str) else target
+    except Exception as error:  # importing a module can raise anything
+        raise InstantiationError(f"{where}: {_describe(error)}") from error
+    if not callable(function):
+        raise InstantiationError(
+            f"{where}: the target is a {type(function).__name__}, which cannot be called"
+        )
+    _check_arguments(function, entries, where, partial)
+    if partial:
+        return functools.partial(function, **entries)
+    try:
+        return function(**entries)
+    except Exception as error:
+        raise InstantiationError(f"{where}: {_describe(error)}") from error
+
+
+def _check_arguments(function: Callable, entries: dict[str, Any], where: str, partial: bool) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    kinds = {name: p.kind for name, p in signature.parameters.items()}
+    named = [k for k, kind in kinds.items() if kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
+    unknown = [key for key in entries if key not in named]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds.values():
+        spare = [name for name in named if name not in entries]
+        raise InstantiationError(
+            f"{where}: unexpected keyword '{unknown[0]}'{hint(str(unknown[0]), spare)}; "
+            f"it takes {', '.join(named) or 'no keywords'}"
+        )
+    empty = inspect.Parameter.empty
+    missing = [k for k in named if signature.parameters[k].default is empty and k not in entries]
+    if missing and not partial:
+        raise InstantiationError(f"{where}: missing {', '.join(missing)}")
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,119 @@
+"""Reading config files: Python, executed afresh at each load, and YAML."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import detrex
+from detrex.config.lazy import ConfigError, LazyCall, hint, make_config
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def load_config(path: str | Path) -> DictConfig:
+    """The config in a ``.py`` or ``.yaml`` file; see :meth:`LazyConfig.load`."""
+    path = _existing(Path(path))
+    if path.suffix == ".py":
+        names = vars(_execute(path, ()))
+        return make_config({name: value for name, value in names.items() if _is_config(name, value)})
+    if path.suffix in YAML_SUFFIXES:
+        return _load_yaml(path)
+    raise ConfigError(f"config file {path} is neither Python (.py) nor YAML (.yaml)")
+
+
+def get_config(name: str) -> DictConfig:
+    """A config that comes with this project, by its path in ``configs/``: ``get_config("common/train.py")``.
+
+    Works from any directory, in a checkout and in an installed package (which has a copy of ``configs/``).
+    Each call returns a config of its own.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    return load_config(configs_directory() / name)
+
+
+def configs_directory() -> Path:
+    """The directory of the configs that come with this project."""
+    package = Path(detrex.__file__).resolve().parent
+    for candidate in (package / "configs", package.parent / "configs"):
+        if candidate.is_dir():
+            return candidate
+    raise ConfigError(f"{package} has no configs/ in it or beside it: install this project again")
+
+
+def _existing(path: Path) -> Path:
+    if path.is_file():
+        return path.resolve()
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise ConfigError(f"there is no config file {path}{hint(path.name, beside)}")
+
+
+def _load_yaml(path: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"config file {path} has a list at its top, not keys and values")
+    return make_config(content)
+
+
+def _is_config(name: str, value: Any) -> bool:
+    """Modules, classes, functions and ``_names`` only help to write a file; the rest is its config."""
+    if isinstance(value, LazyCall):
+        return True
+    helper = callable(value) or isinstance(value, ModuleType) or type(value).__module__ == "__future__"
+    return not (name.startswith("_") or helper)
+
+
+def _execute(path: Path, importers: tuple[Path, ...]) -> ModuleType:
+    """Runs a config file in a new module that nobody else knows (it is not in ``sys.modules``)."""
+    if path in importers:
+        circle = " -> ".join(str(p) for p in (*importers[importers.index(path) :], path))
+        raise ConfigError(f"config files import each other in a circle: {circle}")
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    # Python takes the meaning of `import` from the builtins of the code that runs; this file gets its own
+    # copy of them, so that its relative imports read config files and nothing changes for any other module.
+    module.__builtins__ = {**vars(builtins), "__import__": _importer(path, (*importers, path))}
+    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
+    for name, value in list(vars(module).items()):
+        if type(value) is dict and not name.startswith("__"):
+            # so that `from .base import train; train.seed = 1` works for `train = dict(...)` as for nodes
+            setattr(module, name, make_config(value, name))
+    return module
+
+
+def _importer(path: Path, importers: tuple[Path, ...]) -> Callable[..., Any]:
+    """The ``__import__`` of the config file at ``path``: relative imports execute config files, afresh."""
+
+    def import_(name: str, globals_=None, locals_=None, fromlist=(), level: int = 0) -> Any:
+        if level == 0:
+            return builtins.__import__(name, globals_, locals_, fromlist, level)
+        line = sys._getframe(1).f_lineno
+        base = path.parents[level - 1].joinpath(*name.split("."))
+        if not base.is_dir() or base.with_suffix(".py").is_file():
+            return _execute(_imported(base, path, line), importers)
+        folder = ModuleType(base.name)
+        for part in fromlist:
+            setattr(folder, part, _execute(_imported(base / part, path, line), importers))
+        return folder
+
+    return import_
+
+
+def _imported(base: Path, importing: Path, line: int) -> Path:
+    try:
+        return _existing(base.with_suffix(".py"))
+    except ConfigError as error:
+        raise ConfigError(f"{error}, imported in line {line} of {importing}") from None

@@ -1,0 +1,191 @@
+"""Changing a config by overrides from the command line, in hydra's grammar, checked for names and types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex.config.lazy import LOCATE, TARGET, ConfigError, join, locate, to_plain
+from detrex.config.override_types import check_type
+
+Container = DictConfig | ListConfig
+
+NEAR = 0.6  # similarity from which on a key is offered in place of an unknown one
+
+
+def apply_override(config: DictConfig, text: str) -> None:
+    """Changes ``config`` in place; see :meth:`~detrex.config.LazyConfig.apply_overrides`.
+
+    Raises:
+        ConfigError: if ``text`` is not an override, or does not fit the config.
+    """
+    override = _parse(text)
+    value = to_plain(override.value())
+    path = override.key_or_group
+    parent, key = _parent(config, path, text, create=override.is_add() or override.is_force_add())
+    exists = _has(parent, key)
+    if override.is_delete():
+        _delete(config, parent, key, value, text, path)
+    elif override.is_add() and exists:
+        raise ConfigError(
+            f"override '{text}': '{path}' exists already; write '{text.lstrip('+')}' to change it"
+        )
+    elif exists:
+        _change(config, parent, key, value, text, path)
+    elif override.is_add() or override.is_force_add():
+        _add(parent, key, value, text)
+    else:
+        raise _unknown(config, path, text)
+
+
+def _parse(text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"'{text}' is not an override like key=value: {reason}") from error
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"override '{text}': sweeps, ranges and globs are not supported; write a list as [1,2], "
+            "and quote a text that has commas"
+        )
+    if override.package is not None or "/" in override.key_or_group:
+        raise ConfigError(f"override '{text}': keys are dotted, as in model.backbone.name=resnet101")
+    return override
+
+
+def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Container, Any]:
+    """The container in which the last part of ``path`` is (or would be), and that part as its key."""
+    *parts, last = path.split(".")
+    node: Container = config
+    walked = ""
+    for part in parts:
+        key = _key(node, part)
+        if not _has(node, key):
+            if not create:
+                raise _unknown(config, path, text)
+            _add(node, key, {}, text)
+        walked = join(walked, key)
+        written = _written(node, key)
+        if isinstance(written, str) and OmegaConf.is_interpolation(node, key):
+            raise ConfigError(
+                f"override '{text}': '{walked}' is {written}; change what it refers to, or replace it whole"
+            )
+        if not isinstance(written, dict | list):
+            raise ConfigError(f"override '{text}': '{walked}' is {written!r}, there are no keys in it")
+        node = node[key]
+    return node, _key(node, last)
+
+
+def _key(node: Container, part: str) -> Any:
+    """``part`` of a path as a key of ``node``: an index in lists; in dicts an int if there is no such string."""
+    if not part.isdecimal() or part in node:
+        return part
+    return int(part) if isinstance(node, ListConfig) or int(part) in node.keys() else part
+
+
+def _has(node: Container, key: Any) -> bool:
+    if isinstance(node, ListConfig):
+        return isinstance(key, int) and key < len(node)
+    return key in node.keys()
+
+
+def _written(node: Container, key: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=False)[key]
+
+
+def _add(node: Container, key: Any, value: Any, text: str) -> None:
+    if isinstance(node, DictConfig):
+        _set(node, key, value, text)
+    elif key == len(node):
+        node.append(value)
+    else:
+        raise ConfigError(
+            f"override '{text}': the list has {len(node)} entries; the next one to add is {len(node)}"
+        )
+
+
+def _set(node: Container, key: Any, value: Any, text: str) -> None:
+    try:
+        node[key] = value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"override '{text}': {str(error).splitlines()[0]}") from error
+
+
+def _delete(config: DictConfig, node: Container, key: Any, value: Any, text: str, path: str) -> None:
+    if not _has(node, key):
+        raise _unknown(config, path, text)
+    written = _written(node, key)
+    if value is not None and value != written:
+        raise ConfigError(f"override '{text}': '{path}' is {written!r}, so it is not deleted")
+    del node[key]
+
+
+def _change(config: DictConfig, node: Container, key: Any, value: Any, text: str, path: str) -> None:
+    old = _resolved(node, key)
+    in_place = not OmegaConf.is_interpolation(node, key)
+    if isinstance(old, dict) and old.get(TARGET) == LOCATE and isinstance(value, str):
+        locate(value)
+        value = {TARGET: LOCATE, "name": value}
+    if in_place and isinstance(old, dict) and old and isinstance(value, dict) and _same_target(old, value):
+        child = node[key]
+        for name, item in value.items():
+            if not _has(child, name):
+                raise _unknown(config, join(path, name), text)
+            _change(config, child, name, item, text, join(path, name))
+        return
+    _set(node, key, check_type(old, value, f"override '{text}': '{path}'"), text)
+
+
+def _resolved(node: Container, key: Any) -> Any:
+    """The plain value at ``key``; None, which any value may replace, where there is none yet."""
+    try:
+        value = node[key]
+    except OmegaConfBaseException:
+        return None
+    return OmegaConf.to_container(value, resolve=False) if isinstance(value, Container) else value
+
+
+def _same_target(old: dict, new: dict) -> bool:
+    return TARGET not in new or old.get(TARGET) == new[TARGET]
+
+
+def _unknown(config: DictConfig, path: str, text: str) -> ConfigError:
+    known = list(_dotted_keys(OmegaConf.to_container(config, resolve=False)))
+    ranked = sorted(known, key=lambda key: _similarity(path, key), reverse=True)
+    near = [f"'{key}'" for key in ranked[:3] if _similarity(path, key) > NEAR]
+    nearest = (
+        f"; the nearest are {', '.join(near)}"
+        if len(near) > 1
+        else f"; the nearest is {near[0]}"
+        if near
+        else ""
+    )
+    return ConfigError(
+        f"override '{text}': there is no '{path}'{nearest}"
+        + ("" if text[0] in "+~" else f" (to add it: '+{text}')")
+    )
+
+
+def _dotted_keys(value: Any, path: str = "") -> Iterator[str]:
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, item in entries:
+        if key != TARGET:
+            yield join(path, key)
+            yield from _dotted_keys(item, join(path, key))
+
+
+def _similarity(wanted: str, key: str) -> float:
+    """Of the whole paths, or of their last parts if that is more: a forgotten prefix is a common slip."""
+    whole = SequenceMatcher(None, wanted, key).ratio()
+    last = SequenceMatcher(None, wanted.rpartition(".")[2], key.rpartition(".")[2]).ratio()
+    return max(whole, 0.5 * (whole + last))
