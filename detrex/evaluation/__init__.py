@@ -1,0 +1,19 @@
+"""Measuring models: COCO box and mask AP, panoptic quality, semantic IoU."""
+
+from detrex.evaluation.coco import CocoEvaluator
+from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate
+from detrex.evaluation.panoptic import PanopticEvaluator
+from detrex.evaluation.report import format_per_class, format_table, write_results
+from detrex.evaluation.semantic import SemanticEvaluator
+
+__all__ = [
+    "CocoEvaluator",
+    "Evaluator",
+    "PanopticEvaluator",
+    "SemanticEvaluator",
+    "collect_per_class",
+    "evaluate",
+    "format_per_class",
+    "format_table",
+    "write_results",
+]

@@ -1,0 +1,192 @@
+"""COCO average precision of boxes and masks, by pycocotools."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from detrex.evaluation.classes import model_categories
+from detrex.evaluation.coco_ground_truth import coco_from, logged_prints, read_ground_truth
+from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
+from detrex.evaluation.report import PerClass, class_labels
+from detrex.structures import Categories, Instances, Sample
+
+logger = logging.getLogger(__name__)
+
+_IOU_50, _IOU_75 = 0, 5  # COCOeval's thresholds run from 0.5 to 0.95 in steps of 0.05
+_AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all, small, medium, large
+
+
+class CocoEvaluator:
+    """COCO's AP of ``outputs["instances"]``, over the images that were processed.
+
+    Figures, in percent, for each task: ``AP`` (IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``APs``, ``APm``,
+    ``APl`` (small: below 32 x 32 pixels of area, large: above 96 x 96) and ``AR`` (average recall); NaN where
+    no ground truth qualifies.
+
+    Args:
+        annotations: COCO instance file of the ground truth.
+        tasks: ``"bbox"``, ``"segm"`` or both.
+        classes: what the model's class indices mean, if not the categories of ``annotations`` ordered by id:
+            the annotation file it was trained on, or its categories. Detections of classes that the ground
+            truth does not have (stuff) are left out.
+        max_detections: COCOeval's limit of detections per image and class. Raise it for crowded images.
+        output_dir: where ``coco_instances_results.json`` is written, in COCO's result format.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        tasks: Sequence[str] = ("bbox", "segm"),
+        classes: str | Path | Categories | None = None,
+        max_detections: int = 100,
+        output_dir: str | Path | None = None,
+    ) -> None:
+        if not tasks or set(tasks) - {"bbox", "segm"}:
+            raise ValueError(f"tasks={list(tasks)}: expected 'bbox', 'segm' or both")
+        if max_detections < 1:
+            raise ValueError(f"max_detections={max_detections}: expected at least 1")
+        self.annotations = annotations
+        self.tasks = tuple(tasks)
+        self.max_detections = max_detections
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.ground_truth = read_ground_truth(annotations, with_masks="segm" in self.tasks)
+        self.categories = model_categories(classes, annotations)
+        evaluated = set(self.ground_truth.cats)
+        self._evaluated_classes = torch.tensor([i in evaluated for i in self.categories.ids])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self.per_class: PerClass = {}
+        self._detections: dict[Hashable, list[dict[str, Any]]] = {}
+
+    def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the instances of each image; masks become RLE.
+
+        Raises:
+            ValueError: an image is not in the annotation file or of another size there, or the output has no
+                instances, or no masks though they are to be evaluated.
+        """
+        for sample, output in zip(samples, outputs, strict=True):
+            image_id = image_id_of(sample)
+            if "instances" not in output:
+                raise ValueError("the model's output has no 'instances' for CocoEvaluator")
+            instances = output["instances"]
+            self._check(image_id, instances)
+            self._detections[image_id] = self._to_coco(image_id, instances)
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures named ``bbox/AP``, ``segm/AP50``, ... over the images of all processes."""
+        detections = merge_by_image(self._detections)
+        metrics, self.per_class = on_main_process(lambda: self._evaluate(detections))
+        return metrics
+
+    def _check(self, image_id: Hashable, instances: Instances) -> None:
+        image = self.ground_truth.imgs.get(image_id)
+        if image is None:
+            raise ValueError(
+                f"image id {image_id!r} is not in {self.annotations}: "
+                "the evaluator and the test data set must use the same annotation file"
+            )
+        size = (image["height"], image["width"])
+        if tuple(instances.image_size) != size:
+            raise ValueError(
+                f"image {image_id}: detections are in a frame of (height, width) "
+                f"{tuple(instances.image_size)}, but {self.annotations} says {size}"
+            )
+        if "segm" in self.tasks and instances.pred_masks is None:
+            raise ValueError("the model predicts no masks: evaluate it with tasks=['bbox']")
+
+    def _to_coco(self, image_id: Hashable, instances: Instances) -> list[dict[str, Any]]:
+        evaluated = self._evaluated_classes.to(instances.pred_classes.device)
+        instances = instances[evaluated[instances.pred_classes]]
+        boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").double()
+        numbers = torch.cat([boxes, instances.scores[:, None], instances.pred_classes[:, None]], 1).tolist()
+        rles = encode_masks(instances.pred_masks) if "segm" in self.tasks else [None] * len(numbers)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.categories.ids[int(label)],
+                "bbox": box,
+                "score": score,
+                **({} if rle is None else {"segmentation": rle}),
+            }
+            for (*box, score, label), rle in zip(numbers, rles, strict=True)
+        ]
+
+    def _evaluate(self, detections: dict[Hashable, list]) -> tuple[dict[str, float], PerClass]:
+        if missing := len(self.ground_truth.imgs) - len(detections):
+            logger.warning("%s: %d of its images were not evaluated", self.annotations, missing)
+        results = [detection for image in detections.values() for detection in image]
+        if self.output_dir is not None:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            (self.output_dir / "coco_instances_results.json").write_text(json.dumps(results))
+        metrics: dict[str, float] = {}
+        per_class: PerClass = {}
+        for task in self.tasks:
+            accumulated = self._accumulate(task, results, list(detections))
+            metrics.update({f"{task}/{name}": v for name, v in _figures(accumulated).items()})
+            per_class[f"{task}/AP"] = self._ap_per_class(accumulated["precision"])
+        return metrics, per_class
+
+    def _accumulate(self, task: str, results: list[dict], image_ids: list) -> dict[str, np.ndarray]:
+        """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 where there is no ground truth."""
+        evaluation = COCOeval(self.ground_truth, self._detected(task, results), task)
+        evaluation.params.imgIds = image_ids
+        evaluation.params.maxDets = [self.max_detections]
+        with logged_prints():
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation.eval
+
+    def _detected(self, task: str, results: list[dict]) -> COCO:
+        if not results:
+            return coco_from({**self.ground_truth.dataset, "annotations": []})
+        # Size classes go by the box's area for boxes, by the mask's for masks: loadRes takes what is there.
+        unused = "segmentation" if task == "bbox" else "bbox"
+        with logged_prints():
+            return self.ground_truth.loadRes([{k: v for k, v in r.items() if k != unused} for r in results])
+
+    def _ap_per_class(self, precision: np.ndarray) -> dict[str, float]:
+        labels = dict(zip(self.categories.ids, class_labels(self.categories), strict=True))
+        return {
+            labels[category_id]: _mean_percent(precision[:, :, k, 0])
+            for k, category_id in enumerate(sorted(self.ground_truth.cats))
+        }
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """(N, H, W) bool masks on any device to COCO's compressed RLE, with one transfer to the host."""
+    # pycocotools wants column-major (H, W, N): (N, W, H) is transposed to it for free, once on the host.
+    columns = masks.transpose(1, 2).contiguous().cpu().numpy().view(np.uint8)
+    rles = coco_mask.encode(columns.transpose(2, 1, 0)) if len(columns) else []
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def _figures(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
+    precision, recall = accumulated["precision"], accumulated["recall"]
+    return {
+        "AP": _mean_percent(precision[..., 0, :]),
+        "AP50": _mean_percent(precision[_IOU_50, ..., 0, :]),
+        "AP75": _mean_percent(precision[_IOU_75, ..., 0, :]),
+        **{f"AP{size}": _mean_percent(precision[..., a, :]) for size, a in _AREAS.items() if size},
+        "AR": _mean_percent(recall[..., 0, :]),
+    }
+
+
+def _mean_percent(values: np.ndarray) -> float:
+    """Mean in percent of the entries that COCOeval could measure (others are -1); NaN if there are none."""
+    measured = values[values > -1]
+    return 100 * float(measured.mean()) if measured.size else float("nan")

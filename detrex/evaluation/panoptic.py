@@ -1,0 +1,145 @@
+"""Panoptic quality of a model's panoptic segmentations."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from detrex.evaluation.classes import model_categories
+from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
+from detrex.evaluation.panoptic_files import PanopticFiles
+from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
+from detrex.evaluation.report import PerClass, class_labels
+from detrex.structures import Categories, Sample
+from detrex.structures.panoptic import rgb_from_ids
+
+logger = logging.getLogger(__name__)
+
+_FIGURES = ("PQ", "SQ", "RQ")
+
+
+class PanopticEvaluator:
+    """PQ, SQ and RQ (arXiv 1801.00868) of ``outputs["panoptic_seg"]``, over the images that were processed.
+
+    Figures, in percent: ``panoptic/PQ``, ``SQ`` and ``RQ`` as means over classes, and the same with
+    ``_things`` and ``_stuff``. Classes that neither ground truth nor predictions have are left out of the
+    means; a figure without any class is NaN. Rules for void and crowds:
+    :func:`detrex.evaluation.panoptic_quality.count_matches`.
+
+    Args:
+        annotations: COCO panoptic JSON of the ground truth.
+        segments: directory of its PNGs.
+        classes: what the model's class indices mean, if not the categories of ``annotations`` ordered by id:
+            the annotation file it was trained on, or its categories.
+        output_dir: where predictions are written in COCO panoptic format: ``panoptic_results.json`` and
+            ``panoptic_results/*.png``. Not written if None.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        segments: str | Path,
+        classes: str | Path | Categories | None = None,
+        output_dir: str | Path | None = None,
+    ) -> None:
+        self.categories = model_categories(classes, annotations)
+        self.ground_truth = PanopticFiles(annotations, segments, self.categories)
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self.per_class: PerClass = {}
+        # Per image the classes that occur and their counts, as few of many classes do.
+        self._counts: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
+        self._written: dict[Hashable, dict[str, Any]] = {}
+
+    def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Matches the segments of each image with the ground truth.
+
+        Raises:
+            ValueError: an image is not in the annotation file or of another size there, the output has no
+                panoptic segmentation, or one that contradicts its list of segments.
+        """
+        for sample, output in zip(samples, outputs, strict=True):
+            image_id = image_id_of(sample)
+            if "panoptic_seg" not in output:
+                raise ValueError("the model's output has no 'panoptic_seg' for PanopticEvaluator")
+            ids, infos = output["panoptic_seg"]
+            ids = ids.cpu().numpy()
+            prediction = self._prediction(image_id, ids, infos)
+            truth = self.ground_truth.read(image_id)
+            if truth.ids.shape != ids.shape:
+                raise ValueError(
+                    f"image {image_id}: the prediction's size (height, width) is {ids.shape}, but "
+                    f"{self.ground_truth.file_name(image_id)} is of size {truth.ids.shape}"
+                )
+            counts = count_matches(truth, prediction, len(self.categories))
+            classes = np.flatnonzero(counts.any(1))
+            self._counts[image_id] = classes, counts[classes]
+            if self.output_dir is not None:
+                self._written[image_id] = self._write(image_id, ids, infos)
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures named ``panoptic/PQ``, ``panoptic/PQ_things``, ... over the images of all processes."""
+        metrics, self.per_class = self._figures(merge_by_image(self._counts))
+        written = merge_by_image(self._written)
+        if self.output_dir is not None:
+            on_main_process(lambda: self._write_json(written))
+        return metrics
+
+    def _prediction(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> Segmentation:
+        try:
+            return Segmentation.from_lists(ids, [(info["id"], info["category_id"], False) for info in infos])
+        except ValueError as error:
+            raise ValueError(f"image {image_id}: inconsistent panoptic_seg: {error}") from error
+
+    def _figures(self, per_image: dict) -> tuple[dict[str, float], PerClass]:
+        if missing := len(self.ground_truth) - len(per_image):
+            logger.warning("%s: %d of its images were not evaluated", self.ground_truth.annotations, missing)
+        counts = np.zeros((len(self.categories), 4))
+        # In a fixed order, so that sums do not depend on how images were spread over processes.
+        for image_id in sorted(per_image, key=str):
+            classes, rows = per_image[image_id]
+            counts[classes] += rows
+        values = 100 * quality(counts)  # (C, 3)
+        things = np.array(self.categories.is_thing, bool)
+        groups = {"": np.ones_like(things), "_things": things, "_stuff": ~things}
+        metrics = {
+            f"panoptic/{figure}{suffix}": _mean(values[members, column])
+            for suffix, members in groups.items()
+            for column, figure in enumerate(_FIGURES)
+        }
+        labels = class_labels(self.categories)
+        per_class = {
+            f"panoptic/{figure}": dict(zip(labels, values[:, column].tolist(), strict=True))
+            for column, figure in enumerate(_FIGURES)
+        }
+        return metrics, per_class
+
+    def _write(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, Any]:
+        name = self.ground_truth.file_name(image_id)
+        path = self.output_dir / "panoptic_results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rgb_from_ids(ids)).save(path)
+        segments = [
+            {"id": int(info["id"]), "category_id": self.categories.ids[info["category_id"]]} for info in infos
+        ]
+        return {"image_id": image_id, "file_name": name, "segments_info": segments}
+
+    def _write_json(self, written: dict[Hashable, dict[str, Any]]) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        content = {"annotations": list(written.values())}
+        (self.output_dir / "panoptic_results.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of the entries that are not NaN; NaN if there are none."""
+    measured = values[~np.isnan(values)]
+    return float(measured.mean()) if measured.size else float("nan")

@@ -1,0 +1,80 @@
+"""Figures as text tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from detrex.structures import Categories
+
+PerClass = dict[str, dict[str, float]]
+"""From a figure's name (``"segm/AP"``) to its value for every class name."""
+
+
+def class_labels(categories: Categories) -> list[str]:
+    """A distinct label for every class: its name, with its id where several classes have that name."""
+    return [
+        name if categories.names.count(name) == 1 else f"{name} ({category_id})"
+        for name, category_id in zip(categories.names, categories.ids, strict=True)
+    ]
+
+
+def format_table(metrics: Mapping[str, float]) -> str:
+    """A text table of figures named ``task/figure``: one row per task, one block per set of columns.
+
+    Figures that are not a number (nothing to measure) show as ``-``.
+    """
+    tasks: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        task, _, figure = name.rpartition("/")
+        tasks.setdefault(task, {})[figure] = value
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for task, figures in tasks.items():
+        blocks.setdefault(tuple(figures), []).append(task)
+    return "\n".join(
+        _render(columns, [(task, tasks[task].values()) for task in members])
+        for columns, members in blocks.items()
+    )
+
+
+def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
+    """A text table with one row per class and one column per figure."""
+    classes = dict.fromkeys(name for values in per_class.values() for name in values)
+    rows = [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
+    return _render(tuple(per_class), rows)
+
+
+def write_results(path: str | Path, metrics: Mapping[str, float], per_class: PerClass | None = None) -> None:
+    """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; figures that are not finite become ``null``."""
+    content = {
+        "metrics": _finite(metrics),
+        "per_class": {figure: _finite(values) for figure, values in (per_class or {}).items()},
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(v) if math.isfinite(v) else None for name, v in values.items()}
+
+
+def _render(columns: tuple[str, ...], rows: Iterable[tuple[str, Iterable[float]]]) -> str:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for title, values in rows:
+        table.add_row(title, *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values))
+    # A fixed width, so that log files and terminals show the same.
+    console = Console(file=StringIO(), width=40 + 16 * len(columns), no_color=True, markup=False)
+    console.print(table)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,163 @@
+"""Mean IoU and related figures of semantic segmentation.
+
+Shape letters: C classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detrex.data.annotation_files import read_categories
+from detrex.evaluation.classes import model_categories
+from detrex.evaluation.gather import image_id_of, merge_by_image
+from detrex.evaluation.panoptic_files import PanopticFiles
+from detrex.evaluation.report import PerClass, class_labels
+from detrex.evaluation.semantic_files import IGNORED, PanopticAsSemantic, SemanticPngs, SemanticTruth
+from detrex.structures import Categories, Sample
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator:
+    """IoU and accuracy of the arg max of ``outputs["sem_seg"]``, over the images that were processed.
+
+    Figures, in percent: ``semantic/mIoU``, ``fwIoU`` (IoU weighted by how often a class occurs),
+    ``mean_accuracy`` and ``pixel_accuracy``. Pixels without a label count for nothing. A class that neither
+    ground truth nor predictions have is left out of mIoU; mean accuracy is over the ground truth's classes.
+
+    Args:
+        segments: directory of the ground truth's PNGs: semantic ones, whose pixels are category ids (or class
+            indices, for classes given as names), or panoptic ones if ``annotations`` is given.
+        annotations: COCO panoptic JSON, to evaluate against a panoptic data set.
+        classes: with ``annotations``, what the model's class indices mean, if not the categories of
+            ``annotations`` ordered by id. Without, the PNGs' classes: a file, class names or categories.
+        ignore_label: value of unlabelled pixels in semantic PNGs. In panoptic ones it is id 0.
+    """
+
+    def __init__(
+        self,
+        segments: str | Path,
+        annotations: str | Path | None = None,
+        classes: str | Path | Sequence[str] | Categories | None = None,
+        ignore_label: int = 255,
+    ) -> None:
+        if annotations is not None:
+            files = PanopticFiles(annotations, segments, model_categories(classes, annotations))
+            self.ground_truth: SemanticTruth = PanopticAsSemantic(files)
+        elif classes is not None:
+            self.ground_truth = SemanticPngs(segments, _categories(classes), ignore_label)
+        else:
+            raise ValueError("SemanticEvaluator needs the classes of the PNGs, or a panoptic annotation file")
+        self.segments = segments
+        self.categories = self.ground_truth.categories
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self.per_class: PerClass = {}
+        # Per image the (truth, prediction) pairs that occur and their counts: far fewer than C x C.
+        self._pairs: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
+
+    def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Counts the pixels of each image.
+
+        Raises:
+            ValueError: the ground truth is of another size, or the output has no semantic segmentation or one
+                of another number of classes.
+        """
+        for sample, output in zip(samples, outputs, strict=True):
+            if "sem_seg" not in output:
+                raise ValueError("the model's output has no 'sem_seg' for SemanticEvaluator")
+            predicted = self._labels(output["sem_seg"])
+            truth = self.ground_truth.read(sample)
+            image_id = image_id_of(sample)
+            if truth.shape != predicted.shape:
+                raise ValueError(
+                    f"image {image_id}: the prediction's size (height, width) is {predicted.shape}, "
+                    f"the ground truth's {truth.shape}"
+                )
+            counts = count_pixels(truth, predicted, len(self.categories)).ravel()
+            pairs = np.flatnonzero(counts)
+            self._pairs[image_id] = pairs, counts[pairs]
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures named ``semantic/mIoU``, ... over the images of all processes."""
+        per_image = merge_by_image(self._pairs)
+        if missing := len(self.ground_truth) - len(per_image):
+            logger.warning("%s: %d of its images were not evaluated", self.segments, missing)
+        classes = len(self.categories)
+        confusion = np.zeros(classes * classes, np.int64)
+        for pairs, counts in per_image.values():
+            confusion[pairs] += counts
+        metrics, ious = semantic_figures(confusion.reshape(classes, classes))
+        labels = class_labels(self.categories)
+        self.per_class = {"semantic/IoU": dict(zip(labels, ious.tolist(), strict=True))}
+        return {f"semantic/{name}": value for name, value in metrics.items()}
+
+    def _labels(self, scores: Tensor) -> np.ndarray:
+        classes = len(self.categories)
+        if len(scores) != classes:
+            raise ValueError(f"sem_seg has {len(scores)} classes, but the evaluation is over {classes}")
+        # Small integers, as the map of a large image takes long to leave a GPU.
+        small = torch.uint8 if classes <= 256 else torch.int16
+        return scores.argmax(0).to(small).cpu().numpy()
+
+
+def count_pixels(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Confusion matrix of one image.
+
+    Args:
+        truth: (H, W) int64 class indices; -1 for pixels that do not count.
+        predicted: (H, W) integer class indices.
+        num_classes: C.
+
+    Returns:
+        (C, C) int64, rows are the ground truth's classes.
+    """
+    labelled = truth != IGNORED
+    pairs = truth[labelled] * num_classes + predicted[labelled]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def semantic_figures(confusion: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Figures of :class:`SemanticEvaluator` and IoUs per class, in percent, from a (C, C) confusion matrix.
+
+    Returns:
+        Figures by name, and (C,) float64 IoUs, NaN for classes that occur nowhere.
+    """
+    correct, truth, predicted = np.diag(confusion).astype(float), confusion.sum(1), confusion.sum(0)
+    iou = 100 * _ratio(correct, truth + predicted - correct)
+    accuracy = 100 * _ratio(correct, truth)
+    present = truth > 0
+    pixels = float(truth.sum())
+    figures = {
+        "mIoU": _mean(iou[~np.isnan(iou)]),
+        "fwIoU": float(_ratio((truth * iou)[present].sum(), pixels)),
+        "mean_accuracy": _mean(accuracy[present]),
+        "pixel_accuracy": float(100 * _ratio(correct.sum(), pixels)),
+    }
+    return figures, iou
+
+
+def _ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
+    """``part / whole``, NaN where ``whole`` is 0."""
+    return np.divide(part, np.where(np.equal(whole, 0), np.nan, whole))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _categories(classes: str | Path | Sequence[str] | Categories) -> Categories:
+    if isinstance(classes, Categories):
+        return classes
+    if isinstance(classes, (str, Path)):
+        return read_categories(classes)
+    return Categories.from_names(list(classes))

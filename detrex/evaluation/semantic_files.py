@@ -1,0 +1,90 @@
+"""Ground truth of semantic segmentation: one class per pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from detrex.data.errors import DataError
+from detrex.data.image_io import read_label_map
+from detrex.evaluation.gather import image_id_of
+from detrex.evaluation.panoptic_files import PanopticFiles
+from detrex.structures import Categories, Sample
+
+IGNORED = -1
+
+
+class SemanticTruth(Protocol):
+    """Where :class:`detrex.evaluation.SemanticEvaluator` gets its ground truth from."""
+
+    categories: Categories
+
+    def read(self, sample: Sample) -> np.ndarray:
+        """(H, W) int64 class indices of the sample's image, -1 where it is not labelled."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+
+class SemanticPngs:
+    """PNGs whose pixels are category ids; that of ``some/image.jpg`` is ``image.png``.
+
+    Args:
+        segments: directory of the PNGs.
+        categories: the classes; for classes without ids of their own the id is the class index.
+        ignore_label: value of pixels that are not labelled.
+    """
+
+    def __init__(self, segments: str | Path, categories: Categories, ignore_label: int) -> None:
+        self.segments = Path(segments)
+        self.categories = categories
+        self.ignore_label = ignore_label
+        if not self.segments.is_dir():
+            raise FileNotFoundError(f"{segments}: no such directory (semantic PNGs)")
+        self._index = np.full(max(categories.ids) + 1, IGNORED)
+        self._index[list(categories.ids)] = np.arange(len(categories))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.segments.glob("*.png"))
+
+    def read(self, sample: Sample) -> np.ndarray:
+        """(H, W) int64 class indices, -1 where the PNG has ``ignore_label``.
+
+        Raises:
+            DataError: the PNG is missing, has several channels, or a value that is neither a category id
+                nor ``ignore_label``.
+            ValueError: the sample does not name its file.
+        """
+        if "file_name" not in sample:
+            raise ValueError("semantic evaluation needs samples with a 'file_name', as EvalMapper makes them")
+        path = self.segments / f"{Path(sample['file_name']).stem}.png"
+        values = read_label_map(path).astype(np.int64)
+        if values.ndim != 2:
+            raise DataError(f"{path} has several channels: a semantic PNG has one, of category ids")
+        ignored = values == self.ignore_label
+        known = ~ignored & (values < len(self._index))
+        labels = np.where(known, self._index[np.where(known, values, 0)], IGNORED)
+        if unknown := np.unique(values[(labels == IGNORED) & ~ignored]).tolist():
+            raise DataError(
+                f"{path} has the values {unknown[:10]}, which are neither category ids "
+                f"nor ignore_label={self.ignore_label}"
+            )
+        return labels
+
+
+class PanopticAsSemantic:
+    """The classes of panoptic segments; void is not labelled, crowds count as their class."""
+
+    def __init__(self, files: PanopticFiles) -> None:
+        self._files = files
+        self.categories = files.categories
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, sample: Sample) -> np.ndarray:
+        """(H, W) int64 class indices, -1 where void; raises as :meth:`PanopticFiles.read`."""
+        truth = self._files.read(image_id_of(sample))
+        return np.concatenate([[IGNORED], truth.classes])[truth.index_map()]
