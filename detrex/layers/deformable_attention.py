@@ -1,0 +1,115 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159).
+
+Shape letters: B images, S tokens of all levels, Q queries, M heads, L levels, P points, D channels per head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def multi_scale_deformable_attention(
+    value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples of every level; zero outside a level.
+
+    Args:
+        value: (B, S, M, D).
+        shapes: (height, width) of the L levels, in the order of the tokens.
+        locations: (B, Q, M, L, P, 2) normalised (x, y); (0, 0) and (1, 1) are a level's outer corners.
+        weights: (B, Q, M, L, P).
+
+    Returns:
+        (B, Q, M * D).
+    """
+    batch, _, heads, dim = value.shape
+    queries = locations.shape[1]
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (BM, Q, L, P, 2)
+    levels = value.transpose(1, 2).flatten(0, 1).split([h * w for h, w in shapes], 1)  # (BM, hw, D) each
+    sampled = [
+        F.grid_sample(
+            level.transpose(1, 2).unflatten(2, shape),
+            grids[:, :, i],
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        for i, (level, shape) in enumerate(zip(levels, shapes, strict=True))
+    ]  # (BM, D, Q, P) each
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    output = (torch.cat(sampled, -1) * weights).sum(-1)  # (BM, D, Q)
+    return output.view(batch, heads * dim, queries).transpose(1, 2)
+
+
+class DeformableAttention(nn.Module):
+    """Every query attends to ``num_points`` learned positions per head and level around its reference.
+
+    Args:
+        dim: channels of queries and tokens.
+        num_heads, num_levels, num_points: as in the paper.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, dim: int = 256, num_heads: int = 8, num_levels: int = 4, num_points: int = 4):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"hidden size {dim} is not a multiple of the number of heads {num_heads}")
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Heads look in different directions and points at growing distance, as the paper starts them."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.num_points + 1)
+        offsets = direction[:, None, None] * distance[:, None]  # (M, 1, P, 2)
+        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self, query: Tensor, reference: Tensor, tokens: Tensor, shapes: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            query: (B, Q, dim).
+            reference: (B or 1, Q, 2) normalised (x, y), or (B or 1, Q, 4) normalised cxcywh.
+            tokens: (B, S, dim), all levels.
+            shapes: (height, width) of the levels.
+
+        Returns:
+            (B, Q, dim).
+        """
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        value = self.value_proj(tokens).unflatten(-1, (heads, -1))
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
+        locations = self._locations(offsets, reference[:, :, None, None, None], shapes)
+        output = multi_scale_deformable_attention(
+            value, shapes, locations, weights.unflatten(-1, (levels, points))
+        )
+        return self.output_proj(output)
+
+    def _locations(self, offsets: Tensor, reference: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+        """Offsets of points are in cells of the level; those of boxes in fractions of half the box."""
+        if reference.shape[-1] == 2:
+            cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype).to(offsets.device)
+            return reference + offsets / cells[:, None]
+        return reference[..., :2] + offsets / self.num_points * reference[..., 2:] * 0.5

@@ -1,0 +1,35 @@
+"""Models and their replaceable parts."""
+
+from detrex.modeling.backbone import TimmBackbone, backbone_channels
+from detrex.modeling.criterion import SetCriterion
+from detrex.modeling.decoder import DecoderOutput, MaskDecoder
+from detrex.modeling.denoising import Denoising
+from detrex.modeling.detector import Detector
+from detrex.modeling.losses import FocalClassLoss, SoftmaxClassLoss
+from detrex.modeling.matcher import HungarianMatcher
+from detrex.modeling.pixel_decoder import DeformablePixelDecoder
+from detrex.modeling.points import GridPoints, RandomPoints
+from detrex.modeling.postprocess import InstanceInference, PanopticInference, PostProcess, SemanticInference
+from detrex.modeling.query_init import LearnedQueries, TwoStageQueries
+
+__all__ = [
+    "DecoderOutput",
+    "DeformablePixelDecoder",
+    "Denoising",
+    "Detector",
+    "FocalClassLoss",
+    "GridPoints",
+    "HungarianMatcher",
+    "InstanceInference",
+    "LearnedQueries",
+    "MaskDecoder",
+    "PanopticInference",
+    "PostProcess",
+    "RandomPoints",
+    "SemanticInference",
+    "SetCriterion",
+    "SoftmaxClassLoss",
+    "TimmBackbone",
+    "TwoStageQueries",
+    "backbone_channels",
+]

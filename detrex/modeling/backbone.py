@@ -1,0 +1,86 @@
+"""Backbones from timm, as pyramids of feature maps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+
+@functools.lru_cache(maxsize=64)
+def _feature_info(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, int], ...]:
+    """(stride, channels) of every feature map that the timm model ``name`` offers; no weights are made."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, features_only=True, pretrained=False, **dict(options))
+    except RuntimeError as error:
+        if "Unknown model" not in str(error):
+            raise
+        raise ValueError(
+            f"timm {timm.__version__} has no model named '{name}'; "
+            f"similar: {', '.join(timm.list_models(f'{name[:6]}*')[:8]) or 'none'}"
+        ) from error
+    return tuple(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
+
+
+def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> dict[int, int]:
+    """Channels of a timm model's feature maps by stride, for the ``in_channels`` of a pixel decoder.
+
+    Raises:
+        ValueError: if timm has no such model.
+    """
+    return dict(_feature_info(name, tuple(sorted((options or {}).items()))))
+
+
+class TimmBackbone(nn.Module):
+    """Any timm model that offers feature maps.
+
+    Args:
+        name: timm's name, with or without the tag of pretrained weights ("resnet50.tv_in1k").
+        strides: the feature maps to return, finest first.
+        pretrained: load timm's weights (a download on first use).
+        frozen_norm: batch norms use their stored statistics and are not trained, as published detectors have it.
+        options: further keyword arguments of ``timm.create_model``.
+
+    Raises:
+        ValueError: if there is no such model, or it has no feature map at one of the strides.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet50.tv_in1k",
+        strides: Sequence[int] = (4, 8, 16, 32),
+        pretrained: bool = False,
+        frozen_norm: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        available = list(backbone_channels(name, options))
+        missing = sorted(set(strides) - set(available))
+        if missing:
+            raise ValueError(f"backbone '{name}' has feature maps at strides {available}, not at {missing}")
+        indices = [available.index(stride) for stride in strides]
+        self.strides = tuple(strides)
+        model = timm.create_model(
+            name, features_only=True, out_indices=indices, pretrained=pretrained, **(options or {})
+        )
+        self.channels = dict(zip(self.strides, model.feature_info.channels(), strict=True))
+        self.model = freeze_batch_norm_2d(model) if frozen_norm else model
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride)."""
+        maps = self.model(images)
+        return {
+            stride: self._channels_first(m, self.channels[stride])
+            for stride, m in zip(self.strides, maps, strict=True)
+        }
+
+    @staticmethod
+    def _channels_first(m: Tensor, channels: int) -> Tensor:
+        """Transformers in timm, Swin among them, return (B, H, W, C)."""
+        return m if m.shape[1] == channels else m.permute(0, 3, 1, 2).contiguous()

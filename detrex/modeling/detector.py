@@ -1,0 +1,146 @@
+"""The whole model: samples in, losses or results out.
+
+Shape letters: B images, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrex.modeling.criterion import SetCriterion
+from detrex.modeling.decoder import DecoderOutput
+from detrex.modeling.denoising import Denoising
+from detrex.modeling.postprocess import Frame, PostProcess
+from detrex.structures import BatchTargets, PaddedImages, Sample
+
+
+class Detector(nn.Module):
+    """A DETR-style detector and segmenter, composed of replaceable parts.
+
+    Args:
+        backbone: normalised images (B, 3, H, W) to feature maps by stride.
+        pixel_decoder: those to an encoded pyramid and a per-pixel embedding.
+        decoder: those to predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
+        criterion: predictions and targets to weighted losses.
+        postprocess: predictions to results.
+        num_classes: C; the other parts should refer to this entry of the config.
+        denoising: makes denoising queries in training, or None.
+        pixel_mean, pixel_std: of RGB in 0..255 (ImageNet's by default).
+        size_divisor: images are padded right and below to a multiple of it.
+
+    Raises:
+        ValueError: if decoder, criterion and post-processing disagree on a "no object" class.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel_decoder: nn.Module,
+        decoder: nn.Module,
+        criterion: SetCriterion,
+        postprocess: PostProcess,
+        num_classes: int,
+        denoising: Denoising | None = None,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        size_divisor: int = 32,
+    ):
+        super().__init__()
+        _check_no_object(decoder.heads.classes.out_features > num_classes, criterion, postprocess)
+        self.backbone, self.pixel_decoder, self.decoder = backbone, pixel_decoder, decoder
+        self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
+        self.num_classes, self.size_divisor = num_classes, size_divisor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; images are moved there."""
+        return self.pixel_mean.device
+
+    def forward(self, samples: list[Sample]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Losses in training mode, results in evaluation mode.
+
+        Args:
+            samples: see :class:`~detrex.structures.Sample`; with ``targets`` in training.
+
+        Returns:
+            In training weighted losses by name, to be summed. In evaluation one dictionary per sample with
+
+            * ``instances``: :class:`~detrex.structures.Instances`,
+            * ``panoptic_seg``: segment ids (H, W) int32 (0: none) and a list of segments (``id``,
+              ``category_id`` = class index, ``isthing``, ``score``),
+            * ``sem_seg``: scores (C, H, W),
+
+            as far as post-processing makes them, at each sample's ``height`` x ``width``.
+        """
+        images = self.preprocess(samples)
+        if self.training:
+            targets = self._collate_targets(samples, images)
+            return self.criterion(self.predict(images, targets), targets)
+        output = self.predict(images)
+        frames = [
+            Frame(images.padded_size, size, (int(s.get("height", size[0])), int(s.get("width", size[1]))))
+            for s, size in zip(samples, images.sizes, strict=True)
+        ]
+        return self.postprocess(output.final, output.pixel_embed, frames)
+
+    def preprocess(self, samples: list[Sample]) -> PaddedImages:
+        """Normalises images on the model's device and pads them into one batch.
+
+        Raises:
+            ValueError: if an image is not (3, H, W), or there is none.
+        """
+        if not samples:
+            raise ValueError("the list of samples is empty")
+        images = []
+        for sample in samples:
+            image = sample["image"]
+            if image.ndim != 3 or image.shape[0] != len(self.pixel_mean):
+                raise ValueError(
+                    f"{_describe(sample)}: expected an RGB image (3, H, W), got shape {tuple(image.shape)}"
+                )
+            image = image.as_subclass(Tensor).to(self.device, non_blocking=True)
+            images.append((image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std)
+        return PaddedImages.from_list(images, self.size_divisor)
+
+    def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
+        """All predictions for normalised images; with ``targets``, denoising queries take part."""
+        features = self.backbone(images.tensor)
+        memory, pixel_embed = self.pixel_decoder(features)
+        denoising = self.denoising(targets) if self.denoising is not None and targets is not None else None
+        output = self.decoder(memory, pixel_embed, denoising)
+        if self.denoising is not None and targets is not None and denoising is None:
+            # Distributed training waits for a gradient of every parameter, here from a batch without objects.
+            output.layers[-1].logits = output.final.logits + 0 * self.denoising.label_embed.weight.sum()
+        return output
+
+    def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
+        for sample in samples:
+            if "targets" not in sample:
+                raise ValueError(f"{_describe(sample)}: no 'targets', which training needs")
+            labels = sample["targets"].labels
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+                raise ValueError(
+                    f"{_describe(sample)}: class indices {int(labels.min())} to {int(labels.max())} do not fit "
+                    f"a model of {self.num_classes} classes; set model.num_classes to the data's class count"
+                )
+        return BatchTargets.collate([s["targets"] for s in samples], images.padded_size, self.device)
+
+
+def _check_no_object(has_logit: bool, criterion: SetCriterion, postprocess: PostProcess) -> None:
+    says = {
+        "decoder": has_logit,
+        "criterion.class_loss": criterion.class_loss.no_object_class,
+        "postprocess": postprocess.no_object_class,
+    }
+    if len(set(says.values())) > 1:
+        raise ValueError(f"the parts of the model disagree on a 'no object' class: {says}")
+
+
+def _describe(sample: Sample) -> str:
+    return f"image {sample.get('image_id', '?')} ({sample.get('file_name', 'no file name')})"

@@ -1,0 +1,291 @@
+"""From predictions to results at the size the user asked for.
+
+Shape letters: Q queries, C classes, N results, h and w cells of predicted masks, H and W output pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from detrex.structures import Instances, Prediction
+
+# Output pixels that are in memory as floats at one time: 64 masks of 1024 x 1024.
+CHUNK_PIXELS = 2**26
+
+
+@dataclass
+class Frame:
+    """Sizes of one image on its way through the model, each (height, width) in pixels.
+
+    Attributes:
+        padded: of the batch; predictions are relative to it.
+        image: of this image within the batch.
+        output: at which results are asked for.
+    """
+
+    padded: tuple[int, int]
+    image: tuple[int, int]
+    output: tuple[int, int]
+
+    def to_image(self, masks: Tensor) -> Tensor:
+        """Mask logits (N, h, w) at the size of the padded input, cropped to the image: (N, image size)."""
+        full = F.interpolate(masks[None], self.padded, mode="bilinear", align_corners=False)[0]
+        return full[:, : self.image[0], : self.image[1]]
+
+    def to_output(self, masks: Tensor) -> Tensor:
+        """Mask logits (N, h, w) at output size: (N, H, W)."""
+        return self.resize(self.to_image(masks))
+
+    def resize(self, maps: Tensor) -> Tensor:
+        """Maps (N, image size) resized to (N, H, W)."""
+        return F.interpolate(maps[None], self.output, mode="bilinear", align_corners=False)[0]
+
+    def chunks(self, count: int) -> Iterator[slice]:
+        """Slices of ``count`` masks that keep within :data:`CHUNK_PIXELS`."""
+        pixels = max(self.padded[0] * self.padded[1], self.output[0] * self.output[1])
+        step = max(1, CHUNK_PIXELS // pixels)
+        return (slice(i, min(i + step, count)) for i in range(0, count, step))
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Normalised cxcywh boxes (N, 4) as absolute xyxy in output pixels; they may reach beyond the image."""
+        height, width = (p / i * o for p, i, o in zip(self.padded, self.image, self.output, strict=True))
+        return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([width, height, width, height])
+
+
+@dataclass
+class InstanceInference:
+    """The best (query, class) pairs as instances.
+
+    Attributes:
+        max_detections: at most so many results an image.
+        score_threshold: results below it are left out.
+    """
+
+    max_detections: int = 100
+    score_threshold: float = 0.0
+
+    def __call__(
+        self, scores: Tensor, boxes: Tensor, masks: Tensor | None, frame: Frame, things: Sequence[int] | None
+    ) -> Instances:
+        """Picks, then resizes only the masks of what was picked.
+
+        Args:
+            scores: (Q, C) class probabilities.
+            boxes: (Q, 4) normalised cxcywh.
+            masks: (Q, h, w) logits, or None for boxes alone.
+            frame: sizes.
+            things: class indices that have instances; None for all.
+        """
+        top, index = scores.flatten().topk(min(self.max_detections, scores.numel()))
+        query, label = index // scores.shape[1], index % scores.shape[1]
+        # A mask's quality can only lower the score, so what fails now need not be resized.
+        keep = top >= self.score_threshold
+        if things is not None:
+            keep &= torch.isin(label, torch.tensor(things, device=label.device))
+        top, query, label = top[keep], query[keep], label[keep]
+        found = Instances(frame.output, frame.boxes(boxes[query]), top, label)
+        if masks is None:
+            return found
+        chosen, place = query.unique(return_inverse=True)
+        found.pred_masks, quality = self._masks(masks, chosen, place, frame)
+        found.scores = top * quality
+        found = found[found.scores >= self.score_threshold]
+        return found[found.scores.argsort(descending=True, stable=True)]
+
+    def _masks(self, masks: Tensor, chosen: Tensor, place: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+        """Masks (N, H, W) bool of the results, and their mean probability inside (N,)."""
+        inside = torch.zeros(len(chosen), *frame.output, dtype=torch.bool, device=masks.device)
+        quality = torch.zeros(len(chosen), device=masks.device)
+        for part in frame.chunks(len(chosen)):
+            logits = frame.to_output(masks[chosen[part]])
+            inside[part] = logits > 0
+            area = inside[part].sum((1, 2))
+            quality[part] = (logits.sigmoid() * inside[part]).sum((1, 2)) / (area + 1e-6)
+        return inside[place], quality[place]
+
+
+@dataclass
+class PanopticInference:
+    """One segment per pixel, by the largest product of score and mask probability.
+
+    Attributes:
+        score_threshold: queries below it are left out.
+        overlap_threshold: a segment stays if it keeps at least this part of its own mask.
+    """
+
+    score_threshold: float = 0.25
+    overlap_threshold: float = 0.8
+
+    def __call__(
+        self,
+        certainty: Tensor,
+        probabilities: Tensor,
+        masks: Tensor,
+        frame: Frame,
+        things: Sequence[int] | None,
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Merges masks.
+
+        Args:
+            certainty: (Q,) compared with the threshold; negative where the query says "no object".
+            probabilities: (Q, C) from which score and class are taken.
+            masks: (Q, h, w) logits.
+            frame: sizes.
+            things: class indices of things; segments of one stuff class merge. None: all are things.
+
+        Returns:
+            Segment ids (H, W) int32, 0 where there is none; and per segment ``id``, ``category_id`` (class
+            index), ``isthing`` and ``score``.
+        """
+        kept = (certainty > self.score_threshold).nonzero().squeeze(1)
+        if len(kept) == 0:
+            return torch.zeros(frame.output, dtype=torch.int32, device=masks.device), []
+        scores, labels = probabilities[kept].max(-1)
+        owner, inside, own_area = self._owners(scores, masks[kept], frame)
+        count = len(kept)
+        won_area = torch.bincount(owner.flatten(), minlength=count)
+        visible = torch.bincount(owner[inside], minlength=count)
+        stays = (visible > 0) & (won_area >= self.overlap_threshold * own_area)
+        table = torch.stack([labels, stays.long()]).tolist()
+        segment_of, segments = self._number(*table, scores.tolist(), things)
+        lookup = torch.tensor(segment_of, dtype=torch.int32, device=masks.device)
+        return lookup[owner] * inside, segments
+
+    def _owners(self, scores: Tensor, masks: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+        """Which mask wins every pixel (H, W), whether it covers it, and the area of every mask (N,)."""
+        best = torch.full(frame.output, -1.0, device=masks.device)
+        owner = torch.zeros(frame.output, dtype=torch.int64, device=masks.device)
+        inside = torch.zeros(frame.output, dtype=torch.bool, device=masks.device)
+        areas = []
+        for part in frame.chunks(len(scores)):
+            probability = frame.to_output(masks[part]).sigmoid()
+            covered = probability >= 0.5
+            areas.append(covered.sum((1, 2)))
+            value, index = (probability * scores[part, None, None]).max(0)
+            better = value > best
+            best = torch.where(better, value, best)
+            owner = torch.where(better, index + part.start, owner)
+            inside = torch.where(better, covered.gather(0, index[None])[0], inside)
+        return owner, inside, torch.cat(areas)
+
+    @staticmethod
+    def _number(
+        labels: list[int], stays: list[int], scores: list[float], things: Sequence[int] | None
+    ) -> tuple[list[int], list[dict[str, Any]]]:
+        """Segment id of every mask (0: dropped) and the segments; stuff of one class shares an id."""
+        segment_of, segments, stuff = [], [], {}
+        for label, stay, score in zip(labels, stays, scores, strict=True):
+            is_thing = things is None or label in things
+            known = None if is_thing else stuff.get(label)
+            if not stay:
+                segment_of.append(0)
+            elif known is not None:
+                segment_of.append(known["id"])
+                known["score"] = max(known["score"], score)
+            else:
+                segment = {
+                    "id": len(segments) + 1,
+                    "category_id": label,
+                    "isthing": is_thing,
+                    "score": score,
+                }
+                segments.append(segment)
+                segment_of.append(segment["id"])
+                if not is_thing:
+                    stuff[label] = segment
+        return segment_of, segments
+
+
+@dataclass
+class SemanticInference:
+    """Class scores per pixel, summed over queries.
+
+    Attributes:
+        resize_masks: masks are resized to the output before the sum (published panoptic models), instead of
+            the class scores after it (published semantic models).
+    """
+
+    resize_masks: bool = True
+
+    def __call__(self, probabilities: Tensor, masks: Tensor, frame: Frame) -> Tensor:
+        """(C, H, W) float scores for class probabilities (Q, C) and mask logits (Q, h, w)."""
+        total: Tensor | float = 0.0
+        for part in frame.chunks(len(masks)):
+            logits = frame.to_output(masks[part]) if self.resize_masks else frame.to_image(masks[part])
+            total = total + torch.einsum("qc,qhw->chw", probabilities[part], logits.sigmoid())
+        return total if self.resize_masks else frame.resize(total)
+
+
+class PostProcess:
+    """Results of every task that is switched on.
+
+    Args:
+        instance, panoptic, semantic: the tasks, or None.
+        thing_classes: class indices of the things; None if all classes are. Instances are things only.
+        no_object_class: the last logit means "no object" and classes exclude one another (softmax).
+            Without, classes are independent (sigmoid), and panoptic and semantic scores are made exclusive by a
+            softmax over the sigmoids.
+        temperature: of that softmax.
+    """
+
+    def __init__(
+        self,
+        instance: InstanceInference | None = None,
+        panoptic: PanopticInference | None = None,
+        semantic: SemanticInference | None = None,
+        thing_classes: Sequence[int] | None = None,
+        no_object_class: bool = False,
+        temperature: float = 0.06,
+    ):
+        self.instance, self.panoptic, self.semantic = instance, panoptic, semantic
+        self.thing_classes = None if thing_classes is None else list(thing_classes)
+        self.no_object_class, self.temperature = no_object_class, temperature
+
+    def __call__(
+        self, prediction: Prediction, pixel_embed: Tensor, frames: list[Frame]
+    ) -> list[dict[str, Any]]:
+        """One dictionary per image with ``instances``, ``panoptic_seg`` and ``sem_seg``, as far as switched on.
+
+        Args:
+            prediction: of B images.
+            pixel_embed: (B, D, h, w).
+            frames: sizes of every image.
+        """
+        rows = zip(prediction.logits.float(), prediction.boxes.float(), strict=True)
+        return [
+            self._one(logits, boxes, self._masks(prediction, pixel_embed, i), frame)
+            for i, ((logits, boxes), frame) in enumerate(zip(rows, frames, strict=True))
+        ]
+
+    @staticmethod
+    def _masks(prediction: Prediction, pixel_embed: Tensor, image: int) -> Tensor | None:
+        if prediction.mask_embed is None:
+            return None
+        embed, pixels = prediction.mask_embed[image], pixel_embed[image]
+        return (embed @ pixels.flatten(1)).float().unflatten(1, pixels.shape[1:])
+
+    def _one(self, logits: Tensor, boxes: Tensor, masks: Tensor | None, frame: Frame) -> dict[str, Any]:
+        if self.no_object_class:
+            exclusive = logits.softmax(-1)
+            certainty, label = exclusive.max(-1)
+            certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
+            exclusive = independent = exclusive[:, :-1]
+        else:
+            independent = logits.sigmoid()
+            certainty = independent.amax(-1)
+            exclusive = (independent / self.temperature).softmax(-1)
+        result: dict[str, Any] = {}
+        if self.instance is not None:
+            result["instances"] = self.instance(independent, boxes, masks, frame, self.thing_classes)
+        if self.panoptic is not None:
+            result["panoptic_seg"] = self.panoptic(certainty, exclusive, masks, frame, self.thing_classes)
+        if self.semantic is not None:
+            result["sem_seg"] = self.semantic(exclusive, masks, frame)
+        return result

@@ -1,0 +1,25 @@
+"""Plain data types with documented shapes; they know nothing of models or data sets."""
+
+from detrex.structures.batch import BatchTargets
+from detrex.structures.boxes import aligned_giou, boxes_from_masks, pairwise_giou
+from detrex.structures.categories import Categories, distinct_colors
+from detrex.structures.images import PaddedImages
+from detrex.structures.instances import Instances
+from detrex.structures.prediction import Prediction
+from detrex.structures.pyramid import Pyramid
+from detrex.structures.sample import Sample, Targets
+
+__all__ = [
+    "BatchTargets",
+    "Categories",
+    "Instances",
+    "PaddedImages",
+    "Prediction",
+    "Pyramid",
+    "Sample",
+    "Targets",
+    "aligned_giou",
+    "boxes_from_masks",
+    "distinct_colors",
+    "pairwise_giou",
+]

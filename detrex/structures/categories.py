@@ -1,0 +1,93 @@
+"""Names, ids, thing/stuff and colours of a data set's classes: they travel with data, model and checkpoint."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a data set. Class ``k`` of a model is entry ``k`` of every tuple.
+
+    Attributes:
+        names: class names.
+        ids: the ids that the annotation file uses; they may have gaps.
+        is_thing: whether class ``k`` has countable instances (else it is stuff).
+        colors: RGB in 0..255.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    is_thing: tuple[bool, ...]
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.names), len(self.ids), len(self.is_thing), len(self.colors)}
+        if len(lengths) != 1:
+            raise ValueError(f"names, ids, is_thing and colors differ in length: {sorted(lengths)}")
+        if len(set(self.ids)) != len(self.ids):
+            twice = sorted({i for i in self.ids if self.ids.count(i) > 1})
+            raise ValueError(f"category ids occur more than once: {twice}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def from_coco(cls, entries: Iterable[Mapping[str, Any]]) -> Categories:
+        """From the ``categories`` list of a COCO file: ordered by id, ``isthing`` and ``color`` optional."""
+        ordered = sorted(entries, key=lambda e: e["id"])
+        palette = distinct_colors(len(ordered))
+        return cls(
+            names=tuple(str(e["name"]) for e in ordered),
+            ids=tuple(int(e["id"]) for e in ordered),
+            is_thing=tuple(bool(e.get("isthing", 1)) for e in ordered),
+            colors=tuple(
+                tuple(int(c) for c in e.get("color", color))
+                for e, color in zip(ordered, palette, strict=True)
+            ),
+        )
+
+    @classmethod
+    def from_names(cls, names: Sequence[str], thing: bool = True) -> Categories:
+        """Classes with ids 0, 1, ... and generated colours."""
+        return cls.from_coco({"id": i, "name": n, "isthing": thing} for i, n in enumerate(names))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Sequence]) -> Categories:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            names=tuple(data["names"]),
+            ids=tuple(data["ids"]),
+            is_thing=tuple(data["is_thing"]),
+            colors=tuple(tuple(c) for c in data["colors"]),
+        )
+
+    def to_dict(self) -> dict[str, list]:
+        """Plain lists, for JSON and checkpoints."""
+        plain = {key: list(value) for key, value in asdict(self).items()}
+        return {**plain, "colors": [list(c) for c in self.colors]}
+
+    @cached_property
+    def index_of(self) -> dict[int, int]:
+        """From the annotation file's id to the class index."""
+        return {category_id: k for k, category_id in enumerate(self.ids)}
+
+    @property
+    def thing_classes(self) -> list[int]:
+        """Class indices of the things."""
+        return [k for k, thing in enumerate(self.is_thing) if thing]
+
+
+def distinct_colors(count: int) -> list[tuple[int, int, int]]:
+    """``count`` RGB colours in 0..255, neighbours far apart in hue, the same at every call."""
+    golden = 0.618033988749895
+    colors = []
+    for i in range(count):
+        saturation, value = (0.85, 0.95) if i % 2 == 0 else (0.6, 0.8)
+        rgb = colorsys.hsv_to_rgb((0.02 + i * golden) % 1.0, saturation, value)
+        colors.append(tuple(round(255 * c) for c in rgb))
+    return colors

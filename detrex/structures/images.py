@@ -1,0 +1,44 @@
+"""Images of different sizes in one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class PaddedImages:
+    """A batch of images, padded right and below with zeros.
+
+    Attributes:
+        tensor: (B, C, H, W) float.
+        sizes: (height, width) of every image before padding, in pixels.
+    """
+
+    tensor: Tensor
+    sizes: list[tuple[int, int]]
+
+    @classmethod
+    def from_list(cls, images: list[Tensor], divisor: int = 1) -> PaddedImages:
+        """Pads (C, h, w) images to the largest height and width, rounded up to multiples of ``divisor``."""
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+        batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+        for padded, image in zip(batch, images, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = image
+        return cls(batch, sizes)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(height, width) of the batch."""
+        return tuple(self.tensor.shape[-2:])
+
+    @property
+    def padding_mask(self) -> Tensor:
+        """(B, H, W) bool, True where there is padding."""
+        mask = torch.ones(len(self.sizes), *self.padded_size, dtype=torch.bool, device=self.tensor.device)
+        for row, (height, width) in zip(mask, self.sizes, strict=True):
+            row[:height, :width] = False
+        return mask

@@ -1,0 +1,46 @@
+"""The one kind of prediction that every head, layer and proposal stage makes.
+
+Shape letters: B images, Q queries, C class logits, D mask embedding size, H and W pixels at stride 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Prediction:
+    """Class, box and mask of every query.
+
+    Attributes:
+        logits: (B, Q, C) class logits.
+        boxes: (B, Q, 4) normalised cxcywh in [0, 1], relative to the padded input.
+        mask_embed: (B, Q, D); the mask logits of a query are its product with the per-pixel embedding.
+            Kept as embeddings because most masks are needed at few points, or not at all.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    mask_embed: Tensor | None = None
+
+    @classmethod
+    def concatenate(cls, predictions: list[Prediction]) -> Prediction:
+        """One prediction with the queries of all."""
+        embeds = [p.mask_embed for p in predictions]
+        return cls(
+            logits=torch.cat([p.logits for p in predictions], 1),
+            boxes=torch.cat([p.boxes for p in predictions], 1),
+            mask_embed=None if embeds[0] is None else torch.cat(embeds, 1),
+        )
+
+    def queries(self, part: slice) -> Prediction:
+        """The prediction of a range of queries."""
+        embed = None if self.mask_embed is None else self.mask_embed[:, part]
+        return Prediction(self.logits[:, part], self.boxes[:, part], embed)
+
+    def mask_logits(self, pixel_embed: Tensor) -> Tensor:
+        """All masks (B, Q, H, W), as logits, for the per-pixel embedding (B, D, H, W)."""
+        return torch.einsum("bqd,bdhw->bqhw", self.mask_embed, pixel_embed)

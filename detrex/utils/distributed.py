@@ -1,0 +1,60 @@
+"""The few collective operations used, each with its meaning in a run of one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether a process group is running."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 in a run of one."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and logs."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if is_distributed():
+        dist.barrier()
+
+
+def all_gather_objects(item: Any) -> list[Any]:
+    """``item`` of every process, in the order of their ranks (pickled; small things only)."""
+    if not is_distributed():
+        return [item]
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """``value`` averaged over all processes, without gradient."""
+    value = value.detach().clone()
+    if is_distributed():
+        dist.all_reduce(value)
+        value = value / world_size()
+    return value
+
+
+def default_device() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

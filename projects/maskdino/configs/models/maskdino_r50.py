@@ -1,0 +1,99 @@
+"""Mask DINO with a ResNet-50, four levels and 300 queries: the model of the published COCO results.
+
+Whatever two parts must agree on stands once; the other place refers to it.
+"""
+
+from detrex.config import LazyCall as L
+from detrex.modeling import (
+    DeformablePixelDecoder,
+    Denoising,
+    Detector,
+    FocalClassLoss,
+    HungarianMatcher,
+    InstanceInference,
+    MaskDecoder,
+    PostProcess,
+    RandomPoints,
+    SetCriterion,
+    TimmBackbone,
+    TwoStageQueries,
+    backbone_channels,
+)
+
+model = L(Detector)(
+    num_classes=80,
+    backbone=L(TimmBackbone)(
+        name="resnet50.tv_in1k",
+        strides=[4, 8, 16, 32],
+        pretrained=False,
+        frozen_norm=True,
+        options={},
+    ),
+    pixel_decoder=L(DeformablePixelDecoder)(
+        in_channels=L(backbone_channels)(name="${...backbone.name}", options="${...backbone.options}"),
+        strides=[8, 16, 32, 64],
+        hidden_dim=256,
+        mask_dim=256,
+        ffn_dim=2048,
+        num_heads=8,
+        num_points=4,
+        num_layers=6,
+        dropout=0.0,
+    ),
+    decoder=L(MaskDecoder)(
+        query_init=L(TwoStageQueries)(
+            num_queries=300,
+            hidden_dim="${..hidden_dim}",
+            # Finest level first; see TwoStageQueries for why the coarsest level has the smallest anchors.
+            anchor_sizes=[0.4, 0.2, 0.1, 0.05],
+            box_init="mask2box",
+        ),
+        num_classes="${..num_classes}",
+        hidden_dim="${..pixel_decoder.hidden_dim}",
+        mask_dim="${..pixel_decoder.mask_dim}",
+        num_levels=4,
+        num_heads=8,
+        ffn_dim=2048,
+        num_layers=9,
+        num_points=4,
+        dropout=0.0,
+        no_object_class=False,
+        initial_prediction=True,
+    ),
+    denoising=L(Denoising)(
+        num_classes="${..num_classes}",
+        hidden_dim="${..pixel_decoder.hidden_dim}",
+        num_queries=100,
+        label_noise=0.4,
+        box_noise=0.4,
+    ),
+    criterion=L(SetCriterion)(
+        matcher=L(HungarianMatcher)(
+            class_cost=4.0,
+            box_cost=5.0,
+            giou_cost=2.0,
+            mask_cost=5.0,
+            dice_cost=5.0,
+            points="${..points}",
+            box_stuff="${..box_stuff}",
+        ),
+        class_loss=L(FocalClassLoss)(weight=4.0, alpha=0.25, gamma=2.0),
+        box_weight=5.0,
+        giou_weight=2.0,
+        mask_weight=5.0,
+        dice_weight=5.0,
+        points=L(RandomPoints)(num_points=12544, oversample=3.0, uncertain=0.75),
+        box_stuff=True,
+    ),
+    postprocess=L(PostProcess)(
+        instance=L(InstanceInference)(max_detections=100, score_threshold=0.0),
+        panoptic=None,
+        semantic=None,
+        thing_classes=None,
+        no_object_class="${..decoder.no_object_class}",
+        temperature=0.06,
+    ),
+    pixel_mean=[123.675, 116.28, 103.53],
+    pixel_std=[58.395, 57.12, 57.375],
+    size_divisor=32,
+)
