@@ -13,7 +13,7 @@ dict, list                                   the same, copied
 tuple, range                                 list
 pathlib path                                 str
 class, function, Enum member, torch.dtype    a node that :func:`instantiate` turns back:
-                                             ``{_target_: detrex.config.locate, name: <its name>}``
+                                             ``{_target_: detrex.config.lazy.locate, name: <its name>}``
 anything else                                an error with the dotted path of the value
 ===========================================  ====================================================
 """
@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 TARGET = "_target_"
 PARTIAL = "_partial_"
-LOCATE = "detrex.config.locate"
+LOCATE = "detrex.config.lazy.locate"
 
 
 class ConfigError(Exception):

@@ -36,16 +36,13 @@ def _fit(expected: frozenset[type], new: Any, where: str, old: Any = None) -> An
         return new
     if float in expected and type(new) is int:
         return float(new)
-    quote = (
-        f"; to give a text, quote it: '\"{new}\"'"
-        if str in expected and not isinstance(new, dict | list)
-        else ""
-    )
-    raise ConfigError(f"{where} expects {_names(expected, old)}, not {new!r} ({type(new).__name__}){quote}")
+    is_text = str in expected and not isinstance(new, dict | list)
+    remedy = f"; for a text, quote the value itself: '\"{new}\"'" if is_text else ""
+    raise ConfigError(f"{where} expects {_names(expected, old)}, not {new!r} ({type(new).__name__}){remedy}")
 
 
 def _entry_types(old: list) -> frozenset[type]:
-    """The type that all entries have, if there is one: the entries of a list in its place must have it too."""
+    """The type that all entries have, if there is one: entries in their place must have it too."""
     kinds = frozenset(type(entry) for entry in old)
     if kinds == {int, float}:
         return frozenset({float})

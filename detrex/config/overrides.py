@@ -85,10 +85,10 @@ def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Con
 
 
 def _key(node: Container, part: str) -> Any:
-    """``part`` of a path as a key of ``node``: an index in lists; in dicts an int if there is no such string."""
-    if not part.isdecimal() or part in node:
-        return part
-    return int(part) if isinstance(node, ListConfig) or int(part) in node.keys() else part
+    """``part`` of a path as a key of ``node``: an index in a list; in a dict an int where that is the key."""
+    if part.isdecimal() and (isinstance(node, ListConfig) or int(part) in node.keys()):
+        return int(part)
+    return part
 
 
 def _has(node: Container, key: Any) -> bool:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from detrex.config.lazy import TARGET, ConfigError, locate
+from detrex.config.lazy import TARGET, ConfigError, locate, name_of
 
 WIDTH = 100
 INDENT = "    "
@@ -22,7 +22,7 @@ def to_python(config: dict[str, Any]) -> str:
     imports = _imports(config)
     printer = _Printer({target: name for target, (_, name) in imports.items()})
     lines = [f"from {module} import {name.split('.')[0]}" for module, name in imports.values()]
-    head = "\n".join(["from detrex.config import LazyCall as L", *sorted(set(lines))])
+    head = "\n".join(sorted({"from detrex.config import LazyCall as L", *lines}))
     body = "\n".join(f"{name} = {printer.text(value, 0, len(name) + 3)}" for name, value in config.items())
     return f"{head}\n\n{body}\n"
 
@@ -34,7 +34,9 @@ def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
     for target in _targets(config):
         try:
             module = _module_of(target)
-        except Exception:  # the text is for reading: a target that does not import here is given by its name
+        except Exception:  # a target that cannot be imported here is given by its name
+            continue
+        if module is None:
             continue
         name = target.removeprefix(f"{module}.")
         if owner.setdefault(name.split(".")[0], module) == module:
@@ -42,8 +44,10 @@ def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _module_of(target: str) -> str:
-    locate(target)
+def _module_of(target: str) -> str | None:
+    """The module in which ``target`` is defined; None if it is written by another of its names."""
+    if name_of(locate(target)) != target:
+        return None
     parent = target.rpartition(".")[0]
     while "." in parent and not inspect.ismodule(locate(parent)):
         parent = parent.rpartition(".")[0]
