@@ -73,8 +73,10 @@ def _render(columns: tuple[str, ...], rows: Iterable[tuple[str, Iterable[float]]
         table.add_column(column, justify="right", no_wrap=True)
     for title, values in rows:
         table.add_row(title, *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values))
-    # A fixed width, so that log files and terminals show the same.
-    console = Console(file=StringIO(), width=40 + 16 * len(columns), no_color=True, markup=False)
+    # Wide enough for any table, so that nothing is cut, in files as in terminals.
+    console = Console(
+        file=StringIO(), width=100 + sum(len(c) + 12 for c in columns), no_color=True, markup=False
+    )
     console.print(table)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)

@@ -90,7 +90,11 @@ def test_hand_computed_ap(tmp_path):
 
 def test_agrees_with_pycocotools_summary(tmp_path):
     rng = np.random.default_rng(0)
-    columns = (rng.choice([3, 5], 30), rng.choice([1, 7], 30), *rng.integers([[0], [0], [4]], 40, (3, 30)))
+    columns = (
+        rng.choice([3, 5], 30),
+        rng.choice([1, 7], 30),
+        *rng.integers([[0], [0], [4]], [[40], [20], [40]], (3, 30)),
+    )
     truth = [tuple(row) for row in np.stack(columns, 1).tolist()]
     path = ground_truth(tmp_path, truth)
     found = {

@@ -1,0 +1,59 @@
+import json
+import math
+
+import pytest
+
+from detrex.evaluation import format_per_class, format_table, write_results
+from detrex.evaluation.report import class_labels
+from detrex.structures import Categories
+
+
+def test_table():
+    table = format_table(
+        {"bbox/AP": 51.234, "bbox/AP50": 100.0, "segm/AP": math.nan, "segm/AP50": 7.0, "semantic/mIoU": 70.0}
+    )
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["AP", "AP50"]
+    assert ["bbox", "51.23", "100.00"] in rows
+    assert ["segm", "-", "7.00"] in rows
+    assert ["mIoU"] in rows and ["semantic", "70.00"] in rows
+    assert len({len(line.rstrip()) for line in table.splitlines()[2:4]}) == 1  # right-aligned
+
+
+def test_table_is_not_cut():
+    names = [f"panoptic/a_rather_long_figure_{k}" for k in range(20)]
+    table = format_table(dict.fromkeys(names, 12.5))
+    assert all(name.split("/")[1] in table for name in names)
+    assert len(table.splitlines()) == 3
+    assert "[bold]" in format_per_class({"PQ": {"[bold]": 1.0}})
+
+
+def test_empty_table():
+    assert format_table({}) == ""
+
+
+def test_per_class_table():
+    table = format_per_class({"bbox/AP": {"cat": 1.0, "dog": 2.0}, "segm/AP": {"dog": math.nan, "cat": 3.0}})
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["bbox/AP", "segm/AP"]
+    assert rows[-2:] == [["cat", "1.00", "3.00"], ["dog", "2.00", "-"]]
+
+
+def test_results_file(tmp_path):
+    path = tmp_path / "new/results.json"
+    write_results(path, {"bbox/AP": 50.5, "segm/AP": math.nan}, {"bbox/AP": {"cat": math.inf, "dög": 1.0}})
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "metrics": {"bbox/AP": 50.5, "segm/AP": None},
+        "per_class": {"bbox/AP": {"cat": None, "dög": 1.0}},
+    }
+    assert "NaN" not in path.read_text()
+
+
+def test_classes_of_one_name_are_kept_apart():
+    categories = Categories.from_coco({"id": i, "name": n} for i, n in [(1, "cat"), (4, "bar"), (9, "bar")])
+    assert class_labels(categories) == ["cat", "bar (4)", "bar (9)"]
+
+
+@pytest.mark.parametrize("value", [0.0, 100.0])
+def test_table_of_one_figure(value):
+    assert f"{value:.2f}" in format_table({"semantic/mIoU": value})
