@@ -18,6 +18,7 @@ from detrex.config.override_types import check_type
 Container = DictConfig | ListConfig
 
 NEAR = 0.6  # similarity from which on a key is offered in place of an unknown one
+TIE = 0.15  # how much less similar than the nearest another one may be to be offered too
 
 
 def apply_override(config: DictConfig, text: str) -> None:
@@ -159,19 +160,21 @@ def _same_target(old: dict, new: dict) -> bool:
 
 def _unknown(config: DictConfig, path: str, text: str) -> ConfigError:
     known = list(_dotted_keys(OmegaConf.to_container(config, resolve=False)))
-    ranked = sorted(known, key=lambda key: _similarity(path, key), reverse=True)
-    near = [f"'{key}'" for key in ranked[:3] if _similarity(path, key) > NEAR]
-    nearest = (
-        f"; the nearest are {', '.join(near)}"
-        if len(near) > 1
-        else f"; the nearest is {near[0]}"
-        if near
-        else ""
-    )
-    return ConfigError(
-        f"override '{text}': there is no '{path}'{nearest}"
-        + ("" if text[0] in "+~" else f" (to add it: '+{text}')")
-    )
+    remedy = "" if text[0] in "+~" else f" (to add it: '+{text}')"
+    return ConfigError(f"override '{text}': there is no '{path}'; {_nearest(path, known)}{remedy}")
+
+
+def _nearest(path: str, known: list[str]) -> str:
+    """The keys most like ``path``; if none is, those in the last container on the way that exists."""
+    scores = {key: _similarity(path, key) for key in known}
+    near = sorted(scores, key=scores.get, reverse=True)[:3]
+    if near and scores[near[0]] > NEAR:
+        near = [f"'{key}'" for key in near if scores[key] > scores[near[0]] - TIE]
+        return f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}"
+    while path and path not in known:
+        path = path.rpartition(".")[0]
+    inside = [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == path]
+    return f"in {path or 'the config'} there are {', '.join(inside) or 'no keys'}"
 
 
 def _dotted_keys(value: Any, path: str = "") -> Iterator[str]:

@@ -21,8 +21,10 @@ def to_python(config: dict[str, Any]) -> str:
             raise ConfigError(f"'{name}' cannot be the name of a variable in a config file")
     imports = _imports(config)
     printer = _Printer({target: name for target, (_, name) in imports.items()})
-    lines = [f"from {module} import {name.split('.')[0]}" for module, name in imports.values()]
-    head = "\n".join(sorted({"from detrex.config import LazyCall as L", *lines}))
+    names: dict[str, set[str]] = {"detrex.config": {"LazyCall as L"}}
+    for module, name in imports.values():
+        names.setdefault(module, set()).add(name.split(".")[0])
+    head = "\n".join(f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names))
     body = "\n".join(f"{name} = {printer.text(value, 0, len(name) + 3)}" for name, value in config.items())
     return f"{head}\n\n{body}\n"
 
