@@ -1,3 +1,34 @@
+from detrex.data.annotation_files import count_classes, read_categories, thing_classes
+from detrex.data.coco_instances import CocoInstances
+from detrex.data.coco_panoptic import CocoPanoptic
+from detrex.data.errors import DataError
+from detrex.data.image_dataset import ImageDataset, Record
+from detrex.data.loaders import TestLoader, TrainLoader, build_test_loader, build_train_loader
+from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, TrainingMapper
+from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
+from detrex.data.transforms import LargeScaleJitter, RandomShortestSide
 
-__all__ = ["ensure_shapes", "write_shapes_dataset"]
+__all__ = [
+    "CocoInstances",
+    "CocoPanoptic",
+    "DataError",
+    "DetrMapper",
+    "EvalMapper",
+    "ImageDataset",
+    "LargeScaleJitter",
+    "LargeScaleJitterMapper",
+    "RandomShortestSide",
+    "Record",
+    "SemanticFolder",
+    "TestLoader",
+    "TrainLoader",
+    "TrainingMapper",
+    "build_test_loader",
+    "build_train_loader",
+    "count_classes",
+    "ensure_shapes",
+    "read_categories",
+    "thing_classes",
+    "write_shapes_dataset",
+]

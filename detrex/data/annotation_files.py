@@ -1,0 +1,94 @@
+"""Reads JSON annotation files and the classes they list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from detrex.data.errors import DataError
+from detrex.structures import Categories
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = next(p for p in path.absolute().parents if p.is_dir())
+        raise FileNotFoundError(
+            f"Annotation file {path} does not exist (of its path, {there} does). Check the path, and from "
+            "which directory a relative one starts."
+        )
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"Annotation file {path} is not JSON: {error}. Was it copied completely?") from error
+
+
+def read_categories(path: str | Path) -> Categories:
+    """The classes that a file lists; read once for each state of the file.
+
+    Args:
+        path: a JSON file of one of these kinds: COCO instances or panoptic (``{"categories": [...]}``); a
+            list of categories (``[{"id": ..., "name": ...}, ...]``, ``isthing`` and ``color`` optional);
+            a list of names, or ``{"classes": [names]}``, for semantic segmentation: ids are 0, 1, ..., and no
+            class is a thing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it lists no classes, or an entry has no id or name, or an id occurs twice.
+    """
+    path = Path(path).absolute()
+    state = path.stat().st_mtime_ns if path.is_file() else None
+    return _read_categories(path, state)
+
+
+def count_classes(annotations: str | Path) -> int:
+    """How many classes a file lists (see :func:`read_categories`); lets a config fit a model to its data."""
+    return len(read_categories(annotations))
+
+
+def thing_classes(annotations: str | Path) -> list[int]:
+    """The class indices of the things among the classes a file lists (see :func:`read_categories`)."""
+    return read_categories(annotations).thing_classes
+
+
+@lru_cache(maxsize=16)
+def _read_categories(path: Path, _mtime: int | None) -> Categories:
+    return parse_categories(read_json(path), path)
+
+
+def parse_categories(content: Any, where: str | Path) -> Categories:
+    """The classes in ``content`` of a file (see :func:`read_categories`); ``where`` is for messages."""
+    entries = content
+    if isinstance(content, Mapping):
+        entries = content.get("categories", content.get("classes"))
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise DataError(f"{where} lists no classes: a key 'categories' with at least one entry is needed.")
+    if all(isinstance(entry, str) for entry in entries):
+        return Categories.from_names(entries, thing=False)
+    for entry in entries:
+        require_keys(entry, ("id", "name"), "category", where)
+    try:
+        return Categories.from_coco(entries)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}. Every class needs an id of its own.") from error
+
+
+def require_keys(entry: Any, keys: Iterable[str], kind: str, where: str | Path) -> None:
+    """Raises :class:`DataError` unless ``entry`` is a mapping with ``keys``."""
+    missing = [k for k in keys if k not in entry] if isinstance(entry, Mapping) else list(keys)
+    if missing:
+        raise DataError(f"{where}: {kind} {_short(entry)} has no {', '.join(map(repr, missing))}.")
+
+
+def _short(entry: Any) -> str:
+    text = repr(entry)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,214 @@
+"""Loaders: batches of samples for this process, read and augmented by worker processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from detrex.data.errors import DataError
+from detrex.data.image_dataset import ImageDataset, Record
+from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
+from detrex.structures import Sample
+from detrex.utils import distributed
+
+logger = logging.getLogger(__name__)
+
+Mapper = Callable[[Record], Sample]
+_AUGMENTATION = 1  # sets the seeds of samples apart from those of permutations
+
+
+class TrainLoader:
+    """Endless batches (lists) of augmented samples, the same after a stop as without it.
+
+    What a batch holds depends on the seed and its number alone: not on the number of workers, nor on other
+    users of random numbers. To continue a run, restore :meth:`state_dict`.
+
+    Attributes:
+        dataset: the data set the samples come from.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        mapper: Mapper,
+        batches: ShuffledBatches,
+        num_workers: int,
+        pin_memory: bool,
+    ):
+        self.dataset = dataset
+        self._batches = batches
+        self._consumed = 0
+        self._loader = DataLoader(
+            _AugmentedDraws(dataset, mapper, batches.seed),
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_as_list,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # else every new iterator would draw from the global one
+        )
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        self._batches.start = self._consumed
+        for samples in self._loader:
+            # Counted here, not where batches are prepared ahead by the workers.
+            self._consumed += 1
+            yield samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were taken, and what that number is only meaningful with."""
+        return {"consumed_batches": self._consumed, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues after the batches already taken; call it before iterating.
+
+        With another data set, batch size or number of processes the order of images is another one; that is
+        allowed, with a warning.
+        """
+        changed = [f"{k} {state.get(k)} -> {v}" for k, v in self._identity().items() if state.get(k) != v]
+        if changed:
+            logger.warning("Data loading cannot continue exactly, as it changed: %s", ", ".join(changed))
+        self._consumed = int(state["consumed_batches"])
+
+    def _identity(self) -> dict[str, int]:
+        batches = self._batches
+        return {
+            "seed": batches.seed,
+            "images": batches.length,
+            "batch_size": batches.batch_size,
+            "world_size": batches.world_size,
+        }
+
+
+class TestLoader:
+    """This process's share of all images, once each, in batches (lists) of samples.
+
+    Attributes:
+        dataset: the data set the samples come from.
+    """
+
+    __test__ = False  # for pytest, which takes classes with such names for tests
+
+    def __init__(self, dataset: ImageDataset, mapper: Mapper, batch_size: int, num_workers: int):
+        self.dataset = dataset
+        indices = range(distributed.rank(), len(dataset), distributed.world_size())
+        self._loader = DataLoader(
+            _Mapped(dataset, mapper),
+            sampler=indices,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=_as_list,
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        return iter(self._loader)
+
+
+def build_train_loader(
+    dataset: ImageDataset,
+    mapper: Mapper,
+    total_batch_size: int = 16,
+    num_workers: int = 4,
+    seed: int = 0,
+    aspect_ratio_grouping: bool = False,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """Endless shuffled batches for training.
+
+    Args:
+        dataset: a data set of this package.
+        mapper: augments; see :mod:`detrex.data.mappers`.
+        total_batch_size: images per step over all processes. The data set may have fewer.
+        num_workers: worker processes for each training process; 0 loads in the training process itself.
+        seed: of order and augmentation, not negative.
+        aspect_ratio_grouping: whether upright and wide images come in separate batches; saves padding where
+            images are not brought to one size.
+        pin_memory: whether to put images into page-locked memory, from which they reach a GPU faster.
+
+    Raises:
+        ValueError: the batch cannot be split evenly over the processes.
+        DataError: the data set is empty.
+    """
+    world_size = distributed.world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise ValueError(
+            f"total_batch_size={total_batch_size} cannot be split evenly over {world_size} processes: take a "
+            "multiple of their number"
+        )
+    if not len(dataset):
+        raise DataError(f"The data set of images in {dataset.images} is empty: there is nothing to train on.")
+    batches = ShuffledBatches(
+        len(dataset),
+        total_batch_size // world_size,
+        seed,
+        rank=distributed.rank(),
+        world_size=world_size,
+        groups=_upright(dataset) if aspect_ratio_grouping else None,
+    )
+    return TrainLoader(dataset, mapper, batches, num_workers, pin_memory)
+
+
+def build_test_loader(
+    dataset: ImageDataset, mapper: Mapper, batch_size: int = 1, num_workers: int = 4
+) -> TestLoader:
+    """All images once, in order, split over the processes without duplicates.
+
+    Args:
+        dataset: a data set of this package.
+        mapper: see :class:`detrex.data.EvalMapper`.
+        batch_size: images per step of this process.
+        num_workers: worker processes for each process; 0 loads in the process itself.
+    """
+    return TestLoader(dataset, mapper, batch_size, num_workers)
+
+
+def _upright(dataset: ImageDataset) -> list[int]:
+    """For each image, 1 if it is higher than wide, else 0."""
+    sizes = (dataset.image_size(i) for i in range(len(dataset)))
+    return [int(height > width) for height, width in sizes]
+
+
+class _Mapped(Dataset):
+    """A data set's records, mapped to samples."""
+
+    def __init__(self, dataset: ImageDataset, mapper: Mapper):
+        self.dataset, self.mapper = dataset, mapper
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.dataset[index]
+        try:
+            return self.mapper(record)
+        except Exception as error:
+            raise RuntimeError(
+                f"Image {self.dataset.images / record['file_name']} (image id {record['image_id']}) could "
+                f"not be transformed: {type(error).__name__}: {error}"
+            ) from error
+
+
+class _AugmentedDraws(_Mapped):
+    """Samples for draws; the augmentation's random numbers are a function of seed and draw."""
+
+    def __init__(self, dataset: ImageDataset, mapper: Mapper, seed: int):
+        super().__init__(dataset, mapper)
+        self.seed = seed
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        # Without workers this is the training process, whose random numbers are not to be disturbed.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
+            return super().__getitem__(draw.index)
+
+
+def _as_list(samples: list[Sample]) -> list[Sample]:
+    return samples

@@ -1,0 +1,126 @@
+"""Semantic segmentation: a folder of images and a folder of PNGs of class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detrex.data.annotation_files import parse_categories, read_categories
+from detrex.data.errors import DataError
+from detrex.data.image_dataset import ImageDataset
+from detrex.data.image_io import read_label_map
+from detrex.data.packed_list import PackedList
+from detrex.structures import Targets
+
+_IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+class SemanticFolder(ImageDataset):
+    """Images with a label map each, paired by name: ``images/a/b.jpg`` with ``segments/a/b.png``.
+
+    The pixels of a label map are category ids. Each class seen in an image is one object of its targets, with
+    its whole region as mask; since regions are not single things, ``is_thing`` is False for all. The id of an
+    image is its name without suffix (``"a/b"``).
+
+    Args:
+        images: folder of the images, searched with its subfolders.
+        segments: folder of the PNGs, one channel or a palette.
+        classes: names (ids are 0, 1, ...), or the path of a JSON file (see
+            :func:`detrex.data.read_categories`).
+        ignore_label: pixel value, or values, of what is not labelled.
+        image_suffix: end of the images' names, for data where it is more than a file type
+            (Cityscapes: ``_leftImg8bit.png``); empty: all images.
+        segment_suffix: end of the PNGs' names (Cityscapes: ``_gtFine_labelIds.png``).
+        targets: whether to load label maps at all; without, every image has no targets.
+
+    Raises:
+        FileNotFoundError: there is no file of classes.
+        DataError: a folder is missing or empty, or images without label map.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        segments: str | Path,
+        classes: str | Path | Sequence[str],
+        ignore_label: int | Sequence[int] = 255,
+        image_suffix: str = "",
+        segment_suffix: str = ".png",
+        targets: bool = True,
+    ):
+        is_file = isinstance(classes, str | Path)
+        super().__init__(
+            images, read_categories(classes) if is_file else parse_categories(list(classes), "classes")
+        )
+        self.segments = Path(segments)
+        self.ignore_labels = {ignore_label} if isinstance(ignore_label, int) else set(ignore_label)
+        self.load_targets = targets
+        pairs = _pairs(self.images, self.segments, image_suffix, segment_suffix)
+        self._entries = PackedList(
+            {"image_id": name, "file_name": image, "segments": name + segment_suffix}
+            for name, image in pairs.items()
+        )
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of image ``index`` in pixels, from the header of its label map."""
+        with Image.open(self.segments / self._entries[index]["segments"]) as labels:
+            return labels.height, labels.width
+
+    def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
+        if not self.load_targets:
+            return Targets.empty(height, width)
+        path = self.segments / entry["segments"]
+        label_map = read_label_map(path, (height, width))
+        if label_map.ndim != 2:
+            raise DataError(
+                f"{path} has {label_map.shape[2]} channels; a label map has one, or a palette. Convert its "
+                "colours to category ids."
+            )
+        present = [i for i in np.unique(label_map).tolist() if i not in self.ignore_labels]
+        unknown = [i for i in present if i not in self.categories.index_of]
+        if unknown:
+            raise DataError(
+                f"{path} has pixels of the values {unknown[:10]}, which are neither category ids nor "
+                f"ignore_label ({sorted(self.ignore_labels)}). Correct the classes or ignore_label."
+            )
+        ids = torch.tensor(present, dtype=torch.int32)
+        masks = torch.from_numpy(label_map.astype(np.int32)) == ids[:, None, None]
+        targets = self.targets_from_masks(
+            torch.tensor([self.categories.index_of[i] for i in present], dtype=torch.int64), masks
+        )
+        targets.is_thing = torch.zeros_like(targets.is_thing)
+        return targets
+
+
+def _pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, str]:
+    """By name without suffix, in alphabetical order: the image's path in ``images``."""
+    found: dict[str, str] = {}
+    for path in sorted(_files(images)):
+        if not path.name.endswith(image_suffix) or path.suffix.lower() not in _IMAGE_SUFFIXES:
+            continue
+        relative = path.relative_to(images).as_posix()
+        name = relative.removesuffix(image_suffix or path.suffix)
+        if name in found:
+            raise DataError(f"{images} has two images of one name, {found[name]} and {relative}. Rename one.")
+        found[name] = relative
+    if not found:
+        raise DataError(f"{images} has no images with names that end with '{image_suffix}'. Check the path.")
+    labels = {p.relative_to(segments).as_posix() for p in _files(segments)}
+    missing = [name for name in found if name + segment_suffix not in labels]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(found)} images in {images} have no label map in {segments}, the first "
+            f"being {found[missing[0]]} (expected: {missing[0]}{segment_suffix})."
+        )
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"Folder {folder} does not exist. Check the path.")
+    return [p for p in folder.rglob("*") if p.is_file()]
