@@ -1,0 +1,26 @@
+# make demo: set up .venv, train a small Mask DINO on generated images, evaluate it, draw its predictions.
+# make test: set up .venv with the test extra, run the linter and all tests.
+# Choose the interpreter with PYTHON=python3.12, the environment's folder with VENV=somewhere.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test
+
+demo: $(VENV)/installed
+	$(BIN)/python tools/demo_shapes.py
+
+test: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2
+
+$(VENV)/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -e '.[test]'
+	touch $@
