@@ -31,8 +31,8 @@ class RegionResize(v2.Transform):
     """Takes a region of the image to a new size, then pads on the right and below.
 
     Images are interpolated bilinearly with anti-aliasing; masks take the nearest pixel by pixel centres, so
-    that they are not shifted against the image; boxes are clipped to the region. Subclasses draw ``region``, ``size``
-    (height, width) and ``canvas`` (height, width, at least ``size``).
+    that they are not shifted against the image; boxes are clipped to the region. Subclasses draw
+    ``region``, ``size`` (height, width) and ``canvas`` (height, width, at least ``size``).
     """
 
     def __init__(self, pad_value: float | Sequence[float] = 0):

@@ -1,0 +1,55 @@
+"""COCO 2017 instance segmentation, with the published augmentation of Mask DINO.
+
+Expected under `dataloader.root`, as COCO is distributed: `train2017/`, `val2017/` and
+`annotations/instances_{train,val}2017.json`.
+"""
+
+from detrex.config import LazyCall as L
+from detrex.data import (
+    CocoInstances,
+    EvalMapper,
+    LargeScaleJitterMapper,
+    build_test_loader,
+    build_train_loader,
+)
+from detrex.evaluation import CocoEvaluator
+
+dataloader = dict(
+    root="datasets/coco",
+    train=L(build_train_loader)(
+        dataset=L(CocoInstances)(
+            images="${dataloader.root}/train2017",
+            annotations="${dataloader.root}/annotations/instances_train2017.json",
+            skip_empty=True,
+        ),
+        mapper=L(LargeScaleJitterMapper)(
+            image_size=1024,
+            min_scale=0.1,
+            max_scale=2.0,
+            flip_probability=0.5,
+            pad_value=128,
+            color_jitter=None,
+        ),
+        total_batch_size=16,
+        num_workers=4,
+        seed="${train.seed}",
+        aspect_ratio_grouping=False,
+    ),
+    test=L(build_test_loader)(
+        dataset=L(CocoInstances)(
+            images="${dataloader.root}/val2017",
+            annotations="${dataloader.root}/annotations/instances_val2017.json",
+            targets=False,
+        ),
+        mapper=L(EvalMapper)(size=800, max_size=1333),
+        batch_size=1,
+        num_workers=4,
+    ),
+    evaluators=dict(
+        coco=L(CocoEvaluator)(
+            annotations="${dataloader.test.dataset.annotations}",
+            tasks=["bbox", "segm"],
+            classes="${dataloader.train.dataset.annotations}",
+        ),
+    ),
+)

@@ -1,0 +1,35 @@
+"""COCO 2017 panoptic segmentation, with the published augmentation of Mask DINO.
+
+Expected under `dataloader.root`, as COCO is distributed: `train2017/`, `val2017/` and, under `annotations/`,
+`panoptic_{train,val}2017.json`, the unpacked folders `panoptic_{train,val}2017/` and
+`instances_val2017.json`.
+"""
+
+from detrex.config import LazyCall as L
+from detrex.config import get_config
+from detrex.data import CocoPanoptic
+from detrex.evaluation import PanopticEvaluator, SemanticEvaluator
+
+dataloader = get_config("common/data/coco_instance.py").dataloader
+dataloader.train.dataset = L(CocoPanoptic)(
+    images="${dataloader.root}/train2017",
+    annotations="${dataloader.root}/annotations/panoptic_train2017.json",
+    segments="${dataloader.root}/annotations/panoptic_train2017",
+)
+dataloader.test.dataset = L(CocoPanoptic)(
+    images="${dataloader.root}/val2017",
+    annotations="${dataloader.root}/annotations/panoptic_val2017.json",
+    segments="${dataloader.root}/annotations/panoptic_val2017",
+    targets=False,
+)
+dataloader.evaluators.coco.annotations = "${dataloader.root}/annotations/instances_val2017.json"
+dataloader.evaluators.panoptic = L(PanopticEvaluator)(
+    annotations="${dataloader.test.dataset.annotations}",
+    segments="${dataloader.test.dataset.segments}",
+    classes="${dataloader.train.dataset.annotations}",
+)
+dataloader.evaluators.semantic = L(SemanticEvaluator)(
+    annotations="${dataloader.test.dataset.annotations}",
+    segments="${dataloader.test.dataset.segments}",
+    classes="${dataloader.train.dataset.annotations}",
+)
