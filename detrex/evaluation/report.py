@@ -1,4 +1,4 @@
-"""Figures as text tables and JSON."""
+"""Figures as Markdown tables (plain ASCII, so fit for any log) and JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ def class_labels(categories: Categories) -> list[str]:
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """A text table of figures named ``task/figure``: one row per task, one block per set of columns.
+    """A Markdown table of figures named ``task/figure``: one row per task, one table per set of columns.
 
     Figures that are not a number (nothing to measure) show as ``-``.
     """
@@ -38,14 +38,14 @@ def format_table(metrics: Mapping[str, float]) -> str:
     blocks: dict[tuple[str, ...], list[str]] = {}
     for task, figures in tasks.items():
         blocks.setdefault(tuple(figures), []).append(task)
-    return "\n".join(
+    return "\n\n".join(
         _render(columns, [(task, tasks[task].values()) for task in members])
         for columns, members in blocks.items()
     )
 
 
 def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """A text table with one row per class and one column per figure."""
+    """A Markdown table with one row per class and one column per figure."""
     classes = dict.fromkeys(name for values in per_class.values() for name in values)
     rows = [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
     return _render(tuple(per_class), rows)
@@ -67,7 +67,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _render(columns: tuple[str, ...], rows: Iterable[tuple[str, Iterable[float]]]) -> str:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=MARKDOWN)
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex.data.annotation_files import read_categories
+from detrex.data.annotation_files import parse_categories, read_categories
 from detrex.evaluation.classes import model_categories
 from detrex.evaluation.gather import image_id_of, merge_by_image
 from detrex.evaluation.panoptic_files import PanopticFiles
@@ -38,7 +38,10 @@ class SemanticEvaluator:
         annotations: COCO panoptic JSON, to evaluate against a panoptic data set.
         classes: with ``annotations``, what the model's class indices mean, if not the categories of
             ``annotations`` ordered by id. Without, the PNGs' classes: a file, class names or categories.
-        ignore_label: value of unlabelled pixels in semantic PNGs. In panoptic ones it is id 0.
+        ignore_label: value, or values, of unlabelled pixels in semantic PNGs. In panoptic ones it is id 0.
+        image_suffix: for semantic PNGs, the end of the images' names that is replaced by ``segment_suffix`` to
+            get the PNG's name; empty: the file type. Both as in :class:`detrex.data.SemanticFolder`.
+        segment_suffix: see ``image_suffix``.
     """
 
     def __init__(
@@ -46,13 +49,17 @@ class SemanticEvaluator:
         segments: str | Path,
         annotations: str | Path | None = None,
         classes: str | Path | Sequence[str] | Categories | None = None,
-        ignore_label: int = 255,
+        ignore_label: int | Sequence[int] = 255,
+        image_suffix: str = "",
+        segment_suffix: str = ".png",
     ) -> None:
         if annotations is not None:
             files = PanopticFiles(annotations, segments, model_categories(classes, annotations))
             self.ground_truth: SemanticTruth = PanopticAsSemantic(files)
         elif classes is not None:
-            self.ground_truth = SemanticPngs(segments, _categories(classes), ignore_label)
+            self.ground_truth = SemanticPngs(
+                segments, _categories(classes), ignore_label, image_suffix, segment_suffix
+            )
         else:
             raise ValueError("SemanticEvaluator needs the classes of the PNGs, or a panoptic annotation file")
         self.segments = segments
@@ -160,4 +167,4 @@ def _categories(classes: str | Path | Sequence[str] | Categories) -> Categories:
         return classes
     if isinstance(classes, (str, Path)):
         return read_categories(classes)
-    return Categories.from_names(list(classes))
+    return parse_categories(list(classes), "classes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,25 +30,35 @@ class SemanticTruth(Protocol):
 
 
 class SemanticPngs:
-    """PNGs whose pixels are category ids; that of ``some/image.jpg`` is ``image.png``.
+    """PNGs whose pixels are category ids; that of ``some/image.jpg`` is ``segments/some/image.png``.
 
     Args:
         segments: directory of the PNGs.
         categories: the classes; for classes without ids of their own the id is the class index.
-        ignore_label: value of pixels that are not labelled.
+        ignore_label: value, or values, of pixels that are not labelled.
+        image_suffix: end of the images' names that the PNGs' names lack; empty: the file type.
+        segment_suffix: end of the PNGs' names.
     """
 
-    def __init__(self, segments: str | Path, categories: Categories, ignore_label: int) -> None:
+    def __init__(
+        self,
+        segments: str | Path,
+        categories: Categories,
+        ignore_label: int | Sequence[int] = 255,
+        image_suffix: str = "",
+        segment_suffix: str = ".png",
+    ) -> None:
         self.segments = Path(segments)
         self.categories = categories
-        self.ignore_label = ignore_label
+        self.ignore_labels = [ignore_label] if isinstance(ignore_label, int) else list(ignore_label)
+        self.image_suffix, self.segment_suffix = image_suffix, segment_suffix
         if not self.segments.is_dir():
             raise FileNotFoundError(f"{segments}: no such directory (semantic PNGs)")
         self._index = np.full(max(categories.ids) + 1, IGNORED)
         self._index[list(categories.ids)] = np.arange(len(categories))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.segments.glob("*.png"))
+        return sum(1 for _ in self.segments.rglob(f"*{self.segment_suffix}"))
 
     def read(self, sample: Sample) -> np.ndarray:
         """(H, W) int64 class indices, -1 where the PNG has ``ignore_label``.
@@ -59,17 +70,18 @@ class SemanticPngs:
         """
         if "file_name" not in sample:
             raise ValueError("semantic evaluation needs samples with a 'file_name', as EvalMapper makes them")
-        path = self.segments / f"{Path(sample['file_name']).stem}.png"
+        name = sample["file_name"].removesuffix(self.image_suffix or Path(sample["file_name"]).suffix)
+        path = self.segments / f"{name}{self.segment_suffix}"
         values = read_label_map(path).astype(np.int64)
         if values.ndim != 2:
             raise DataError(f"{path} has several channels: a semantic PNG has one, of category ids")
-        ignored = values == self.ignore_label
+        ignored = np.isin(values, self.ignore_labels)
         known = ~ignored & (values < len(self._index))
         labels = np.where(known, self._index[np.where(known, values, 0)], IGNORED)
         if unknown := np.unique(values[(labels == IGNORED) & ~ignored]).tolist():
             raise DataError(
                 f"{path} has the values {unknown[:10]}, which are neither category ids "
-                f"nor ignore_label={self.ignore_label}"
+                f"nor ignore_label ({self.ignore_labels})"
             )
         return labels
 

@@ -12,7 +12,7 @@ def test_table():
     table = format_table(
         {"bbox/AP": 51.234, "bbox/AP50": 100.0, "segm/AP": math.nan, "segm/AP50": 7.0, "semantic/mIoU": 70.0}
     )
-    rows = [line.split() for line in table.splitlines()]
+    rows = [line.replace("|", " ").split() for line in table.splitlines()]
     assert rows[0] == ["AP", "AP50"]
     assert ["bbox", "51.23", "100.00"] in rows
     assert ["segm", "-", "7.00"] in rows
@@ -34,7 +34,7 @@ def test_empty_table():
 
 def test_per_class_table():
     table = format_per_class({"bbox/AP": {"cat": 1.0, "dog": 2.0}, "segm/AP": {"dog": math.nan, "cat": 3.0}})
-    rows = [line.split() for line in table.splitlines()]
+    rows = [line.replace("|", " ").split() for line in table.splitlines()]
     assert rows[0] == ["bbox/AP", "segm/AP"]
     assert rows[-2:] == [["cat", "1.00", "3.00"], ["dog", "2.00", "-"]]
 

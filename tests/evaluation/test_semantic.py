@@ -26,7 +26,7 @@ def write_pngs(folder, labels):
 
 def run(evaluator, predictions, num_classes):
     for number, (name, labels) in enumerate(predictions.items()):
-        sample = {"image_id": number, "file_name": f"images/{name}.jpg"}
+        sample = {"image_id": number, "file_name": f"{name}.jpg"}
         evaluator.process([sample], [{"sem_seg": scores_of(labels, num_classes)}])
     return evaluator.evaluate()
 
@@ -106,6 +106,21 @@ def test_panoptic_ground_truth(tmp_path):
     assert run(evaluator, {"any": [[1, 0, 0, 0, 1]]}, 2)["semantic/mIoU"] == pytest.approx(
         100 * (2 / 3 + 1 / 2) / 2
     )
+
+
+def test_names_of_files(tmp_path):
+    (tmp_path / "png").mkdir()
+    write_pngs(tmp_path / "png/aachen", {"001_gtFine_labelIds": [[0, 1, 7, 255]]})
+    evaluator = SemanticEvaluator(
+        tmp_path / "png",
+        classes=["sky", "road"],
+        ignore_label=[7, 255],
+        image_suffix="_leftImg8bit.png",
+        segment_suffix="_gtFine_labelIds.png",
+    )
+    sample = {"image_id": "001", "file_name": "aachen/001_leftImg8bit.png"}
+    evaluator.process([sample], [{"sem_seg": scores_of([[0, 1, 0, 1]], 2)}])
+    assert evaluator.evaluate()["semantic/mIoU"] == pytest.approx(100)
 
 
 def test_all_pixels_ignored(tmp_path):
