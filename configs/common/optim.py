@@ -1,0 +1,19 @@
+"""AdamW as published for Mask DINO: a tenth of the learning rate in the backbone, no decay on norms and
+embeddings.
+
+`optimizer.lr_factors` maps parts of the model (prefixes or patterns of parameter names) to factors on
+`optimizer.lr`.
+"""
+
+from detrex.config import LazyCall as L
+from detrex.engine import build_adamw
+
+optimizer = L(build_adamw)(
+    lr=1e-4,
+    weight_decay=0.05,
+    lr_factors={"backbone": 0.1},
+    norm_weight_decay=0.0,
+    embedding_weight_decay=0.0,
+    bias_weight_decay=None,
+    betas=[0.9, 0.999],
+)

@@ -1,0 +1,183 @@
+"""Checkpoints of a run: written atomically, the last few kept, the newest readable one found again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detrex.checkpoint.atomic import remove_leftovers, replaced_directory, replaced_file
+from detrex.checkpoint.weights import (
+    WEIGHTS_NAME,
+    CheckpointError,
+    read_torch_file,
+    read_weights,
+    write_weights,
+)
+
+LAST_MARKER = "last_checkpoint"
+BEST_MARKER = "best_checkpoint"
+STATE_NAME = "state.pt"
+_NAME = re.compile(r"iteration_(\d+)$")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Checkpoint:
+    """What one checkpoint holds, on the CPU.
+
+    Attributes:
+        path: its directory.
+        iteration: training steps done.
+        weights: tensors of the model by name.
+        metadata: text beside the weights, such as class names.
+        state: training state, as given to :meth:`Checkpointer.save`.
+    """
+
+    path: Path
+    iteration: int
+    weights: dict[str, Tensor]
+    metadata: dict[str, str]
+    state: dict[str, Any]
+
+
+class Checkpointer:
+    """Keeps the checkpoints of a run in ``directory``.
+
+    A checkpoint is a directory ``iteration_0001000`` with ``model.safetensors`` and ``state.pt``; it appears
+    under that name only when both files are complete on the disk. The file ``last_checkpoint`` names the
+    newest one, ``best_checkpoint`` (JSON) the best one. Call the methods that write on one process only.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 3):
+        """
+        Args:
+            directory: where checkpoints lie; made at the first save.
+            keep: how many of the newest ones to keep, at least 1. The best one is kept besides.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def save(
+        self,
+        iteration: int,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Any],
+        metadata: Mapping[str, str],
+    ) -> Path:
+        """Writes a checkpoint, then deletes those that are no longer kept.
+
+        Args:
+            iteration: training steps done.
+            weights: the model's state dict.
+            state: training state of tensors and plain values (readable with ``weights_only=True``).
+            metadata: text to go into the weights file.
+
+        Returns:
+            The directory of the checkpoint.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.directory)
+        path = self.path_of(iteration)
+        with replaced_directory(path) as temporary:
+            write_weights(temporary / WEIGHTS_NAME, weights, {**metadata, "iteration": str(iteration)})
+            torch.save(state, temporary / STATE_NAME)
+        self._write_marker(LAST_MARKER, path.name)
+        self._prune(newest=path)
+        return path
+
+    def load(self, path: str | Path) -> Checkpoint:
+        """Reads one checkpoint directory in full.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            CheckpointError: a file is truncated or damaged.
+        """
+        path = Path(path)
+        weights, metadata = read_weights(path)
+        if not (path / STATE_NAME).is_file():
+            raise FileNotFoundError(f"no training state at {path / STATE_NAME}")
+        state = read_torch_file(path / STATE_NAME)
+        if "iteration" not in metadata:
+            raise CheckpointError(f"{path / WEIGHTS_NAME} does not say its iteration; it is no part of a run")
+        return Checkpoint(path, int(metadata["iteration"]), weights, metadata, state)
+
+    def resume(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read, or None if there is none at all.
+
+        An unreadable one is named in a warning and the one before it is tried.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be read.
+        """
+        candidates = self._candidates()
+        for path in candidates:
+            try:
+                return self.load(path)
+            except (CheckpointError, FileNotFoundError) as error:
+                logger.warning("%s\nTrying the checkpoint before it.", error)
+        if candidates:
+            raise CheckpointError(
+                f"none of the {len(candidates)} checkpoints in {self.directory} can be read"
+            )
+        return None
+
+    def path_of(self, iteration: int) -> Path:
+        """The directory of the checkpoint after ``iteration`` steps, whether it exists or not."""
+        return self.directory / f"iteration_{iteration:07d}"
+
+    def mark_best(self, iteration: int, metric: str, value: float) -> None:
+        """Makes the existing checkpoint after ``iteration`` steps the best one: it is never deleted."""
+        content = {"checkpoint": self.path_of(iteration).name, "metric": metric, "value": value}
+        self._write_marker(BEST_MARKER, json.dumps(content))
+
+    def best(self) -> dict[str, Any] | None:
+        """``checkpoint`` (directory name), ``metric`` and ``value`` of the best checkpoint, or None."""
+        marker = self.directory / BEST_MARKER
+        return json.loads(marker.read_text()) if marker.is_file() else None
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, oldest first."""
+        found = [path for path in self.directory.glob("iteration_*") if _NAME.match(path.name)]
+        return sorted(found, key=_iteration)
+
+    def _candidates(self) -> list[Path]:
+        """The marked one and those before it, newest first; all of them without a usable marker."""
+        paths = self.paths()[::-1]
+        marker = self.directory / LAST_MARKER
+        if not marker.is_file():
+            return paths
+        marked = self.directory / marker.read_text().strip()
+        if marked in paths:
+            return paths[paths.index(marked) :]
+        logger.warning("%s names %r, which is not there; trying the newest checkpoint", marker, marked.name)
+        return paths
+
+    def _prune(self, newest: Path) -> None:
+        # Later ones than the newest are of a run that went on from an earlier checkpoint, or unreadable.
+        past = [path for path in self.paths() if _iteration(path) <= _iteration(newest)]
+        kept = {path.name for path in past[-self.keep :]}
+        if (best := self.best()) is not None:
+            kept.add(best["checkpoint"])
+        for path in self.paths():
+            if path.name not in kept:
+                shutil.rmtree(path)
+
+    def _write_marker(self, name: str, text: str) -> None:
+        with replaced_file(self.directory / name) as temporary:
+            temporary.write_text(text + "\n")
+
+
+def _iteration(path: Path) -> int:
+    return int(_NAME.match(path.name).group(1))

@@ -1,0 +1,82 @@
+"""What is saved with a run beside its checkpoints: the config, class names, environment, results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import detrex
+from detrex.config import LazyConfig
+from detrex.structures import Categories
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "pycocotools",
+    "omegaconf",
+    "hydra-core",
+    "safetensors",
+)
+
+
+def save_run_files(
+    output_dir: Path, config: DictConfig, categories: Categories | None, device: torch.device
+) -> None:
+    """Writes ``config.yaml`` (after overrides), ``categories.json`` and ``environment.txt``."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    LazyConfig.save(config, output_dir / "config.yaml")
+    if categories is not None:
+        text = json.dumps(categories.to_dict(), indent=2)
+        (output_dir / "categories.json").write_text(text + "\n", encoding="utf-8")
+    (output_dir / "environment.txt").write_text(describe_environment(device), encoding="utf-8")
+
+
+def checkpoint_metadata(config: DictConfig, categories: Categories | None) -> dict[str, str]:
+    """What goes into the weights files, so that one of them is enough to use the model."""
+    metadata = {"config": OmegaConf.to_yaml(config)}
+    if categories is not None:
+        metadata["categories"] = json.dumps(categories.to_dict())
+    return metadata
+
+
+def describe_environment(device: torch.device) -> str:
+    """Command line, versions, device and source revision, one per line."""
+    lines = {
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cuda": torch.version.cuda or "not in this build of torch",
+        "threads": str(torch.get_num_threads()),
+        "revision": _git_revision(),
+        **{name: _version(name) for name in _PACKAGES},
+    }
+    return "".join(f"{name}: {value}\n" for name, value in lines.items())
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str:
+    source = Path(detrex.__file__).resolve().parent
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "not in a git checkout"
+    return done.stdout.strip()

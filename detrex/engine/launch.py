@@ -1,0 +1,141 @@
+"""Starting the processes of a run, and errors that users can read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from detrex.checkpoint import CheckpointError
+from detrex.config import ConfigError
+from detrex.engine.nonfinite import NonFiniteLossError
+
+logger = logging.getLogger(__name__)
+
+USER_ERRORS = (ConfigError, CheckpointError, NonFiniteLossError, OSError, ValueError, ImportError)
+
+
+def launch(
+    main: Callable[..., Any],
+    args: tuple = (),
+    *,
+    num_gpus: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Calls ``main(*args)`` in as many processes as are to train together, and waits for them.
+
+    Under ``torchrun`` the process is one of them already: it joins the others; the numbers here are not used.
+
+    Args:
+        main: a function that can be imported by name.
+        args: its arguments; they are pickled if there are several processes.
+        num_gpus: processes on this machine: one per GPU (NCCL) or, without CUDA, on the CPU (gloo).
+        num_machines: how many machines take part, each started with the same arguments but ``machine_rank``.
+        machine_rank: number of this machine, from 0.
+        dist_url: ``tcp://HOST:PORT`` of machine 0; ``auto`` finds a port, on one machine only.
+
+    Raises:
+        ValueError: the numbers do not fit each other or the machine.
+        SystemExit: a process failed; it has said why.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        with _process_group("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()):
+            main(*args)
+        return
+    _check(num_gpus, num_machines, machine_rank, dist_url)
+    processes = num_gpus * num_machines
+    if processes == 1:
+        main(*args)
+        return
+    url = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
+    try:
+        mp.spawn(_worker, (main, args, url, num_gpus, machine_rank, processes), nprocs=num_gpus, join=True)
+    except mp.ProcessExitedException as error:
+        if error.signal_name:
+            logger.error("%s; a process that uses too much memory ends like this", error)
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def readable_errors(debug: bool = False) -> Iterator[None]:
+    """Logs an error of the config, the data or a checkpoint without its traceback, and exits with code 1.
+
+    The traceback goes to the log as a debug message. Other errors (bugs) pass, and so do all with ``debug``.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        logger.error("%s", _message(error))
+        logger.debug("the traceback of this error", exc_info=True)
+        raise SystemExit(1) from None
+    except Exception:
+        if not debug:
+            # The console shows it when the interpreter ends; the log file would not have it otherwise.
+            logger.debug("the run ended with an error", exc_info=True)
+        raise
+
+
+def _message(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    # PyTorch puts the whole traceback of a loader's worker process into the message; its last error counts.
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        last = [m.start() for m in re.finditer(r"^[A-Za-z_][\w.]*: ", text, flags=re.MULTILINE)]
+        if last:
+            text = text[last[-1] :].partition(": ")[2]
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return text.strip()
+
+
+def _worker(
+    local_rank: int, main: Callable, args: tuple, url: str, num_gpus: int, machine_rank: int, processes: int
+) -> None:
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, torch.get_num_threads() // num_gpus))
+    with _process_group(url, machine_rank * num_gpus + local_rank, processes, local_rank):
+        main(*args)
+
+
+@contextmanager
+def _process_group(url: str, rank: int, processes: int, local_rank: int) -> Iterator[None]:
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"  # both, for train.device=cpu on a machine with GPUs
+    dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes)
+    yield
+    # Not after an error: the other processes may never come to it.
+    dist.destroy_process_group()
+
+
+def _check(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
+    if num_gpus < 1 or num_machines < 1:
+        raise ValueError(f"--num-gpus {num_gpus} and --num-machines {num_machines} must be at least 1")
+    if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
+        raise ValueError(f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}")
+    if not 0 <= machine_rank < num_machines:
+        raise ValueError(f"--machine-rank {machine_rank} must be from 0 to {num_machines - 1}")
+    if num_machines > 1 and dist_url == "auto":
+        raise ValueError("several machines need --dist-url tcp://HOST:PORT, the address of machine 0")
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

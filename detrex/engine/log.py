@@ -1,0 +1,72 @@
+"""Where log messages go: to ``log.txt`` and the console; a terminal has a progress bar besides."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from detrex.utils.distributed import is_main_process, rank
+
+METRICS_LOGGER = "detrex.metrics"
+"""Lines of losses; a terminal shows them in the progress bar instead."""
+
+_OURS = ("detrex", "projects")
+_PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def run_logging(output_dir: str | Path, console: Console | None = None) -> Iterator[Console]:
+    """Sends log messages to ``output_dir/log.txt`` and the console while the block runs.
+
+    Of several processes the main one writes the file; the others show warnings only, on stderr.
+
+    Args:
+        output_dir: made if need be.
+        console: by default one on stdout.
+
+    Returns:
+        The console, for a progress display.
+    """
+    console = console or Console()
+    handlers = _main_handlers(Path(output_dir), console) if is_main_process() else [_other_handler()]
+    root = logging.getLogger()
+    for handler in handlers:
+        root.addHandler(handler)
+    levels = {name: logging.getLogger(name).level for name in _OURS}
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    try:
+        yield console
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _main_handlers(output_dir: Path, console: Console) -> list[logging.Handler]:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(output_dir / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter(_PLAIN))
+    if console.is_terminal:
+        shown = RichHandler(console=console, show_path=False, log_time_format="[%X]")
+        shown.addFilter(lambda record: record.name != METRICS_LOGGER)
+    else:
+        shown = logging.StreamHandler(sys.stdout)
+        shown.setFormatter(logging.Formatter(_PLAIN))
+    shown.setLevel(logging.INFO)
+    return [file, shown]
+
+
+def _other_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"process {rank()}: {_PLAIN}"))
+    handler.setLevel(logging.WARNING)
+    return handler

@@ -1,0 +1,30 @@
+"""The arithmetic of forward passes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(amp: str, device: torch.device) -> AbstractContextManager:
+    """Mixed precision on ``device``: ``off`` (none), ``bf16`` or ``fp16``.
+
+    Raises:
+        ValueError: for any other value.
+    """
+    dtype = _dtype(amp)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def is_scaled(amp: str) -> bool:
+    """Whether gradients are too small for the format, so that the loss must be scaled up."""
+    return _dtype(amp) == torch.float16
+
+
+def _dtype(amp: str) -> torch.dtype | None:
+    if amp not in _DTYPES:
+        raise ValueError(f"train.amp must be one of {', '.join(_DTYPES)}, not {amp!r}")
+    return _DTYPES[amp]

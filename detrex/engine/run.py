@@ -1,0 +1,204 @@
+"""Whole runs: from a config to a trained and evaluated model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+
+from detrex.checkpoint import Checkpointer, load_weights
+from detrex.config import instantiate
+from detrex.engine.artifacts import checkpoint_metadata, save_run_files
+from detrex.engine.evaluation import Evaluation, build_evaluation
+from detrex.engine.hooks import CheckpointHook, EvalHook, Hook, LogHook, ProgressHook
+from detrex.engine.launch import readable_errors
+from detrex.engine.log import run_logging
+from detrex.engine.random_state import seed_everything
+from detrex.engine.setup import (
+    CHECKPOINTS,
+    FINAL_WEIGHTS,
+    METRICS,
+    load_for_evaluation,
+    load_initial,
+    make_room,
+    read_resumed,
+    resolve_device,
+)
+from detrex.engine.trainer import Trainer
+from detrex.engine.writers import JsonLinesWriter, Writers
+from detrex.structures import Categories
+from detrex.utils.distributed import barrier, is_main_process, rank, world_size
+
+logger = logging.getLogger(__name__)
+
+
+def main(
+    config: DictConfig,
+    eval_only: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> dict[str, float]:
+    """Trains and evaluates, or only evaluates, with log files and readable errors.
+
+    Args:
+        config: with ``model``, ``dataloader``, ``optimizer``, ``scheduler`` and ``train``.
+        eval_only: evaluate ``train.init_checkpoint`` or, with ``resume``, the last checkpoint of the run.
+        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        overwrite: delete an earlier run in ``train.output_dir``.
+        debug: let errors pass with their traceback.
+
+    Returns:
+        The figures of the last evaluation, empty if the config evaluates nothing.
+
+    Raises:
+        SystemExit: with code 1, after an error that is the user's to solve has been logged.
+    """
+    with readable_errors(debug):
+        output_dir = Path(config.train.output_dir)
+        if not (eval_only or resume) and is_main_process():
+            make_room(output_dir, overwrite)
+        barrier()
+        with run_logging(output_dir) as console, readable_errors(debug):
+            if eval_only:
+                return do_eval(config, resume)
+            return do_train(config, resume, console)
+
+
+def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
+    """Evaluates ``train.init_checkpoint`` or, with ``resume``, the run's last checkpoint.
+
+    Returns:
+        The figures, which are also written to ``results.json`` with pictures beside them.
+
+    Raises:
+        CheckpointError: there are no weights, or they do not fit the model.
+    """
+    seed_everything(config.train.seed + rank())
+    model = instantiate(config.model).to(resolve_device(config.train.device))
+    evaluation = build_evaluation(config, model)
+    if evaluation is None:
+        return {}
+    checkpointer = Checkpointer(Path(config.train.output_dir) / CHECKPOINTS) if resume else None
+    load_for_evaluation(model, config, checkpointer, evaluation.categories)
+    evaluation.run()
+    evaluation.report()
+    return evaluation.metrics
+
+
+def do_train(config: DictConfig, resume: bool = False, console: Console | None = None) -> dict[str, float]:
+    """Trains as the config says, evaluates on the way and at the end, and saves what belongs to the run.
+
+    Args:
+        config: see :func:`main`.
+        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        console: shows a progress bar, if it is a terminal.
+
+    Returns:
+        The figures of the last evaluation.
+    """
+    train = config.train
+    output_dir = Path(train.output_dir)
+    device = resolve_device(train.device)
+    seed_everything(train.seed + rank())
+    loader = instantiate(config.dataloader.train)
+    categories = getattr(getattr(loader, "dataset", None), "categories", None)
+    model = instantiate(config.model).to(device)
+    _log_size(model, device)
+    checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
+    checkpoint = read_resumed(checkpointer, config) if resume else None
+    if checkpoint is not None:
+        load_weights(model, checkpoint.weights, strict=True, source=checkpoint.path)
+    elif train.init_checkpoint:
+        load_initial(model, train.init_checkpoint, categories)
+    if is_main_process():
+        save_run_files(output_dir, config, categories, device)
+    trainer = _build_trainer(config, model, loader)
+    evaluation = build_evaluation(config, model)
+    trainer.hooks = _build_hooks(config, checkpointer, categories, evaluation, console)
+    if checkpoint is not None:
+        trainer.load_state(checkpoint)
+        logger.info("going on after iteration %d of %s", trainer.iteration, checkpoint.path)
+    trainer.train()
+    if evaluation is None:
+        return {}
+    evaluation.report()
+    return evaluation.metrics
+
+
+def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
+    train = config.train
+    optimizer = instantiate(config.optimizer, model=model)
+    return Trainer(
+        _distributed(model, train.find_unused_parameters),
+        loader,
+        optimizer,
+        instantiate(config.scheduler, optimizer=optimizer),
+        max_iter=train.max_iter,
+        output_dir=train.output_dir,
+        amp=train.amp,
+        max_norm=train.clip_grad.max_norm,
+        norm_type=train.clip_grad.norm_type,
+    )
+
+
+def _build_hooks(
+    config: DictConfig,
+    checkpointer: Checkpointer,
+    categories: Categories | None,
+    evaluation: Evaluation | None,
+    console: Console | None,
+) -> list[Hook]:
+    """Checkpoints come before evaluation, so that a failure of the latter loses nothing."""
+    train = config.train
+    output_dir = Path(train.output_dir)
+    writers = _build_writers(config, output_dir)
+    saving = CheckpointHook(
+        checkpointer,
+        train.checkpoint.period,
+        checkpoint_metadata(config, categories),
+        output_dir / FINAL_WEIGHTS,
+    )
+    hooks: list[Hook] = [LogHook(train.log_period, writers, OmegaConf.to_container(config)), saving]
+    if evaluation is not None:
+        best_metric = train.checkpoint.best_metric
+        hooks.append(EvalHook(evaluation.run, train.eval_period, writers, saving, checkpointer, best_metric))
+    if console is not None and console.is_terminal and is_main_process():
+        hooks.append(ProgressHook(console))
+    return hooks
+
+
+def _build_writers(config: DictConfig, output_dir: Path) -> Writers:
+    if not is_main_process():
+        return Writers([])
+    optional = [instantiate(entry.writer) for entry in config.train.writers.values() if entry.enabled]
+    return Writers([JsonLinesWriter(output_dir / METRICS), *optional])
+
+
+def _distributed(model: nn.Module, find_unused_parameters: bool) -> nn.Module:
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
+    )
+
+
+def _log_size(model: nn.Module, device: torch.device) -> None:
+    parameters = list(model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    logger.info(
+        "%s with %.1f M parameters, %.1f M of them trainable, on %d x %s",
+        type(model).__name__,
+        sum(p.numel() for p in parameters) / 1e6,
+        trainable / 1e6,
+        world_size(),
+        device,
+    )

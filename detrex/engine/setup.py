@@ -1,0 +1,159 @@
+"""Preparing a run: its folder, its device, its first weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detrex.checkpoint import Checkpoint, Checkpointer, CheckpointError, load_weights, read_weights
+from detrex.structures import Categories
+from detrex.utils.distributed import all_gather_objects, default_device
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+FINAL_WEIGHTS = "model_final.safetensors"
+METRICS = "metrics.jsonl"
+_FILES = ("log.txt", METRICS, "results.json", "predictions.png", FINAL_WEIGHTS)
+_FOLDERS = (CHECKPOINTS, "nonfinite", "tensorboard")
+
+
+def make_room(output_dir: Path, overwrite: bool) -> None:
+    """Sees to it that a new run does not mix with an earlier one in the same folder.
+
+    Args:
+        output_dir: of the new run.
+        overwrite: delete what an earlier run wrote; other files in the folder stay.
+
+    Raises:
+        FileExistsError: there are checkpoints of an earlier run, and ``overwrite`` is not given.
+    """
+    if overwrite:
+        for name in _FILES:
+            (output_dir / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(output_dir / name, ignore_errors=True)
+    elif Checkpointer(output_dir / CHECKPOINTS).paths():
+        raise FileExistsError(
+            f"{output_dir} holds the checkpoints of an earlier run: give --resume to go on with it, "
+            "--overwrite to delete it, or another train.output_dir"
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is this process's GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"train.device={name!r} cannot be used on this machine: {reason}") from error
+    if device.type == "cuda" and device.index is None:
+        return default_device()
+    return device
+
+
+def read_resumed(checkpointer: Checkpointer, config: DictConfig) -> Checkpoint | None:
+    """The checkpoint to go on from, or None, with a message, if the run has none yet.
+
+    Raises:
+        CheckpointError: none of them can be read, or the processes find different ones.
+    """
+    checkpoint = checkpointer.resume()
+    found = all_gather_objects(None if checkpoint is None else checkpoint.iteration)
+    if len(set(found)) > 1:
+        raise CheckpointError(
+            f"the processes find different checkpoints in {checkpointer.directory} (iterations {found}); "
+            "train.output_dir must be a folder that all machines share"
+        )
+    if checkpoint is None:
+        logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.directory)
+    elif "config" in checkpoint.metadata:
+        _warn_of_changes(OmegaConf.create(checkpoint.metadata["config"]), config)
+    return checkpoint
+
+
+def load_for_evaluation(
+    model: nn.Module, config: DictConfig, checkpointer: Checkpointer | None, categories: Categories | None
+) -> None:
+    """Loads the weights to evaluate; everything must fit.
+
+    Args:
+        model: to load into.
+        config: its ``train.init_checkpoint`` is read if no checkpointer is given.
+        checkpointer: its last checkpoint is taken.
+        categories: of the test data.
+
+    Raises:
+        CheckpointError: there are no weights, or they do not fit the model.
+    """
+    path = config.train.init_checkpoint
+    if checkpointer is not None:
+        checkpoint = checkpointer.resume()
+        if checkpoint is None:
+            raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
+        weights, metadata, path = checkpoint.weights, checkpoint.metadata, checkpoint.path
+    elif path:
+        weights, metadata = read_weights(path)
+    else:
+        raise CheckpointError(
+            "nothing to evaluate: give train.init_checkpoint=PATH, or --resume for the run's last checkpoint"
+        )
+    load_weights(model, weights, strict=True, source=path)
+    warn_of_other_classes(metadata, categories, path)
+
+
+def load_initial(model: nn.Module, path: str | Path, categories: Categories | None) -> None:
+    """Loads the weights that training starts from, as far as they fit."""
+    weights, metadata = read_weights(path)
+    report = load_weights(model, weights, strict=False, source=path)
+    if not report.mismatched:
+        warn_of_other_classes(metadata, categories, path)
+
+
+def warn_of_other_classes(
+    metadata: Mapping[str, str], categories: Categories | None, source: str | Path
+) -> None:
+    """Warns if weights were trained with other classes, or the same in another order."""
+    if categories is None or "categories" not in metadata:
+        return
+    trained = list(Categories.from_dict(json.loads(metadata["categories"])).names)
+    here = list(categories.names)
+    if trained != here:
+        logger.warning("%s was trained with the classes %s, but the data has %s", source, trained, here)
+
+
+def _warn_of_changes(before: DictConfig, now: DictConfig) -> None:
+    old, new = (dict(_leaves(OmegaConf.to_container(c))) for c in (before, now))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        shown = "\n".join(f"  {key}: {old.get(key)} -> {new.get(key)}" for key in changed)
+        logger.warning(
+            "the config differs from the checkpoint's (what optimizer.* sets comes from the checkpoint):\n%s",
+            shown,
+        )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    )
+    if items is None:
+        yield path, value
+        return
+    for key, item in items:
+        yield from _leaves(item, f"{path}.{key}" if path else str(key))

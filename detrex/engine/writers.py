@@ -1,0 +1,161 @@
+"""Where metrics go: JSON lines always, TensorBoard and Weights & Biases if asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """Keeps metrics somewhere."""
+
+    def open(self, iteration: int, config: Mapping[str, Any]) -> None:
+        """Called once before the first metrics of a run that continues after ``iteration`` steps."""
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics after ``iteration`` steps."""
+
+    def close(self) -> None:
+        """Called once at the end."""
+
+
+class JsonLinesWriter:
+    """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for what is not finite."""
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+
+    def open(self, iteration: int, _config: Mapping[str, Any]) -> None:
+        """Drops what an earlier run wrote for later iterations, which will come again."""
+        if not self._path.is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        self._path.write_text(
+            "".join(line for line in lines if _is_before(line, iteration)), encoding="utf-8"
+        )
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class TensorBoardWriter:
+    """Scalars for TensorBoard.
+
+    Raises:
+        ImportError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, directory: str | Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(_missing("tensorboard")) from error
+        self._make = SummaryWriter
+        self._directory = str(directory)
+        self._summary: SummaryWriter | None = None
+
+    def open(self, iteration: int, _config: Mapping[str, Any]) -> None:
+        self._summary = self._make(self._directory, purge_step=iteration + 1 if iteration else None)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._summary.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        if self._summary is not None:
+            self._summary.close()
+
+
+class WandbWriter:
+    """Metrics and the config for Weights & Biases; a resumed run goes on in the same W&B run.
+
+    Args:
+        directory: for its files, and the id of the run.
+        project, name, entity: as in ``wandb.init``.
+        mode: ``online``, ``offline`` or ``disabled``; None lets wandb decide.
+
+    Raises:
+        ImportError: the package wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        project: str = "detrex",
+        name: str | None = None,
+        entity: str | None = None,
+        mode: str | None = None,
+    ):
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError(_missing("wandb")) from error
+        self._init = wandb.init
+        self._directory = Path(directory)
+        self._options = {"project": project, "name": name, "entity": entity, "mode": mode}
+        self._run = None
+
+    def open(self, iteration: int, config: Mapping[str, Any]) -> None:
+        marker = self._directory / "wandb_id.txt"
+        known = marker.read_text().strip() if iteration and marker.is_file() else None
+        self._run = self._init(
+            dir=str(self._directory), config=dict(config), id=known, resume="allow", **self._options
+        )
+        marker.write_text(self._run.id)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=iteration)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+
+class Writers:
+    """Several writers as one. A writer that fails is named in a warning and left out; training goes on."""
+
+    def __init__(self, writers: Sequence[Writer]):
+        self._writers = list(writers)
+
+    def open(self, iteration: int, config: Mapping[str, Any]) -> None:
+        self._each("open", iteration, config)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        self._each("write", iteration, metrics)
+
+    def close(self) -> None:
+        self._each("close")
+
+    def _each(self, method: str, *args: Any) -> None:
+        for writer in list(self._writers):
+            try:
+                getattr(writer, method)(*args)
+            except Exception as error:  # disk, network, or anything inside of another package
+                name = type(writer).__name__
+                logger.warning("%s failed and writes no more (%s: %s)", name, type(error).__name__, error)
+                self._writers.remove(writer)
+
+
+def _is_before(line: str, iteration: int) -> bool:
+    try:
+        return json.loads(line)["iteration"] <= iteration
+    except (ValueError, KeyError, TypeError):  # the last line of a run that was killed while writing
+        return False
+
+
+def _missing(package: str) -> str:
+    return (
+        f"the writer needs the package {package}: run pip install {package}, "
+        f"or set train.writers.{package}.enabled=false"
+    )

@@ -1,0 +1,115 @@
+import logging
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from detrex.checkpoint import CheckpointError, load_weights, read_weights, write_weights
+
+
+class Model(nn.Module):
+    def __init__(self, classes: int):
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.head = nn.Linear(4, classes)
+
+
+def test_weights_and_metadata_come_back(tmp_path):
+    model = Model(3)
+    write_weights(tmp_path / "a.safetensors", model.state_dict(), {"note": "äöü"})
+    weights, metadata = read_weights(tmp_path / "a.safetensors")
+    assert metadata["note"] == "äöü"
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+
+
+def test_tied_weights_are_stored_once_and_come_back_under_all_names(tmp_path):
+    model = nn.ModuleDict({"a": nn.Linear(64, 64), "b": nn.Linear(64, 64)})
+    model["b"].weight = model["a"].weight
+    write_weights(tmp_path / "a.safetensors", model.state_dict(), {})
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert set(file.keys()) == {"a.weight", "a.bias", "b.bias"}
+    weights, metadata = read_weights(tmp_path / "a.safetensors")
+    assert torch.equal(weights["b.weight"], model["a"].weight)
+    assert "aliases" not in metadata
+    load_weights(model, weights, strict=True, source="a")
+
+
+def test_views_of_one_buffer_are_stored_apart(tmp_path):
+    buffer = torch.arange(6.0)
+    write_weights(
+        tmp_path / "a.safetensors", {"low": buffer[:4], "high": buffer[2:], "t": buffer.view(2, 3).T}, {}
+    )
+    weights, _ = read_weights(tmp_path / "a.safetensors")
+    assert weights["low"].tolist() == [0, 1, 2, 3]
+    assert weights["high"].tolist() == [2, 3, 4, 5]
+    assert weights["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])
+def test_files_of_torch_save_are_read(tmp_path, key):
+    state = Model(3).state_dict()
+    torch.save(state if key is None else {key: state, "iteration": 3}, tmp_path / "a.pth")
+    weights, metadata = read_weights(tmp_path / "a.pth")
+    assert torch.equal(weights["head.weight"], state["head.weight"])
+    assert metadata == {}
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_named(tmp_path, name, share):
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save(Model(3).state_dict(), path)
+    else:
+        write_weights(path, Model(3).state_dict(), {})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match=rf"{name} \(\d+ bytes\) cannot be read; it is truncated"):
+        read_weights(path)
+
+
+def test_a_file_of_something_else_is_an_error(tmp_path):
+    torch.save({"model": [1, 2]}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"b\.safetensors"):
+        read_weights(tmp_path / "b.safetensors")
+
+
+def test_another_class_count_keeps_the_initial_head_and_names_it(caplog):
+    source, target = Model(3), Model(5)
+    head = target.head.weight.clone()
+    with caplog.at_level(logging.INFO):
+        report = load_weights(target, source.state_dict(), strict=False, source="weights.file")
+    assert torch.equal(target.body.weight, source.body.weight)
+    assert torch.equal(target.head.weight, head)
+    assert report.mismatched == {"head.weight": ((3, 4), (5, 4)), "head.bias": ((3,), (5,))}
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert any("head.weight: 3x4 in the file, 5x4 in the model" in w for w in warnings)
+    assert any("head.bias: 3 in the file, 5 in the model" in w for w in warnings)
+    assert any("weights.file" in w for w in warnings)
+
+
+def test_missing_and_unexpected_names_are_logged(caplog):
+    state = Model(3).state_dict()
+    state["neck.weight"] = state.pop("body.weight")
+    report = load_weights(Model(3), state, strict=False, source="f")
+    assert report.missing == ["body.weight"] and report.unexpected == ["neck.weight"]
+    assert "body.weight" in caplog.text and "neck.weight" in caplog.text
+
+
+def test_a_strict_load_refuses_and_changes_nothing():
+    target = Model(5)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"head\.weight: 3x4 in the file, 5x4 in the model"):
+        load_weights(target, Model(3).state_dict(), strict=True, source="f")
+    assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
+
+
+def test_weights_of_another_model_are_an_error_even_if_not_strict():
+    with pytest.raises(CheckpointError, match="none of its 1 tensors"):
+        load_weights(Model(3), {"x": torch.zeros(1)}, strict=False, source="f")

@@ -1,0 +1,89 @@
+"""Trains or evaluates what a config file describes; see --help."""
+
+from __future__ import annotations
+
+import argparse
+
+from detrex.config import LazyConfig
+from detrex.engine import launch, main, readable_errors
+
+EXAMPLES = """\
+examples:
+  train            train_net.py --config-file CONFIG.py train.output_dir=output/a
+  own settings     train_net.py --config-file CONFIG.py train.max_iter=2000 optimizer.lr=5e-5 train.amp=bf16
+  go on            train_net.py --config-file CONFIG.py train.output_dir=output/a --resume
+  fine-tune        train_net.py --config-file CONFIG.py train.init_checkpoint=model.safetensors
+  evaluate         train_net.py --config-file CONFIG.py --eval-only train.init_checkpoint=model.safetensors
+  8 GPUs           train_net.py --config-file CONFIG.py --num-gpus 8
+  or with torchrun torchrun --nproc-per-node 8 tools/train_net.py --config-file CONFIG.py
+
+A run is kept in train.output_dir: log.txt, metrics.jsonl, config.yaml, categories.json, environment.txt,
+checkpoints/, model_final.safetensors, results.json, predictions.png. Errors end with exit code 1.
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, by default that of this process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
+    )
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate train.init_checkpoint or, with --resume, the last checkpoint of the run",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in train.output_dir as if never stopped; or start, if there is none",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete an earlier run in train.output_dir (otherwise, unless resumed, that is an error)",
+    )
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes here: one per GPU, or on the CPU",
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines that train together"
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="K", help="number of this machine, from 0"
+    )
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
+    )
+    return parser.parse_intermixed_args(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Loads the config and starts the processes."""
+    with readable_errors(arguments.debug):
+        config = LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+        launch(
+            main,
+            (config, arguments.eval_only, arguments.resume, arguments.overwrite, arguments.debug),
+            num_gpus=arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+        )
+
+
+if __name__ == "__main__":
+    run(parse_arguments())
