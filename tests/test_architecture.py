@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 BOTTOM = {"config", "structures", "utils"}
-# What each part of detrex may import besides itself. Evaluators read annotation files with the checks of `data`.
+# What each part of detrex may import besides itself. Evaluators read annotation files as `data` does.
 MAY_IMPORT = {
     "config": set(),
     "structures": set(),
