@@ -57,6 +57,8 @@ def _parse(text: str) -> Override:
             f"override '{text}': sweeps, ranges and globs are not supported; write a list as [1,2], "
             "and quote a text that has commas"
         )
+    if override.value() == "None":
+        raise ConfigError(f"override '{text}': 'None' would be a text; write null for no value")
     if override.package is not None or "/" in override.key_or_group:
         raise ConfigError(f"override '{text}': keys are dotted, as in model.backbone.name=resnet101")
     return override

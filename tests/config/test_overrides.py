@@ -157,6 +157,7 @@ def test_unknown_keys(cfg, override, message):
         ("train.dir=glob(*)", "sweeps"),
         ("train.max_iter", "is not an override like key=value"),
         ("--train.max_iter=3", "is not an override like key=value"),
+        ("train.init=None", "write null"),
         ("a/b=1", "keys are dotted"),
         ("a@b=1", "keys are dotted"),
         ("train.dir='${x'", r"\$\{x"),
