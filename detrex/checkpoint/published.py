@@ -1,7 +1,7 @@
 """Weights of the published Mask DINO under this toolbox's names.
 
-Only names and the order of levels differ: inside, levels are always finest first, while the published pixel
-decoder takes them in an order that depends on its configuration, and its decoder in the reverse of that order.
+Only names and the order of levels differ: here levels are always finest first, while the published pixel
+decoder takes them in an order that depends on its configuration, and its decoder in the reverse of that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _RENAMES = (
     (r"^((?:pixel_)?decoder\.layers\.\d+)\.linear(\d)\.", r"\1.feed_forward.linear\2."),
 )
 
-# Entries that repeat others (one box head serves all layers; the decoder's norm is decoder_norm) or are no weights.
+# Entries that repeat others (one box head serves all layers; the decoder's norm is decoder_norm) or that
+# are no weights of the model.
 _REPEATED = re.compile(rf"^{_PREDICTOR}(decoder\.)?bbox_embed\.|^{_PREDICTOR}decoder\.norm\.|^criterion\.")
 
 

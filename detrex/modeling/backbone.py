@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +11,19 @@ from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 
-@functools.lru_cache(maxsize=64)
-def _feature_info(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, int], ...]:
-    """(stride, channels) of every feature map that the timm model ``name`` offers; no weights are made."""
+def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> dict[int, int]:
+    """Channels of a timm model's feature maps by stride, for the ``in_channels`` of a pixel decoder.
+
+    Args:
+        name: timm's name of the model.
+        options: keyword arguments of ``timm.create_model``.
+
+    Raises:
+        ValueError: if timm has no such model.
+    """
     try:
-        with torch.device("meta"):
-            model = timm.create_model(name, features_only=True, pretrained=False, **dict(options))
+        with torch.device("meta"):  # only the shapes are of interest
+            model = timm.create_model(name, features_only=True, pretrained=False, **(options or {}))
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise
@@ -25,16 +31,7 @@ def _feature_info(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[tupl
             f"timm {timm.__version__} has no model named '{name}'; "
             f"similar: {', '.join(timm.list_models(f'{name[:6]}*')[:8]) or 'none'}"
         ) from error
-    return tuple(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
-
-
-def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> dict[int, int]:
-    """Channels of a timm model's feature maps by stride, for the ``in_channels`` of a pixel decoder.
-
-    Raises:
-        ValueError: if timm has no such model.
-    """
-    return dict(_feature_info(name, tuple(sorted((options or {}).items()))))
+    return dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
 
 
 class TimmBackbone(nn.Module):
@@ -44,7 +41,7 @@ class TimmBackbone(nn.Module):
         name: timm's name, with or without the tag of pretrained weights ("resnet50.tv_in1k").
         strides: the feature maps to return, finest first.
         pretrained: load timm's weights (a download on first use).
-        frozen_norm: batch norms use their stored statistics and are not trained, as published detectors have it.
+        frozen_norm: batch norms use their stored statistics and are not trained, as in published detectors.
         options: further keyword arguments of ``timm.create_model``.
 
     Raises:

@@ -64,6 +64,8 @@ class SetCriterion(nn.Module):
         points: where masks are compared.
         box_stuff: whether stuff regions take part in box losses (the published panoptic models do it).
             Without, box losses still divide by the number of all objects.
+        initial_denoising: whether denoising queries are supervised before the first layer too. Published
+            models do it with queries from proposals, and not with learned ones.
     """
 
     def __init__(
@@ -76,16 +78,17 @@ class SetCriterion(nn.Module):
         dice_weight: float = 5.0,
         points: RandomPoints | GridPoints | None = None,
         box_stuff: bool = True,
+        initial_denoising: bool = True,
     ):
         super().__init__()
         self.matcher, self.class_loss = matcher, class_loss
         self.box_weight, self.giou_weight = box_weight, giou_weight
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.points = points or RandomPoints()
-        self.box_stuff = box_stuff
+        self.box_stuff, self.initial_denoising = box_stuff, initial_denoising
 
     def forward(self, output: DecoderOutput, targets: BatchTargets) -> dict[str, Tensor]:
-        """Losses by published name (``loss_ce``, ``loss_mask_3``, ``loss_dice_interm``, ``loss_bbox_dn_0`` ...).
+        """Losses by published name (``loss_ce``, ``loss_mask_3``, ``loss_dice_interm``, ``loss_bbox_dn_0``).
 
         Every entry is weighted and counts once in the total. Computed in float32 whatever the autocast.
         """
@@ -114,13 +117,13 @@ class SetCriterion(nn.Module):
         matches = self.matcher(parts, output.pixel_embed, targets)
         repeats = [1] * len(parts)
         if output.denoising:
-            known = _known_matches(
-                output.denoising_queries, len(output.denoising), targets.counts, len(parts)
-            )
+            first = 0 if self.initial_denoising else 1
+            denoising, queries = output.denoising[first:], output.denoising_queries
+            known = _known_matches(queries, len(denoising), targets.counts, first_part=len(parts))
             matches = Matches.concatenate(matches, known)
-            parts += output.denoising
-            names += [f"_dn{name}" for name in layer_names]
-            repeats += [output.denoising_queries.groups] * len(output.denoising)
+            parts += denoising
+            names += [f"_dn{name}" for name in layer_names[first:]]
+            repeats += [queries.groups] * len(denoising)
         joined = Prediction.concatenate(parts)
         joined = Prediction(joined.logits.float(), joined.boxes.float(), joined.mask_embed.float())
         sizes = [p.logits.shape[1] for p in parts]

@@ -31,10 +31,10 @@ class DenoisingQueries:
     size: int
 
     def blocked(self, num_queries: int) -> Tensor:
-        """Attention mask (P + Q, P + Q) bool for denoising queries followed by ``num_queries`` matching ones.
+        """Attention mask (P + Q, P + Q) bool for denoising queries before ``num_queries`` matching ones.
 
-        True where the query of the row must not see that of the column: matching queries would read the answer
-        off the denoising ones, and groups would read it off one another.
+        True where the query of the row must not see that of the column: matching queries would read the
+        answer off the denoising ones, and groups would read it off one another.
         """
         group = torch.arange(self.groups, device=self.content.device).repeat_interleave(self.size)
         group = torch.cat([group, group.new_full((num_queries,), -1)])
@@ -49,7 +49,7 @@ class Denoising(nn.Module):
         hidden_dim: D.
         num_queries: about how many queries to spend on an image; the number of groups follows from it.
         label_noise: a label is replaced by a random one with probability ``label_noise / 2``.
-        box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise`` of it.
+        box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise``.
     """
 
     def __init__(

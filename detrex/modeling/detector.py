@@ -126,8 +126,8 @@ class Detector(nn.Module):
             labels = sample["targets"].labels
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
                 raise ValueError(
-                    f"{_describe(sample)}: class indices {int(labels.min())} to {int(labels.max())} do not fit "
-                    f"a model of {self.num_classes} classes; set model.num_classes to the data's class count"
+                    f"{_describe(sample)}: class indices {int(labels.min())} to {int(labels.max())} do not "
+                    f"fit a model of {self.num_classes} classes; set model.num_classes to the data's count"
                 )
         return BatchTargets.collate([s["targets"] for s in samples], images.padded_size, self.device)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FocalClassLoss:
-    """Sigmoid focal loss (arXiv 1708.02002) over all queries and classes, normalised by the number of objects.
+    """Sigmoid focal loss (arXiv 1708.02002) over all queries and classes, normalised by the objects.
 
     Args:
         weight: of this loss in the total.
@@ -70,7 +70,7 @@ def mask_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def mask_dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Dice loss over the points of a pair (V-Net, arXiv 1606.04797), smoothed by 1: (M, K), (M, K) to (M,)."""
+    """Dice loss over the points of a pair (V-Net, arXiv 1606.04797), smoothed by 1: (M, K) each, to (M,)."""
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum(-1)
     return 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)

@@ -1,4 +1,4 @@
-"""The pixel decoder of Mask DINO: a deformable encoder over a pyramid, and one embedding per pixel at stride 4.
+"""The pixel decoder of Mask DINO: a deformable encoder over a pyramid, and an embedding per stride-4 pixel.
 
 Shape letters: B images, S tokens, D channels, H and W pixels of the padded input.
 """

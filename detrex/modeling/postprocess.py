@@ -54,7 +54,7 @@ class Frame:
         return (slice(i, min(i + step, count)) for i in range(0, count, step))
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Normalised cxcywh boxes (N, 4) as absolute xyxy in output pixels; they may reach beyond the image."""
+        """Normalised cxcywh boxes (N, 4) as absolute xyxy in output pixels; they may leave the image."""
         height, width = (p / i * o for p, i, o in zip(self.padded, self.image, self.output, strict=True))
         return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([width, height, width, height])
 
@@ -230,8 +230,8 @@ class PostProcess:
         instance, panoptic, semantic: the tasks, or None.
         thing_classes: class indices of the things; None if all classes are. Instances are things only.
         no_object_class: the last logit means "no object" and classes exclude one another (softmax).
-            Without, classes are independent (sigmoid), and panoptic and semantic scores are made exclusive by a
-            softmax over the sigmoids.
+            Without, classes are independent (sigmoid), and panoptic and semantic scores are made exclusive
+            by a softmax over the sigmoids.
         temperature: of that softmax.
     """
 
@@ -251,7 +251,7 @@ class PostProcess:
     def __call__(
         self, prediction: Prediction, pixel_embed: Tensor, frames: list[Frame]
     ) -> list[dict[str, Any]]:
-        """One dictionary per image with ``instances``, ``panoptic_seg`` and ``sem_seg``, as far as switched on.
+        """One dictionary per image with ``instances``, ``panoptic_seg``, ``sem_seg``, as far as switched on.
 
         Args:
             prediction: of B images.

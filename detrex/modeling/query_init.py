@@ -17,7 +17,7 @@ from detrex.layers import inverse_sigmoid
 from detrex.modeling.heads import PredictionHeads
 from detrex.structures import Prediction, Pyramid, boxes_from_masks
 
-# Anchors whose centre or size comes this close to 0 or 1 are no proposals (Deformable DETR, arXiv 2010.04159).
+# Anchors with a centre or size this close to 0 or 1 are no proposals (Deformable DETR, arXiv 2010.04159).
 ANCHOR_MARGIN = 0.01
 
 

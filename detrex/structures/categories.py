@@ -1,4 +1,4 @@
-"""Names, ids, thing/stuff and colours of a data set's classes: they travel with data, model and checkpoint."""
+"""Names, ids, thing/stuff and colours of a data set's classes; they travel with data and checkpoints."""
 
 from __future__ import annotations
 

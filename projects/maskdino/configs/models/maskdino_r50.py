@@ -84,6 +84,7 @@ model = L(Detector)(
         dice_weight=5.0,
         points=L(RandomPoints)(num_points=12544, oversample=3.0, uncertain=0.75),
         box_stuff=True,
+        initial_denoising=True,
     ),
     postprocess=L(PostProcess)(
         instance=L(InstanceInference)(max_detections=100, score_threshold=0.0),
