@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from detrex.structures import Categories, Instances, Targets, distinct_colors
 
 Picture = Tensor | np.ndarray | Image.Image
 Color = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, both ends inclusive
 
 _OPACITY = 0.45  # of an object's mask
 _MAP_OPACITY = 0.6  # of segments of a map of the whole image, which has no boxes
@@ -59,7 +60,7 @@ def draw_instances(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """Detections of at least ``score_threshold``, at most the ``max_detections`` with the highest scores."""
+    """Detections of at least ``score_threshold``, at most the ``max_detections`` of the highest scores."""
     order = instances.scores.argsort(descending=True)[:max_detections]
     chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
     names = [
@@ -186,7 +187,7 @@ def _object_regions(
 
 
 def _draw(
-    image: Picture, regions: Iterable[_Region], size: tuple[int, int] | None, min_size: int, labels: bool
+    image: Picture, regions: Sequence[_Region], size: tuple[int, int] | None, min_size: int, labels: bool
 ) -> Image.Image:
     canvas = _to_pil(image)
     height, width = size or (canvas.height, canvas.width)
@@ -227,32 +228,39 @@ def _paint(pixels: np.ndarray, region: _Region, scale: int, line: int) -> None:
 
 
 def _write_labels(
-    draw: ImageDraw.ImageDraw, regions: Iterable[_Region], scale: int, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw, regions: Sequence[_Region], scale: int, size: tuple[int, int]
 ) -> None:
-    """Writes each region's label near it, the largest region's first, while there is free place."""
-    font = _font(max(14, round(max(size) / 36)))
-    height = _text_height(font)
-    budget = _LABEL_SHARE * size[0] * size[1]
-    taken: list[tuple[int, int, int, int]] = []
-    for region in regions:
-        width = math.ceil(draw.textlength(region.label, font=font)) + 4
-        wanted = _places(region, scale, width, height)
-        # Places that are in the picture come first: one that is moved into it may cover a small object.
-        places = sorted((_inside(place, width, height, size) for place in wanted), key=lambda p: p[1])
-        free = (p for p, _ in places if not any(_overlap(p, other) for other in taken))
-        place = next(free, None)
-        budget -= width * height
-        if place is None or budget < 0:
+    font = _font(max(14, round(max(size) / 34)))
+    extents = [(math.ceil(font.getlength(r.label)) + 4, _text_height(font)) for r in regions]
+    for region, place in zip(regions, _place_labels(regions, extents, scale, size), strict=True):
+        if place is None:
             continue
-        taken.append(place)
+        center = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
         draw.rectangle(place, fill=region.color)
-        draw.text(
-            ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2),
-            region.label,
-            fill=_text_color(region.color),
-            font=font,
-            anchor="mm",
-        )
+        draw.text(center, region.label, fill=_text_color(region.color), font=font, anchor="mm")
+
+
+def _place_labels(
+    regions: Sequence[_Region], extents: Sequence[tuple[int, int]], scale: int, size: tuple[int, int]
+) -> list[Rectangle | None]:
+    """A rectangle for each region's label, in the order of the regions; None where no place is left.
+
+    They lie in the picture of (width, height) ``size`` and do not overlap. ``extents`` are the labels' widths
+    and heights.
+    """
+    budget = _LABEL_SHARE * size[0] * size[1]
+    taken: list[Rectangle] = []
+    chosen: list[Rectangle | None] = []
+    for region, (width, height) in zip(regions, extents, strict=True):
+        budget -= width * height
+        wanted = _places(region, scale, width, height) if budget >= 0 else []
+        moved = [_inside(x, y, width, height, size) for x, y in wanted]
+        # A place that had to move far down or up to be in the picture may cover a small object: last choice.
+        order = sorted(range(len(moved)), key=lambda i: abs(moved[i][1] - wanted[i][1]) > 0.75 * height)
+        free = (moved[i] for i in order if not any(_overlap(moved[i], other) for other in taken))
+        chosen.append(next(free, None))
+        taken += [chosen[-1]] if chosen[-1] else []
+    return chosen
 
 
 def _places(region: _Region, scale: int, width: int, height: int) -> list[tuple[float, float]]:
@@ -283,22 +291,19 @@ def _deepest_point(mask: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _inside(
-    place: tuple[float, float], width: int, height: int, size: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], bool]:
-    """The rectangle (x0, y0, x1, y1) of a label at ``place``, and whether it was moved into the picture."""
-    wanted = round(place[0]), round(place[1])
-    x = max(0, min(wanted[0], size[0] - width))
-    y = max(0, min(wanted[1], size[1] - height))
-    return (x, y, x + width - 1, y + height - 1), (x, y) != wanted
+def _inside(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Rectangle:
+    """A label's rectangle with its upper left corner at (x, y), moved into the picture."""
+    left = round(max(0, min(x, size[0] - width)))
+    top = round(max(0, min(y, size[1] - height)))
+    return left, top, left + width - 1, top + height - 1
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _drawable(box: tuple[float, ...], scale: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels (inclusive) that a box covers of a picture of (width, height) ``size``."""
+def _drawable(box: tuple[float, ...], scale: int, size: tuple[int, int]) -> Rectangle:
+    """The pixels that a box covers of a picture of (width, height) ``size``."""
     x0, y0 = (round(max(0, min(scale * c, limit - 1))) for c, limit in zip(box[:2], size, strict=True))
     x1, y1 = (round(max(0, min(scale * c, limit))) - 1 for c, limit in zip(box[2:], size, strict=True))
     return x0, y0, max(x0, x1), max(y0, y1)

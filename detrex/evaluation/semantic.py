@@ -39,8 +39,8 @@ class SemanticEvaluator:
         classes: with ``annotations``, what the model's class indices mean, if not the categories of
             ``annotations`` ordered by id. Without, the PNGs' classes: a file, class names or categories.
         ignore_label: value, or values, of unlabelled pixels in semantic PNGs. In panoptic ones it is id 0.
-        image_suffix: for semantic PNGs, the end of the images' names that is replaced by ``segment_suffix`` to
-            get the PNG's name; empty: the file type. Both as in :class:`detrex.data.SemanticFolder`.
+        image_suffix: for semantic PNGs, the end of the images' names that ``segment_suffix`` replaces in the
+            PNGs' names; empty: the file type. Both as in :class:`detrex.data.SemanticFolder`.
         segment_suffix: see ``image_suffix``.
     """
 
