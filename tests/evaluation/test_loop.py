@@ -202,3 +202,20 @@ def test_no_evaluators():
 def test_empty_loader(files):
     metrics = evaluate(Guess(), [], all_evaluators(files))
     assert all(math.isnan(value) for value in metrics.values())
+
+
+@pytest.mark.gpu
+def test_outputs_on_a_gpu(files):
+    class OnGpu(Guess):
+        def predict(self, image_id):
+            output = super().predict(image_id)
+            ids, infos = output["panoptic_seg"]
+            return {
+                "instances": output["instances"].to("cuda"),
+                "panoptic_seg": (ids.to("cuda"), infos),
+                "sem_seg": output["sem_seg"].to("cuda"),
+            }
+
+    expected = evaluate(Guess(), batches(range(NUM_IMAGES)), all_evaluators(files))
+    metrics = evaluate(OnGpu(), batches(range(NUM_IMAGES)), all_evaluators(files))
+    assert metrics == pytest.approx(expected, nan_ok=True)
