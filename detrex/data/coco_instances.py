@@ -14,6 +14,7 @@ from torch import Tensor
 from detrex.data.annotation_files import parse_categories, read_json, require_keys
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import CocoDataset, warn_left_out
+from detrex.data.rle import rle_length
 from detrex.structures import Targets
 
 _MIN_POLYGON = 6  # numbers: three points
@@ -155,7 +156,7 @@ def _usable_box(box: Any, size: tuple[int, int], name: str) -> tuple[float, ...]
 
 
 def _rasterise(segmentations: list[Any], height: int, width: int) -> Tensor:
-    """(N, H, W) bool."""
+    """(N, H, W) bool; raises ValueError for an RLE that is not one of such a mask."""
     codes = []
     for segmentation in segmentations:
         if isinstance(segmentation, list):
@@ -164,6 +165,8 @@ def _rasterise(segmentations: list[Any], height: int, width: int) -> Tensor:
         elif isinstance(segmentation["counts"], list):
             codes.append(coco_mask.frPyObjects(segmentation, height, width))
         else:
+            if (length := rle_length(segmentation["counts"])) != height * width:
+                raise ValueError(f"its runs add up to {length}, not to {height} x {width}")
             codes.append(segmentation)
     decoded = coco_mask.decode(codes)  # (H, W, N), column by column in memory
     return torch.from_numpy(np.ascontiguousarray(decoded.transpose(2, 0, 1))).view(torch.bool)
