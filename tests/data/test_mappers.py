@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms import v2
+
+from detrex.data import CocoInstances, DetrMapper, EvalMapper, LargeScaleJitterMapper, TrainingMapper
+
+MAPPERS = [
+    LargeScaleJitterMapper(64),
+    LargeScaleJitterMapper(64, min_scale=3.0, max_scale=4.0),
+    DetrMapper([40, 60], 100, crop_probability=1.0, crop_base_sizes=[100], crop_range=(30, 60)),
+    DetrMapper([40], 100, color_jitter=v2.ColorJitter(0.5, 0.5, 0.5, 0.1)),
+]
+
+
+@pytest.fixture
+def dataset(coco):
+    image_id = coco.add_image(60, 80)
+    for x in range(0, 75, 5):
+        y = x % 50
+        coco.add_object(image_id, ((x, y, x + 4, y, x + 4, y + 6, x, y + 6),), bbox=[x, y, 4, 6])
+    coco.add_image(60, 80)
+    return CocoInstances(*coco.write())
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_boxes_follow_the_masks_and_objects_that_are_gone_are_dropped(dataset, mapper):
+    counts = set()
+    for seed in range(15):
+        torch.manual_seed(seed)
+        sample = mapper(dataset[0])
+        targets = sample["targets"]
+        counts.add(len(targets))
+        assert type(sample["image"]) is type(targets.masks) is torch.Tensor
+        assert sample["image"].shape[-2:] == targets.masks.shape[-2:] == (sample["height"], sample["width"])
+        assert targets.masks.flatten(1).any(1).all()
+        assert len(targets.labels) == len(targets.is_thing) == len(targets.boxes) == len(targets)
+        if len(targets):
+            expected = masks_to_boxes(targets.masks) + torch.tensor([0, 0, 1, 1])
+            assert torch.equal(targets.boxes, expected)
+    if mapper is not MAPPERS[3]:
+        assert min(counts) < 15  # some crop lost something
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_images_without_objects(dataset, mapper):
+    sample = mapper(dataset[1])
+    assert len(sample["targets"]) == 0
+    assert sample["targets"].masks.shape == (0, *sample["image"].shape[-2:])
+    assert sample["targets"].boxes.shape == (0, 4)
+
+
+def test_a_crop_may_leave_no_object(coco):
+    coco.add_object(coco.add_image(60, 80), ((0, 0, 3, 0, 3, 3, 0, 3),))
+    dataset = CocoInstances(*coco.write())
+    torch.manual_seed(0)
+    left = [len(MAPPERS[1](dataset[0])["targets"]) for _ in range(10)]
+    assert 0 in left
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_boxes_alone(dataset, coco, mapper):
+    dataset = CocoInstances(coco.images, coco.annotations, masks=False)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        sample = mapper(dataset[0])
+        targets = sample["targets"]
+        height, width = sample["image"].shape[-2:]
+        assert targets.masks is None and type(targets.boxes) is torch.Tensor
+        assert (targets.boxes[:, 2:] > targets.boxes[:, :2]).all()
+        assert (targets.boxes >= 0).all() and (targets.boxes <= torch.tensor([width, height] * 2)).all()
+
+
+def test_flip_is_exact(dataset):
+    record = dataset[0]
+    mapper = DetrMapper([60], 80, crop_probability=0, flip_probability=1.0)
+    sample = mapper(record)
+    assert torch.equal(sample["image"], torch.Tensor(record["image"]).flip(-1).to(torch.uint8))
+    assert torch.equal(sample["targets"].masks, record["targets"].masks.flip(-1))
+
+
+def test_padding_is_on_the_right_after_a_flip(coco):
+    coco.add_image(60, 80)
+    dataset = CocoInstances(*coco.write())
+    mapper = LargeScaleJitterMapper(64, 0.5, 0.5, flip_probability=1.0, pad_value=77)
+    image = mapper(dataset[0])["image"]
+    assert (image[:, :24, :32] == 1).all() and (image[:, :, 32:] == 77).all() and (image[:, 24:] == 77).all()
+
+
+def test_any_transform_of_torchvision_can_be_used(dataset):
+    sample = TrainingMapper(v2.CenterCrop([20, 30]))(dataset[0])
+    assert sample["image"].shape == (3, 20, 30) and 0 < len(sample["targets"]) < 15
+
+
+def test_evaluation_keeps_the_original_size_for_results(dataset):
+    sample = EvalMapper(size=30, max_size=100)(dataset[0])
+    assert sample["image"].shape == (3, 30, 40)
+    assert (sample["height"], sample["width"]) == (60, 80)
+    assert "targets" not in sample and sample["image_id"] == 1
