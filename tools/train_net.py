@@ -38,7 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in train.output_dir as if never stopped; or start, if there is none",
+        help="go on from the last checkpoint in train.output_dir as if never stopped; or start anew",
     )
     parser.add_argument(
         "--overwrite",

@@ -1,0 +1,76 @@
+"""Runs of two processes on the CPU (gloo)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detrex.checkpoint import read_weights
+from detrex.engine import launch, main
+from tests.engine.test_run import load, losses, metrics
+
+PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")
+
+
+def fail_on_the_second_process() -> None:
+    import torch.distributed as dist
+
+    if dist.get_rank() == 1:
+        raise SystemExit(1)
+    dist.barrier()
+
+
+def test_two_processes_train_like_one_with_the_same_batch(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    main(load(one, *PLAIN))
+    launch(main, (load(two, *PLAIN),), num_gpus=2)
+    for (_, a), (_, b) in zip(losses(one), losses(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    weights = [read_weights(d / "model_final.safetensors")[0] for d in (one, two)]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+    evaluated = [[m for m in metrics(d) if "dummy/accuracy" in m] for d in (one, two)]
+    assert evaluated[0] == evaluated[1] != []
+
+
+def test_two_processes_resume_exactly(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    launch(main, (load(whole),), num_gpus=2)
+    launch(main, (load(parts, "train.max_iter=3", "scheduler.max_iter=6"),), num_gpus=2)
+    launch(main, (load(parts), False, True), num_gpus=2)
+    assert losses(parts) == losses(whole)
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_all(tmp_path):
+    config = load(tmp_path, "dataloader.train.poisoned=4")  # on the second process
+    with pytest.raises(SystemExit) as stopped:
+        launch(main, (config,), num_gpus=2)
+    assert stopped.value.code == 1
+    summaries = {p.name: json.loads(p.read_text()) for p in (tmp_path / "nonfinite").glob("*.json")}
+    assert set(summaries) == {f"iteration_0000005_process_{k}.json" for k in (0, 1)}
+    assert summaries["iteration_0000005_process_0.json"]["losses"]["loss_class"] != "nan"
+    assert summaries["iteration_0000005_process_1.json"]["losses"]["loss_class"] == "nan"
+    log = (tmp_path / "log.txt").read_text()
+    poisoned = summaries["iteration_0000005_process_1.json"]["images"]
+    assert f"images {poisoned[0]['file_name']}, {poisoned[1]['file_name']}" in log
+    assert not Path(tmp_path / "model_final.safetensors").exists()
+
+
+def test_a_failing_process_ends_the_others():
+    with pytest.raises(SystemExit) as stopped:
+        launch(fail_on_the_second_process, num_gpus=2)
+    assert stopped.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_gpus": 0}, "--num-gpus 0"),
+        ({"num_machines": 2}, "--dist-url tcp://HOST:PORT"),
+        ({"num_machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "--machine-rank 2"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        launch(main, **arguments)

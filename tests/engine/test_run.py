@@ -1,0 +1,269 @@
+"""Whole runs of the dummy model in this process."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from detrex.checkpoint import CheckpointError, read_weights
+from detrex.config import LazyConfig, instantiate
+from detrex.engine import NonFiniteLossError, do_eval, do_train, main
+from detrex.structures import Categories
+
+CONFIG = Path(__file__).with_name("dummy_config.py")
+
+
+def load(output_dir: Path, *overrides: str):
+    return LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [f"train.output_dir={output_dir}", *overrides])
+
+
+def metrics(output_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(output_dir: Path) -> list[tuple[int, dict[str, float]]]:
+    """All that is logged of training, but the times."""
+    return [
+        (m["iteration"], {k: v for k, v in m.items() if not k.endswith("_time")})
+        for m in metrics(output_dir)
+        if "loss" in m
+    ]
+
+
+class Stop(Exception):
+    """Stands for the end of a process."""
+
+
+def stop_after(monkeypatch, iteration: int) -> None:
+    """Lets runs end with :class:`Stop` when ``iteration`` steps are done and saved."""
+    from detrex.engine.hooks import CheckpointHook
+
+    original = CheckpointHook.after_step
+
+    def after_step(self, trainer):
+        original(self, trainer)
+        if trainer.iteration == iteration:
+            raise Stop
+
+    monkeypatch.setattr(CheckpointHook, "after_step", after_step)
+
+
+def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
+    figures = do_train(load(tmp_path, "train.max_iter=4", "train.eval_period=2"))
+    assert figures.keys() == {"dummy/accuracy"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "categories.json",
+        "checkpoints",
+        "config.yaml",
+        "environment.txt",
+        "metrics.jsonl",
+        "model_final.safetensors",
+        "results.json",
+    }
+    assert LazyConfig.load(tmp_path / "config.yaml") == load(
+        tmp_path, "train.max_iter=4", "train.eval_period=2"
+    )
+    categories = Categories.from_dict(json.loads((tmp_path / "categories.json").read_text()))
+    assert categories.names == ("class 0", "class 1", "class 2")
+    environment = (tmp_path / "environment.txt").read_text()
+    assert f"torch: {torch.__version__.partition('+')[0]}" in environment and "device: cpu" in environment
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"] == figures
+    evaluated = [m["iteration"] for m in metrics(tmp_path) if "dummy/accuracy" in m]
+    assert evaluated == [2, 4]
+
+
+def test_a_weights_file_says_its_classes_and_config(tmp_path):
+    do_train(load(tmp_path, "train.max_iter=1"))
+    _, metadata = read_weights(tmp_path / "model_final.safetensors")
+    assert Categories.from_dict(json.loads(metadata["categories"])).names[2] == "class 2"
+    assert "max_iter: 1" in metadata["config"] and metadata["iteration"] == "1"
+
+
+@pytest.mark.parametrize("log_period", [1, 2])
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, log_period):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    period = f"train.log_period={log_period}"
+    do_train(load(whole, period))
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, 3)
+        do_train(load(parts, period))
+    assert [i for i, _ in losses(parts)][-1] < 6
+    torch.manual_seed(12345)  # another process would be in another state
+    do_train(load(parts, period), resume=True)
+    assert losses(parts) == losses(whole)  # every figure of every step, exactly
+    final = [read_weights(d / "model_final.safetensors")[0] for d in (whole, parts)]
+    assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
+
+
+def test_dropout_and_order_matter_to_the_comparison_of_runs(tmp_path):
+    """The test above would see it if random numbers or the order of images were not restored."""
+    do_train(load(tmp_path / "a"))
+    do_train(load(tmp_path / "b", "train.seed=1"))
+    assert losses(tmp_path / "a") != losses(tmp_path / "b")
+
+
+def test_evaluation_does_not_change_training(tmp_path):
+    do_train(load(tmp_path / "a", "train.eval_period=0"))
+    do_train(load(tmp_path / "b", "train.eval_period=1"))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_a_longer_run_drops_the_metrics_after_the_checkpoint(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, 5)  # two steps after the checkpoint
+        do_train(load(tmp_path))
+    do_train(load(tmp_path), resume=True)
+    assert [i for i, _ in losses(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_falls_back_from_a_truncated_checkpoint(tmp_path, caplog):
+    overrides = ("train.checkpoint.period=2", "train.max_iter=4")
+    do_train(load(tmp_path, *overrides))
+    before = losses(tmp_path)
+    broken = tmp_path / "checkpoints" / "iteration_0000004" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with caplog.at_level(logging.INFO):
+        do_train(load(tmp_path, *overrides), resume=True)
+    assert str(broken) in caplog.text and "going on after iteration 2" in caplog.text
+    assert losses(tmp_path) == before
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        do_train(load(tmp_path, "train.max_iter=1"), resume=True)
+    assert "starting anew" in caplog.text
+
+
+def test_resume_with_another_config_names_the_differences(tmp_path, caplog):
+    do_train(load(tmp_path, "train.max_iter=1"))
+    do_train(load(tmp_path, "train.max_iter=2", "optimizer.lr=0.5"), resume=True)
+    assert "train.max_iter: 1 -> 2" in caplog.text and "optimizer.lr: 0.01 -> 0.5" in caplog.text
+
+
+def test_resume_with_another_class_count_is_an_error(tmp_path):
+    do_train(load(tmp_path, "train.max_iter=1"))
+    with pytest.raises(CheckpointError, match=r"head\.weight"):
+        do_train(load(tmp_path, "train.max_iter=2", "model.num_classes=5"), resume=True)
+
+
+def test_fine_tuning_with_another_class_count(tmp_path, caplog):
+    do_train(load(tmp_path / "a", "train.max_iter=1"))
+    weights = tmp_path / "a" / "model_final.safetensors"
+    tuned = load(
+        tmp_path / "b", "model.num_classes=5", f"train.init_checkpoint={weights}", "train.max_iter=1"
+    )
+    do_train(tuned)
+    assert "head.weight: 3x8 in the file, 5x8 in the model" in caplog.text
+    with pytest.raises(CheckpointError, match=r"head\.weight: 3x8 in the file, 5x8"):
+        do_eval(tuned)
+
+
+def test_other_class_names_are_a_warning(tmp_path, caplog, monkeypatch):
+    do_train(load(tmp_path / "a", "train.max_iter=1"))
+    renamed = Categories.from_names(["cat", "dog", "cow"])
+    monkeypatch.setattr(Categories, "from_names", lambda _: renamed)
+    weights = tmp_path / "a" / "model_final.safetensors"
+    do_train(load(tmp_path / "b", f"train.init_checkpoint={weights}", "train.max_iter=1"))
+    assert "['class 0', 'class 1', 'class 2'], but the data has ['cat', 'dog', 'cow']" in caplog.text
+
+
+def test_eval_only_gives_the_figures_of_training(tmp_path):
+    trained = do_train(load(tmp_path / "a"))
+    weights = tmp_path / "a" / "model_final.safetensors"
+    assert do_eval(load(tmp_path / "b", f"train.init_checkpoint={weights}")) == trained
+    assert do_eval(load(tmp_path / "a"), resume=True) == trained
+    assert json.loads((tmp_path / "b" / "results.json").read_text())["metrics"] == trained
+
+
+def test_eval_only_needs_weights(tmp_path):
+    with pytest.raises(CheckpointError, match="init_checkpoint"):
+        do_eval(load(tmp_path))
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        do_eval(load(tmp_path), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_report(tmp_path):
+    config = load(tmp_path, "dataloader.train.poisoned=4", "train.log_period=1")
+    with pytest.raises(NonFiniteLossError, match=r"at iteration 5: loss_class nan.*images \d+\.png"):
+        do_train(config)
+    summary_path = tmp_path / "nonfinite" / "iteration_0000005_process_0.json"
+    summary = json.loads(summary_path.read_text())
+    batch = instantiate(config.dataloader.train)._batch(4)
+    assert [i["image_id"] for i in summary["images"]] == [s["image_id"] for s in batch]
+    assert summary["losses"]["loss_class"] == "nan"
+    assert summary["parameters_not_finite"] == [] and "head.weight" in summary["gradients_not_finite"]
+
+    content = torch.load(summary_path.with_suffix(".pt"), weights_only=True)
+    assert content["samples"][0]["image"].isnan().all() and content["iteration"] == 5
+    assert content["optimizer"]["state"][0]["step"] == 4
+    assert math.isnan(content["losses"]["loss_class"])
+    # The weights before the step, with which the batch can be run again.
+    model = instantiate(config.model)
+    model.load_state_dict(content["model"])
+    assert all(p.isfinite().all() for p in model.parameters())
+    with pytest.raises(FileNotFoundError):
+        read_weights(tmp_path / "model_final.safetensors")
+    assert [p.name for p in (tmp_path / "checkpoints").glob("it*")] == ["iteration_0000003"]
+
+
+def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
+    values = iter([10.0, float("nan"), 30.0, 20.0, 25.0])
+    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda _: {"dummy/accuracy": next(values)})
+    overrides = ("train.max_iter=5", "train.eval_period=1", "train.checkpoint.keep=1")
+    do_train(load(tmp_path, *overrides, "train.checkpoint.best_metric=dummy/accuracy"))
+    best = json.loads((tmp_path / "checkpoints" / "best_checkpoint").read_text())
+    assert best == {"checkpoint": "iteration_0000003", "metric": "dummy/accuracy", "value": 30.0}
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("it*"))
+    assert kept == ["iteration_0000003", "iteration_0000005"]
+
+
+def test_an_unknown_best_metric_names_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="'segm/AP', but the evaluators return dummy/accuracy"):
+        do_train(load(tmp_path, "train.max_iter=1", "train.checkpoint.best_metric=segm/AP"))
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(tmp_path, amp):
+    do_train(load(tmp_path, f"train.amp={amp}", "train.max_iter=2"))
+    do_train(load(tmp_path, f"train.amp={amp}", "train.max_iter=4"), resume=True)
+    found = losses(tmp_path)
+    assert [i for i, _ in found] == [1, 2, 3, 4]
+    assert all(math.isfinite(m["loss"]) for _, m in found)
+
+
+def test_an_unknown_precision_or_device_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="train.amp must be one of off, bf16, fp16, not 'half'"):
+        do_train(load(tmp_path, "train.amp=half"))
+    with pytest.raises(ValueError, match="train.device='gpu' cannot be used"):
+        do_train(load(tmp_path, "train.device=gpu"))
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(tmp_path, capsys):
+    main(load(tmp_path, "train.max_iter=1"))
+    with pytest.raises(SystemExit) as stopped:
+        main(load(tmp_path, "train.max_iter=1"))
+    assert stopped.value.code == 1
+    note = tmp_path / "notes.txt"
+    note.write_text("mine")
+    main(load(tmp_path, "train.max_iter=2"), overwrite=True)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("it*")] == ["iteration_0000002"]
+    assert note.read_text() == "mine"
+    assert "iteration 2/2" in capsys.readouterr().out
+
+
+def test_the_log_file_has_the_traceback_of_a_short_message(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(load(tmp_path, "+optimizer.lr_factors.nose=0.1"))
+    log = (tmp_path / "log.txt").read_text()
+    assert "'nose' fits no parameter" in log and "Traceback" in log
+    out = capsys.readouterr().out
+    assert "'nose' fits no parameter" in out and "Traceback" not in out
+
+
+def test_debug_lets_errors_pass(tmp_path):
+    with pytest.raises(CheckpointError):
+        main(load(tmp_path), eval_only=True, debug=True)

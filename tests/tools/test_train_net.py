@@ -1,0 +1,87 @@
+"""The command line, as users call it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "tests/engine/dummy_config.py"
+
+
+def train_net(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, "tools/train_net.py", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_train_resume_and_evaluate(tmp_path):
+    output = f"train.output_dir={tmp_path}"
+    done = train_net("--config-file", CONFIG, output, "train.max_iter=3")
+    assert done.returncode == 0, done.stderr
+    assert "iteration 3/3" in done.stdout and "dummy" in done.stdout
+
+    done = train_net("--config-file", CONFIG, output, "--resume", "train.max_iter=4")
+    assert done.returncode == 0, done.stderr
+    assert "going on after iteration 3" in done.stdout
+
+    weights = tmp_path / "model_final.safetensors"
+    done = train_net(
+        "--config-file", CONFIG, f"{output}/eval", "--eval-only", f"train.init_checkpoint={weights}"
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((d / "results.json").read_text()) for d in (tmp_path, tmp_path / "eval")]
+    assert results[0] == results[1]
+
+    done = train_net("--config-file", str(tmp_path / "config.yaml"), "--eval-only", "--resume")
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes(tmp_path):
+    done = train_net("--config-file", CONFIG, "--num-gpus", "2", f"train.output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout and "iteration 6/6" in done.stdout
+    assert done.stdout.count("iteration 6/6") == 1
+
+
+def test_torchrun(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone")
+    done = train_net("--config-file", CONFIG, f"train.output_dir={tmp_path}", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config-file", "missing.py"), "missing.py"),
+        (("--config-file", CONFIG, "train.max_itr=3"), "max_iter"),
+        (("--config-file", CONFIG, "train.max_iter=many"), "train.max_iter"),
+        (("--config-file", CONFIG, "train.amp=half"), "bf16"),
+        (("--config-file", CONFIG, "--eval-only"), "train.init_checkpoint=PATH"),
+        (("--config-file", CONFIG, "--eval-only", "train.init_checkpoint=no.safetensors"), "no.safetensors"),
+        (("--config-file", CONFIG, "--num-machines", "2"), "--dist-url"),
+    ],
+)
+def test_errors_are_one_message_and_exit_code_1(tmp_path, arguments, message):
+    done = train_net(*arguments, f"train.output_dir={tmp_path}")
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = train_net("--config-file", CONFIG, "--debug", f"train.output_dir={tmp_path}", "train.amp=half")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_help_needs_no_config():
+    done = train_net("--help")
+    assert done.returncode == 0
+    for word in ("--config-file", "--eval-only", "--resume", "--overwrite", "--num-gpus", "examples:"):
+        assert word in done.stdout
