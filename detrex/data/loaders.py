@@ -206,7 +206,8 @@ class _AugmentedDraws(_Mapped):
     def __getitem__(self, draw: Draw) -> Sample:
         # Without workers this is the training process, whose random numbers are not to be disturbed.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
+            # Not torch.manual_seed, which would seed the GPUs' generators as well.
+            torch.default_generator.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
             return super().__getitem__(draw.index)
 
 

@@ -107,6 +107,14 @@ def test_the_training_process_keeps_its_own_random_numbers(dataset):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_no_other_generator_is_seeded(dataset, monkeypatch):
+    def seeded(_):
+        raise AssertionError("a GPU's generator was seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    take(train_loader(dataset, total_batch_size=2), 1)
+
+
 def test_data_set_smaller_than_a_batch(dataset):
     batches = take(train_loader(dataset, total_batch_size=16), 2)
     assert [len(b) for b in batches] == [16, 16]
