@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from detrex.checkpoint.atomic import replaced_file
@@ -39,7 +39,8 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Map
     stored, aliases = _without_ties(weights)
     extra = {_ALIASES: json.dumps(aliases)} if aliases else {}
     with replaced_file(path) as temporary:
-        save_file(stored, temporary, metadata={"format": "pt", **metadata, **extra})
+        # Not save_file: its files can be read by their owner alone.
+        temporary.write_bytes(save(stored, metadata={"format": "pt", **metadata, **extra}))
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils.data import Dataset
 
 from detrex.config import instantiate
 from detrex.engine.pictures import save_pictures
@@ -61,16 +62,26 @@ class Evaluation:
         barrier()
 
     def _save_pictures(self, path: Path) -> None:
+        pictures = self._config.train.pictures
         mapper = instantiate(self._config.dataloader.test.get("mapper"))
-        count = self._config.train.pictures.count
-        if self._dataset is None or mapper is None or self.categories is None or count < 1:
+        if self._dataset is None or mapper is None or self.categories is None or pictures.count < 1:
             return
         device = next(self._model.parameters()).device
         with autocast(self._config.train.amp, device):
             save_pictures(
-                path, self._model, self._dataset, mapper, count, self._config.train.pictures.score_threshold
+                path,
+                self._model,
+                self._dataset_with_targets(),
+                mapper,
+                pictures.count,
+                pictures.score_threshold,
             )
         logger.info("wrote %s", path)
+
+    def _dataset_with_targets(self) -> Dataset:
+        """Evaluators read annotations themselves, so that data sets for evaluation may have been told not to."""
+        node = self._config.dataloader.test.get("dataset")
+        return instantiate(node, targets=True) if node is not None and "targets" in node else self._dataset
 
 
 def build_evaluation(config: DictConfig, model: nn.Module) -> Evaluation | None:

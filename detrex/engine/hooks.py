@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -23,6 +24,8 @@ from detrex.utils.distributed import all_gather_objects, barrier, is_main_proces
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer
+
+_LAYER = re.compile(r"_\d+$")
 
 logger = logging.getLogger(__name__)
 
@@ -261,10 +264,12 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 def _line(trainer: Trainer) -> str:
+    """The figures in one line, without the losses of single layers, which would make it very long."""
     metrics = trainer.metrics
     left = timedelta(seconds=round((trainer.max_iter - trainer.iteration) * metrics["step_time"]))
     apart = ("loss", "lr", "step_time", "data_time", "max_memory_mb")
-    parts = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k not in apart)
+    shown = [name for name in metrics if name not in apart and not _LAYER.search(name)]
+    parts = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
     memory = f"  {metrics['max_memory_mb']:.0f} MB" if "max_memory_mb" in metrics else ""
     return (
         f"iteration {trainer.iteration}/{trainer.max_iter}  eta {left}  loss {metrics['loss']:.4f}  {parts}  "

@@ -113,3 +113,9 @@ def test_a_strict_load_refuses_and_changes_nothing():
 def test_weights_of_another_model_are_an_error_even_if_not_strict():
     with pytest.raises(CheckpointError, match="none of its 1 tensors"):
         load_weights(Model(3), {"x": torch.zeros(1)}, strict=False, source="f")
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    write_weights(tmp_path / "a.safetensors", Model(3).state_dict(), {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode

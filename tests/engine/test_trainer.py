@@ -191,3 +191,18 @@ def test_a_block_can_draw_without_a_trace():
     with preserved_random_state():
         draw()
     assert draw() == expected
+
+
+def test_the_log_line_leaves_out_single_layers(tmp_path, caplog):
+    class Layers(Quadratic):
+        def forward(self, samples):
+            losses = super().forward(samples)
+            return {f"{name}{layer}": loss for name, loss in losses.items() for layer in ("", "_0", "_12")}
+
+    memory = Memory()
+    trainer = make_trainer(tmp_path, forever([1.0, 1.0]), [LogHook(1, Writers([memory]))])
+    trainer.model = Layers()
+    with caplog.at_level(logging.INFO, logger=METRICS_LOGGER):
+        trainer.train()
+    assert "main 7" in caplog.text and "main_" not in caplog.text
+    assert memory.kept[0][1]["main_12"] == 7.0

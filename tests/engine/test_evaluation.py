@@ -1,0 +1,74 @@
+"""Evaluating the embedded data set, as the common configs describe it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from detrex.config import LazyCall as L
+from detrex.config import get_config
+from detrex.engine import evaluation
+from detrex.structures import Instances
+
+
+class OneBox(nn.Module):
+    """Finds a box of class 0 in the upper left quarter of every image."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, samples):
+        return [self._output(s["height"], s["width"]) for s in samples]
+
+    def _output(self, height, width):
+        masks = torch.zeros(1, height, width, dtype=torch.bool)
+        masks[:, : height // 2, : width // 2] = True
+        box = torch.tensor([[0.0, 0.0, width / 2, height / 2]])
+        found = Instances((height, width), box, self.score[None], torch.tensor([0]), masks)
+        return {"instances": found}
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = get_config("common/data/shapes.py")
+    config.train = get_config("common/train.py").train
+    config.train.output_dir = str(tmp_path)
+    config.train.pictures.count = 2
+    config.model = L(OneBox)()
+    data = config.dataloader
+    data.root, data.image_size, data.splits = str(tmp_path / "shapes"), 64, {"train": 2, "val": 3}
+    data.test.num_workers = 0
+    del data.evaluators.panoptic, data.evaluators.semantic
+    return config
+
+
+def test_results_and_pictures_are_written(config, tmp_path):
+    found = evaluation.build_evaluation(config, OneBox())
+    metrics = found.run()
+    found.report()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["metrics"]["bbox/AP"] == pytest.approx(metrics["bbox/AP"])
+    assert set(results["per_class"]["segm/AP"]) >= {"circle", "square"}
+    assert (tmp_path / "predictions.png").stat().st_size > 1000
+
+
+def test_pictures_have_ground_truth_though_evaluation_reads_none(config, monkeypatch):
+    assert config.dataloader.test.dataset.targets is False
+    given = {}
+    monkeypatch.setattr(evaluation, "save_pictures", lambda *args: given.update(dataset=args[2]))
+    evaluation.build_evaluation(config, OneBox()).report()
+    assert len(given["dataset"][0]["targets"]) > 0
+
+
+def test_no_pictures_on_request(config, tmp_path):
+    config.train.pictures.count = 0
+    evaluation.build_evaluation(config, OneBox()).report()
+    assert not (tmp_path / "predictions.png").exists()
+
+
+def test_a_config_without_test_data_is_told(config, caplog):
+    config.dataloader.test = None
+    assert evaluation.build_evaluation(config, OneBox()) is None
+    assert "nothing is evaluated" in caplog.text
