@@ -79,7 +79,7 @@ class Evaluation:
         logger.info("wrote %s", path)
 
     def _dataset_with_targets(self) -> Dataset:
-        """Evaluators read annotations themselves, so that data sets for evaluation may have been told not to."""
+        """Evaluators read annotations themselves, so data sets for evaluation may have been told not to."""
         node = self._config.dataloader.test.get("dataset")
         return instantiate(node, targets=True) if node is not None and "targets" in node else self._dataset
 
