@@ -54,9 +54,6 @@ def build(model_config: Any, weights: dict[str, Tensor]) -> nn.Module:
         model_config.denoising.box_noise = 0.0
     model_config.criterion.points = L(GridPoints)(num_points=12544)
     model = instantiate(model_config)
-    weights = {
-        name: torch.from_numpy(np.asarray(value)) for name, value in reference.state_dict(case).items()
-    }
     model.load_state_dict(from_published(weights), strict=True)
     return model
 

@@ -1,0 +1,24 @@
+"""Mask DINO, ResNet-50, COCO panoptic segmentation, 50 epochs; instances and semantics come with it.
+
+    python tools/train_net.py --config-file projects/maskdino/configs/maskdino_r50_coco_panoptic_50ep.py \\
+        --num-gpus 8 dataloader.root=/path/to/coco model.backbone.pretrained=true
+
+`model.backbone.pretrained=true`: see `maskdino_r50_coco_instance_50ep.py`.
+Published result (arXiv 2206.02777): 53.0 PQ on val2017.
+"""
+
+from detrex.config import LazyCall as L
+from detrex.config import get_config
+from detrex.modeling import PanopticInference, SemanticInference
+
+from .maskdino_r50_coco_instance_50ep import model, optimizer, scheduler, train
+
+dataloader = get_config("common/data/coco_panoptic.py").dataloader
+
+model.num_classes = 133  # ordered by id: 80 things, then 53 kinds of stuff
+model.decoder.query_init.box_init = "no"
+model.postprocess.thing_classes = list(range(80))
+model.postprocess.panoptic = L(PanopticInference)(score_threshold=0.25, overlap_threshold=0.8)
+model.postprocess.semantic = L(SemanticInference)(resize_masks=True)
+
+train.output_dir = "output/maskdino_r50_coco_panoptic_50ep"

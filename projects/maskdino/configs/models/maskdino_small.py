@@ -1,0 +1,25 @@
+"""A small Mask DINO that trains from nothing within minutes on a CPU: narrow ResNet-18, three levels, 64 channels."""
+
+from .maskdino_r50 import model
+
+model.backbone.name = "resnet18"
+model.backbone.options = dict(channels=[32, 64, 128, 192], stem_type="deep_tiered", stem_width=8)
+model.backbone.frozen_norm = False  # its statistics have to be learned, too
+
+model.pixel_decoder.strides = [8, 16, 32]
+model.pixel_decoder.hidden_dim = 64
+model.pixel_decoder.mask_dim = 64
+model.pixel_decoder.ffn_dim = 256
+model.pixel_decoder.num_heads = 4
+model.pixel_decoder.num_layers = 2
+
+model.decoder.num_levels = 3
+model.decoder.num_heads = 4
+model.decoder.ffn_dim = 256
+model.decoder.num_layers = 3
+model.decoder.query_init.num_queries = 30
+model.decoder.query_init.anchor_sizes = [0.1, 0.2, 0.4]
+
+model.denoising.num_queries = 20
+model.criterion.points.num_points = 256
+model.criterion.points.oversample = 2.0
