@@ -3,9 +3,9 @@
     python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py \\
         dataloader.root=/path/to/data train.output_dir=output/mine
 
-Expected under `dataloader.root`: `train/`, `val/`, `annotations/instances_{train,val}.json`; for another layout
-set `dataloader.{train,test}.dataset.{images,annotations}`. Number and names of classes come from the training
-file. For a large data set on GPUs, take the published model: `model` of `models/maskdino_r50.py`.
+Expected under `dataloader.root`: `train/`, `val/`, `annotations/instances_{train,val}.json`; for another
+layout set `dataloader.{train,test}.dataset.{images,annotations}`. Number and names of classes come from the
+training file. For a large data set on GPUs, take the published model: `model` of `models/maskdino_r50.py`.
 """
 
 from detrex.config import LazyCall as L

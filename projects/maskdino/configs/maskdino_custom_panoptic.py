@@ -3,8 +3,8 @@
     python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_panoptic.py \\
         dataloader.root=/path/to/data train.output_dir=output/mine
 
-Expected under `dataloader.root`: `train/`, `val/`, `annotations/panoptic_{train,val}.json` and PNGs of segment
-ids in `annotations/panoptic_{train,val}/`; for another layout set
+Expected under `dataloader.root`: `train/`, `val/`, `annotations/panoptic_{train,val}.json` and PNGs of
+segment ids in `annotations/panoptic_{train,val}/`; for another layout set
 `dataloader.{train,test}.dataset.{images,annotations,segments}`. Classes come from the training file.
 """
 

@@ -3,8 +3,8 @@
     python tools/train_net.py --config-file projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py \\
         --num-gpus 8 dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true` lets timm download the ImageNet weights from which the published model started;
-without it, and without `train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
+`model.backbone.pretrained=true` lets timm download the ImageNet weights from which the published model
+started; without it, and without `train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
 Published result (arXiv 2206.02777): 51.7 box AP, 46.3 mask AP on val2017, 52 million parameters.
 """
 
