@@ -1,4 +1,4 @@
-"""A small Mask DINO that trains from nothing within minutes on a CPU: narrow ResNet-18, 3 levels, 64 channels."""
+"""A small Mask DINO that trains from nothing within minutes on a CPU: ResNet-18, 3 levels, 64 channels."""
 
 from .maskdino_r50 import model
 
