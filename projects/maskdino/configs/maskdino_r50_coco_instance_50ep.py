@@ -4,7 +4,7 @@
         --num-gpus 8 dataloader.root=/path/to/coco model.backbone.pretrained=true
 
 `model.backbone.pretrained=true` lets timm download the ImageNet weights from which the published model
-started; without it, and without `train.init_checkpoint`, training starts from nothing, under frozen norms, and
+started; without it or `train.init_checkpoint`, training starts from nothing, under frozen norms, and
 fails.
 Published result (arXiv 2206.02777): 51.7 box AP, 46.3 mask AP on val2017, 52 million parameters.
 """
