@@ -45,6 +45,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="delete an earlier run in train.output_dir (otherwise, unless resumed, that is an error)",
     )
+    _add_processes(parser)
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
+    )
+    return parser.parse_intermixed_args(arguments)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-gpus",
         type=int,
@@ -61,14 +73,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines"
     )
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
-    )
-    return parser.parse_intermixed_args(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -58,8 +58,12 @@ def launch(
         main(*args)
         return
     url = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
+    _spawn(num_gpus, (main, args, url, num_gpus, machine_rank, processes))
+
+
+def _spawn(count: int, args: tuple) -> None:
     try:
-        mp.spawn(_worker, (main, args, url, num_gpus, machine_rank, processes), nprocs=num_gpus, join=True)
+        mp.spawn(_worker, args, nprocs=count, join=True)
     except mp.ProcessExitedException as error:
         if error.signal_name:
             logger.error("%s; a process that uses too much memory ends like this", error)

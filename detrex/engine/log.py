@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from detrex.utils.distributed import is_main_process, rank
 
@@ -51,12 +50,27 @@ def run_logging(output_dir: str | Path, console: Console | None = None) -> Itera
             logging.getLogger(name).setLevel(level)
 
 
+class _TerminalHandler(logging.Handler):
+    """Prints above a progress bar, whole tables too: nothing is wrapped or indented."""
+
+    _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = self._STYLES.get(record.levelno)
+        self._console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _main_handlers(output_dir: Path, console: Console) -> list[logging.Handler]:
     output_dir.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(output_dir / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter(_PLAIN))
     if console.is_terminal:
-        shown = RichHandler(console=console, show_path=False, log_time_format="[%X]")
+        shown = _TerminalHandler(console)
         shown.addFilter(lambda record: record.name != METRICS_LOGGER)
     else:
         shown = logging.StreamHandler(sys.stdout)

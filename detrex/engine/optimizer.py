@@ -45,27 +45,30 @@ def build_adamw(
     """
     lr_factors = dict(lr_factors or {})
     _check_factors(model, lr_factors)
+
+    def decay_of(name: str, owner: nn.Module) -> float:
+        if _is_norm(owner):
+            return norm_weight_decay
+        if isinstance(owner, nn.Embedding) or any(fnmatchcase(name, p) for p in embedding_names):
+            return embedding_weight_decay
+        is_bias = name.rpartition(".")[2] == "bias"
+        return bias_weight_decay if is_bias and bias_weight_decay is not None else weight_decay
+
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, owner in _trainable_parameters(model):
-        if _is_norm(owner):
-            decay = norm_weight_decay
-        elif isinstance(owner, nn.Embedding) or any(fnmatchcase(name, p) for p in embedding_names):
-            decay = embedding_weight_decay
-        elif name.rpartition(".")[2] == "bias" and bias_weight_decay is not None:
-            decay = bias_weight_decay
-        else:
-            decay = weight_decay
-        groups.setdefault((lr * _factor(name, lr_factors), decay), []).append(parameter)
-    if not groups:
-        raise ValueError("the model has no trainable parameters")
+        settings = (lr * _factor(name, lr_factors), decay_of(name, owner))
+        groups.setdefault(settings, []).append(parameter)
+    return _adamw(groups, betas=tuple(betas), eps=eps)
+
+
+def _adamw(groups: dict[tuple[float, float], list[nn.Parameter]], **options) -> AdamW:
     parameters = [p for group in groups.values() for p in group]
+    if not parameters:
+        raise ValueError("the model has no trainable parameters")
     return AdamW(
-        [{"params": g, "lr": rate, "weight_decay": decay} for (rate, decay), g in groups.items()],
-        lr=lr,
-        betas=tuple(betas),
-        eps=eps,
-        weight_decay=weight_decay,
+        [{"params": g, "lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
         fused=all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters),
+        **options,
     )
 
 

@@ -28,6 +28,20 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Takes ``max_iter`` optimizer steps and calls hooks around them.
 
+    Args:
+        model: on its device, wrapped for distributed training if need be. Maps a list of samples to a
+            dict of weighted losses, which are summed.
+        loader: gives batches without end. With ``state_dict`` and ``load_state_dict`` a resumed run sees
+            the batches that would have come.
+        optimizer: over the model's parameters.
+        scheduler: stepped once per iteration.
+        max_iter: steps of the whole run, those before a resume included.
+        output_dir: where a report goes if the loss is not finite.
+        amp: ``off``, ``bf16`` or ``fp16`` (with loss scaling) for the forward pass.
+        max_norm: the gradient of the whole model is scaled down to this norm; None for no clipping.
+        norm_type: of that norm.
+        hooks: called in this order.
+
     Attributes:
         model: as given; ``module`` is the same without its distributed wrapper.
         iteration: steps done.
@@ -52,21 +66,6 @@ class Trainer:
         norm_type: float = 2.0,
         hooks: Sequence[Hook] = (),
     ):
-        """
-        Args:
-            model: on its device, wrapped for distributed training if need be. Maps a list of samples to a
-                dict of weighted losses, which are summed.
-            loader: gives batches without end. With ``state_dict`` and ``load_state_dict`` a resumed run sees
-                the batches that would have come.
-            optimizer: over the model's parameters.
-            scheduler: stepped once per iteration.
-            max_iter: steps of the whole run, those before a resume included.
-            output_dir: where a report goes if the loss is not finite.
-            amp: ``off``, ``bf16`` or ``fp16`` (with loss scaling) for the forward pass.
-            max_norm: the gradient of the whole model is scaled down to this norm; None for no clipping.
-            norm_type: of that norm.
-            hooks: called in this order.
-        """
         self.model = model
         self.module: nn.Module = (
             model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

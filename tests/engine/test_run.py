@@ -267,3 +267,19 @@ def test_the_log_file_has_the_traceback_of_a_short_message(tmp_path, capsys):
 def test_debug_lets_errors_pass(tmp_path):
     with pytest.raises(CheckpointError):
         main(load(tmp_path), eval_only=True, debug=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_run_on_a_gpu_resumes(tmp_path, amp):
+    overrides = ("train.device=auto", f"train.amp={amp}", "scheduler.max_iter=6", "train.log_period=2")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    do_train(load(whole, *overrides))
+    do_train(load(parts, *overrides, "train.max_iter=3"))
+    do_train(load(parts, *overrides), resume=True)
+    expected = dict(losses(whole))
+    found = [(i, figures) for i, figures in losses(parts) if i in expected]
+    assert [i for i, _ in found] == [2, 4, 6]
+    for i, figures in found:
+        assert figures["loss"] == pytest.approx(expected[i]["loss"], rel=1e-3)
+        assert figures["max_memory_mb"] > 0
