@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test
 
 demo: $(VENV)/installed
-	$(BIN)/python tools/demo_shapes.py
+	$(BIN)/python tools/train_net.py --config-file projects/maskdino/configs/maskdino_shapes.py --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -12,7 +12,14 @@ from torch.utils.data import Dataset
 from detrex.config import instantiate
 from detrex.engine.pictures import save_pictures
 from detrex.engine.precision import autocast
-from detrex.evaluation import collect_per_class, evaluate, format_per_class, format_table, write_results
+from detrex.evaluation import (
+    collect_per_class,
+    evaluate,
+    format_per_class,
+    format_summary,
+    format_table,
+    write_results,
+)
 from detrex.utils.distributed import barrier, is_main_process
 
 logger = logging.getLogger(__name__)
@@ -59,6 +66,7 @@ class Evaluation:
             write_results(output_dir / "results.json", self.metrics, per_class)
             logger.info("wrote %s", output_dir / "results.json")
             self._save_pictures(output_dir / "predictions.png")
+            logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
 
     def _save_pictures(self, path: Path) -> None:

@@ -3,7 +3,7 @@
 from detrex.evaluation.coco import CocoEvaluator
 from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate
 from detrex.evaluation.panoptic import PanopticEvaluator
-from detrex.evaluation.report import format_per_class, format_table, write_results
+from detrex.evaluation.report import format_per_class, format_summary, format_table, write_results
 from detrex.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "collect_per_class",
     "evaluate",
     "format_per_class",
+    "format_summary",
     "format_table",
     "write_results",
 ]

@@ -44,6 +44,21 @@ def format_table(metrics: Mapping[str, float]) -> str:
     )
 
 
+# One figure for each task, by which results are compared.
+_MAIN_FIGURES = {
+    "bbox/AP": "box AP",
+    "segm/AP": "mask AP",
+    "panoptic/PQ": "PQ",
+    "semantic/mIoU": "mIoU",
+}
+
+
+def format_summary(metrics: Mapping[str, float]) -> str:
+    """A Markdown table of one row: box AP, mask AP, PQ and mIoU, as far as they were measured."""
+    main = {title: metrics[name] for name, title in _MAIN_FIGURES.items() if name in metrics}
+    return _render(tuple(main), [("", main.values())]) if main else "no figures"
+
+
 def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table with one row per class and one column per figure."""
     classes = dict.fromkeys(name for values in per_class.values() for name in values)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from detrex.evaluation import format_per_class, format_table, write_results
+from detrex.evaluation import format_per_class, format_summary, format_table, write_results
 from detrex.evaluation.report import class_labels
 from detrex.structures import Categories
 
@@ -26,6 +26,13 @@ def test_table_is_not_cut():
     assert all(name.split("/")[1] in table for name in names)
     assert len(table.splitlines()) == 3
     assert "[bold]" in format_per_class({"PQ": {"[bold]": 1.0}})
+
+
+def test_summary_has_one_figure_of_each_task_that_was_measured():
+    summary = format_summary({"bbox/AP": 51.234, "bbox/AP50": 80.0, "semantic/mIoU": math.nan})
+    rows = [line.replace("|", " ").split() for line in summary.splitlines()]
+    assert rows[0] == ["box", "AP", "mIoU"]
+    assert rows[-1] == ["51.23", "-"]
 
 
 def test_empty_table():
