@@ -28,19 +28,13 @@ def multi_scale_deformable_attention(
     """
     batch, _, heads, dim = value.shape
     queries = locations.shape[1]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (BM, Q, L, P, 2)
-    levels = value.transpose(1, 2).flatten(0, 1).split([h * w for h, w in shapes], 1)  # (BM, hw, D) each
-    sampled = [
-        F.grid_sample(
-            level.transpose(1, 2).unflatten(2, shape),
-            grids[:, :, i],
-            padding_mode="zeros",
-            align_corners=False,
-        )
-        for i, (level, shape) in enumerate(zip(levels, shapes, strict=True))
-    ]  # (BM, D, Q, P) each
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    output = (torch.cat(sampled, -1) * weights).sum(-1)  # (BM, D, Q)
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level
+    factors = weights.transpose(1, 2).flatten(0, 1)[:, None].unbind(3)  # (BM, 1, Q, P) per level
+    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], 2)  # (BM, D, hw)
+    output = value.new_zeros(batch * heads, dim, queries)
+    for level, shape, grid, factor in zip(levels, shapes, grids, factors, strict=True):
+        sampled = F.grid_sample(level.unflatten(2, shape), grid, padding_mode="zeros", align_corners=False)
+        output = output + (sampled * factor).sum(-1)
     return output.view(batch, heads * dim, queries).transpose(1, 2)
 
 
