@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import timm
 import torch
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import Format, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 
@@ -27,9 +28,9 @@ def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> di
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise
+        similar = get_close_matches(name.split(".")[0], timm.list_models(), 5)
         raise ValueError(
-            f"timm {timm.__version__} has no model named '{name}'; "
-            f"similar: {', '.join(timm.list_models(f'{name[:6]}*')[:8]) or 'none'}"
+            f"timm {timm.__version__} has no model named '{name}'; similar: {', '.join(similar) or 'none'}"
         ) from error
     return dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
 
@@ -67,17 +68,13 @@ class TimmBackbone(nn.Module):
             name, features_only=True, out_indices=indices, pretrained=pretrained, **(options or {})
         )
         self.channels = dict(zip(self.strides, model.feature_info.channels(), strict=True))
+        # Transformers in timm, Swin among them, give (B, H, W, C) and say so.
+        self.channels_last = getattr(model, "output_fmt", Format.NCHW) == Format.NHWC
         self.model = freeze_batch_norm_2d(model) if frozen_norm else model
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride)."""
         maps = self.model(images)
-        return {
-            stride: self._channels_first(m, self.channels[stride])
-            for stride, m in zip(self.strides, maps, strict=True)
-        }
-
-    @staticmethod
-    def _channels_first(m: Tensor, channels: int) -> Tensor:
-        """Transformers in timm, Swin among them, return (B, H, W, C)."""
-        return m if m.shape[1] == channels else m.permute(0, 3, 1, 2).contiguous()
+        if self.channels_last:
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+        return dict(zip(self.strides, maps, strict=True))

@@ -1,0 +1,66 @@
+"""Backbones from timm."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from detrex.modeling import TimmBackbone, backbone_channels
+
+# A small Swin for 64 pixels, where its finest map is as high as it has channels.
+SMALL_SWIN = dict(
+    embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], img_size=[64, 64], strict_img_size=False
+)
+
+
+def test_maps_by_stride():
+    backbone = TimmBackbone("test_resnet", strides=(4, 16), frozen_norm=False)
+    maps = backbone(torch.randn(2, 3, 64, 96))
+    assert {stride: tuple(m.shape) for stride, m in maps.items()} == {
+        4: (2, backbone.channels[4], 16, 24),
+        16: (2, backbone.channels[16], 4, 6),
+    }
+
+
+def test_channels_without_building_the_model():
+    built = timm.create_model("test_resnet", features_only=True, pretrained=False).feature_info
+    assert backbone_channels("test_resnet") == dict(zip(built.reduction(), built.channels(), strict=True))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (128, 64)])
+def test_swin_maps_have_channels_first(size):
+    name = "swin_tiny_patch4_window7_224"
+    backbone = TimmBackbone(name, options=SMALL_SWIN).eval()
+    images = torch.randn(1, 3, *size)
+    maps = backbone(images)
+    plain = timm.create_model(name, features_only=True, pretrained=False, **SMALL_SWIN).eval()
+    plain.load_state_dict(backbone.model.state_dict())
+    for ours, theirs, channels in zip(maps.values(), plain(images), (16, 32, 64, 128), strict=True):
+        assert ours.shape[1] == channels
+        torch.testing.assert_close(ours[0, 3], theirs[0, :, :, 3])
+
+
+def test_frozen_norms_do_not_train():
+    backbone = TimmBackbone("test_resnet").train()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64)
+    training = backbone(images)[32]
+    assert torch.equal(training, backbone.eval()(images)[32])
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_free_norms_follow_the_batch():
+    backbone = TimmBackbone("test_resnet", frozen_norm=False).train()
+    images = torch.randn(2, 3, 64, 64)
+    assert not torch.equal(backbone(images)[32], backbone.eval()(images)[32])
+
+
+def test_an_unknown_name_is_answered_with_similar_ones():
+    with pytest.raises(ValueError, match=r"no model named 'resnet5'.*resnet50"):
+        TimmBackbone("resnet5")
+
+
+def test_a_missing_stride_is_named():
+    with pytest.raises(ValueError, match=r"test_vit.*strides \[16.*not at \[4, 8, 32\]"):
+        TimmBackbone("test_vit")
