@@ -26,13 +26,10 @@ def test_inverse_sigmoid_is_bounded():
 
 def test_sampled_maps_at_cell_centres_corners_and_outside():
     maps = torch.arange(6.0).view(1, 1, 2, 3)
-    points = torch.tensor(
-        [[[0.5 / 3, 0.25], [2.5 / 3, 0.75], [0.5, 0.5], [0.0, 0.0], [1.0, 1.0], [1.4, 0.5]]]
-    )
+    points = torch.tensor([[0.5 / 3, 0.25], [2.5 / 3, 0.75], [0.5, 0.5], [0.0, 0.0], [1.0, 1.0], [1.4, 0.5]])
     # Between all of the middle column; a quarter of the corner's cell at the frame's corners.
-    assert sample_maps(maps, points[None]).flatten().tolist() == pytest.approx(
-        [0, 5, 2.5, 0, 5 / 4, 0], abs=1e-5
-    )
+    expected = [0, 5, 2.5, 0, 5 / 4, 0]
+    assert sample_maps(maps, points[None]).flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_gradients_of_sampled_maps():

@@ -1,0 +1,127 @@
+"""Denoising queries: arrangement, noise, and who sees whom."""
+
+import pytest
+import torch
+
+from detrex.modeling import Denoising
+from detrex.modeling.denoising import DenoisingQueries
+
+
+def places(groups, size, counts):
+    """(image, row, object) of every real query."""
+    first = 0
+    for image, count in enumerate(counts):
+        for group in range(groups):
+            for j in range(count):
+                yield image, group * size + j, first + j
+        first += count
+
+
+def test_as_many_groups_as_fit(collate):
+    queries = Denoising(5, 8, num_queries=13)(collate([0, 1], [2, 3, 4], []))
+    assert (queries.groups, queries.size) == (4, 3)
+    assert queries.content.shape == (3, 12, 8)
+    assert queries.reference.shape == (3, 12, 4)
+
+
+def test_without_noise_they_are_the_ground_truth(collate):
+    targets = collate([0, 1], [2, 3, 4], [])
+    module = Denoising(5, 8, num_queries=12, label_noise=0, box_noise=0)
+    queries = module(targets)
+    real = torch.zeros(3, 12, dtype=torch.bool)
+    for image, row, obj in places(4, 3, targets.counts):
+        real[image, row] = True
+        torch.testing.assert_close(queries.reference[image, row].sigmoid(), targets.boxes[obj])
+        assert torch.equal(queries.content[image, row], module.label_embed.weight[targets.labels[obj]])
+    assert not queries.content[~real].any() and not queries.reference[~real].any()
+
+
+def noised(collate, **noise):
+    targets = collate([0, 1, 2], [3])
+    module = Denoising(5, 8, num_queries=3000, **noise)
+    queries = module(targets)
+    rows = list(places(queries.groups, queries.size, targets.counts))
+    image, row, obj = (torch.tensor(column) for column in zip(*rows, strict=True))
+    distance = torch.cdist(queries.content[image, row], module.label_embed.weight)
+    return targets, obj, queries.reference[image, row].sigmoid(), distance.argmin(1)
+
+
+def test_boxes_move_within_their_bounds_and_fill_them(collate):
+    targets, obj, boxes, labels = noised(collate, label_noise=0, box_noise=0.4)
+    truth = targets.boxes[obj]
+    shift = (boxes - truth).abs() / torch.cat([truth[:, 2:], truth[:, 2:]], 1)
+    inside = (boxes > 1e-4) & (boxes < 1 - 1e-4)  # not cut at the image's edge
+    limit = torch.tensor([0.2, 0.2, 0.4, 0.4])
+    assert (shift[:, :2] <= 0.2 + 1e-4).all() and (shift[:, 2:] <= 0.4 + 1e-4).all()
+    for coordinate in range(4):
+        values = shift[inside[:, coordinate], coordinate]
+        assert values.max() > 0.97 * limit[coordinate]
+        assert values.mean().item() == pytest.approx(limit[coordinate].item() / 2, rel=0.1)
+    assert torch.equal(labels, targets.labels[obj])
+
+
+def test_boxes_stay_in_the_image(collate):
+    _, _, boxes, _ = noised(collate, box_noise=5.0)
+    assert boxes.min() >= 0 and boxes.max() <= 1
+
+
+def test_labels_are_replaced_at_half_the_noise(collate):
+    targets, obj, boxes, labels = noised(collate, label_noise=0.5, box_noise=0)
+    # A quarter is drawn anew, and a fifth of those draws is the old label.
+    changed = (labels != targets.labels[obj]).float().mean().item()
+    assert changed == pytest.approx(0.25 * 4 / 5, abs=0.03)
+    assert set(labels.tolist()) == set(range(5))
+    torch.testing.assert_close(boxes, targets.boxes[obj])
+
+
+@pytest.mark.parametrize("labels", [[[], []], [[0, 1, 2, 3, 4], []]])
+def test_none_without_objects_or_with_more_than_fit(collate, labels):
+    assert Denoising(5, 8, num_queries=4)(collate(*labels)) is None
+
+
+def test_who_sees_whom():
+    groups, size, matching = 2, 3, 4
+    queries = DenoisingQueries(torch.zeros(1, 6, 8), torch.zeros(1, 6, 4), groups, size)
+    blocked = queries.blocked(matching)
+    assert blocked.shape == (10, 10)
+    for row in range(10):
+        for column in range(10):
+            own = row < 6 and row // size == column // size
+            assert blocked[row, column].item() == (column < 6 and not own)
+
+
+def decode(model, memory, pixels, queries):
+    output = model.decoder(memory, pixels, queries)
+    matching = torch.cat([torch.cat([p.logits, p.boxes, p.mask_embed], -1) for p in output.layers])
+    denoising = torch.cat([torch.cat([p.logits, p.boxes, p.mask_embed], -1) for p in output.denoising])
+    return matching, denoising
+
+
+@torch.no_grad()
+def test_matching_queries_and_other_groups_learn_nothing_of_a_group(tiny_model, collate, make_sample):
+    model = tiny_model.eval()
+    memory, pixels = model.pixel_decoder(model.backbone(model.preprocess([make_sample()]).tensor))
+    queries = model.denoising(collate([0, 1, 3]))
+    assert (queries.groups, queries.size) == (4, 3)
+    matching, denoising = decode(model, memory, pixels, queries)
+    changed = DenoisingQueries(queries.content.clone(), queries.reference.clone(), 4, 3)
+    changed.content[:, 3] += 1  # one query of the second group
+    changed.reference[:, 3] += 1
+    matching_after, denoising_after = decode(model, memory, pixels, changed)
+    torch.testing.assert_close(matching_after, matching)
+    others = [0, 1, 2, *range(6, 12)]
+    torch.testing.assert_close(denoising_after[:, others], denoising[:, others])
+    last = slice(-1, None)
+    difference = (denoising_after[last, 4:6] - denoising[last, 4:6]).abs().amax(-1)
+    assert (difference > 1e-4).all()  # its own group does see it
+
+
+@torch.no_grad()
+def test_denoising_leaves_the_matching_queries_as_they_are_without(tiny_model, collate, make_sample):
+    model = tiny_model.eval()
+    memory, pixels = model.pixel_decoder(model.backbone(model.preprocess([make_sample()]).tensor))
+    with_denoising = model.decoder(memory, pixels, model.denoising(collate([0, 1, 3])))
+    without = model.decoder(memory, pixels)
+    assert without.denoising == [] and len(with_denoising.denoising) == len(without.layers) == 3
+    torch.testing.assert_close(with_denoising.final.logits, without.final.logits)
+    torch.testing.assert_close(with_denoising.final.boxes, without.final.boxes)

@@ -1,0 +1,159 @@
+"""Queries from proposals, with boxes from anchors or masks, and learned queries."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import box_convert, masks_to_boxes
+
+from detrex.modeling import LearnedQueries, TwoStageQueries
+from detrex.modeling.heads import PredictionHeads
+from detrex.structures import Pyramid
+
+DIM = 64
+
+
+class TransparentHeads:
+    """Heads that read a token: channel 0 is its class logit, the rest picks its mask. Boxes are anchors."""
+
+    def classes(self, tokens):
+        return tokens[..., :1]
+
+    def box(self, tokens):
+        return torch.zeros(*tokens.shape[:-1], 4)
+
+    def classify(self, tokens):
+        return tokens[..., :1], tokens[..., 1:]
+
+
+def transparent(**options):
+    """Query selection that hands on tokens unchanged."""
+    queries = TwoStageQueries(hidden_dim=DIM, **options)
+    queries.norm = nn.Identity()
+    queries.projection = nn.Identity()
+    return queries
+
+
+def numbered_tokens(shapes, scores):
+    """Tokens with these scores in channel 0 and their own number, one-hot, in the rest."""
+    count = sum(h * w for h, w in shapes)
+    tokens = torch.cat(
+        [scores[..., None], F.one_hot(torch.arange(count), DIM - 1).expand(len(scores), -1, -1)], -1
+    )
+    return Pyramid(tokens, tuple(shapes))
+
+
+def test_the_best_tokens_of_every_image_are_chosen_in_order():
+    scores = torch.stack([torch.randperm(20), torch.randperm(20)]).float()
+    memory = numbered_tokens([(4, 4), (2, 2)], scores)
+    queries = transparent(num_queries=6, anchor_sizes=(0.2, 0.4), box_init="no")
+    start = queries(memory, torch.zeros(2, DIM - 1, 4, 4), TransparentHeads())
+    chosen = start.content[..., 1:].argmax(-1)
+    for image in range(2):
+        ranked = sorted(range(20), key=lambda i: -scores[image, i].item())  # noqa: B023
+        assert chosen[image].tolist() == ranked[:6]
+
+
+def test_boxes_of_untrained_heads_are_anchors_around_the_tokens():
+    scores = torch.arange(20.0, 0, -1)[None]
+    memory = numbered_tokens([(4, 4), (2, 2)], scores)
+    queries = transparent(num_queries=20, anchor_sizes=(0.2, 0.4), box_init="no")
+    start = queries(memory, torch.zeros(1, DIM - 1, 4, 4), TransparentHeads())
+    fine = [(x, y, 0.2, 0.2) for y in (0.125, 0.375, 0.625, 0.875) for x in (0.125, 0.375, 0.625, 0.875)]
+    coarse = [(x, y, 0.4, 0.4) for y in (0.25, 0.75) for x in (0.25, 0.75)]
+    torch.testing.assert_close(start.reference.sigmoid()[0], torch.tensor(fine + coarse))
+    torch.testing.assert_close(start.proposals.boxes[0], torch.tensor(fine + coarse))
+
+
+def test_tokens_at_the_very_edge_are_no_proposals():
+    # Centres of 60 columns start at 0.5 / 60 < 0.01; those of the single row are in the middle.
+    scores = torch.arange(60.0, 0, -1)[None]
+    memory = numbered_tokens([(1, 60)], scores)
+    queries = transparent(num_queries=60, anchor_sizes=(0.1,), box_init="no")
+    start = queries(memory, torch.zeros(1, DIM - 1, 4, 4), TransparentHeads())
+    blanked = start.content[0].eq(0).all(-1)
+    assert blanked.sum() == 2  # the first and the last
+    assert (start.proposals.boxes[0][blanked] == 1).all()
+    assert set(start.content[0][~blanked][:, 1:].argmax(-1).tolist()) == set(range(1, 59))
+    assert start.reference.sigmoid().isfinite().all()
+
+
+@pytest.mark.parametrize(("box_init", "further"), [("mask2box", 0), ("bitmask", 1)])
+def test_boxes_from_masks(box_init, further):
+    masks = torch.zeros(4, 6, 8, dtype=torch.bool)
+    masks[0, 2:5, 3:7] = True
+    masks[1] = True
+    masks[2, 4, 1] = True
+    masks[3, 1:3, 0:2] = masks[3, 5, 6] = True
+    memory = numbered_tokens([(2, 2)], torch.tensor([[4.0, 3, 2, 1]]))
+    pixels = torch.zeros(1, DIM - 1, 6, 8)
+    pixels[0, :4] = masks.float() - 0.5
+    queries = transparent(num_queries=4, anchor_sizes=(0.2,), box_init=box_init)
+    start = queries(memory, pixels, TransparentHeads())
+    boxes = masks_to_boxes(masks) + torch.tensor([0, 0, further, further])
+    expected = box_convert(boxes / torch.tensor([8, 6, 8, 6]), "xyxy", "cxcywh")
+    torch.testing.assert_close(start.reference[0].sigmoid(), expected, atol=2e-5, rtol=0)
+    # What is supervised as the proposal is still the anchor.
+    assert torch.equal(start.proposals.boxes[0, :, 2:], torch.full((4, 2), 0.2))
+
+
+@pytest.mark.parametrize("box_init", ["mask2box", "bitmask"])
+def test_boxes_of_empty_masks_are_finite_and_small(box_init):
+    memory = numbered_tokens([(2, 2)], torch.ones(1, 4))
+    queries = transparent(num_queries=4, anchor_sizes=(0.2,), box_init=box_init)
+    start = queries(memory, torch.full((1, DIM - 1, 6, 8), -1.0), TransparentHeads())
+    assert start.reference.isfinite().all()
+    assert start.reference.sigmoid()[..., 2:].max() < 1e-4
+
+
+@pytest.mark.parametrize("box_init", ["no", "mask2box", "bitmask"])
+def test_gradients_reach_the_encoder_through_proposals_alone(box_init):
+    heads = PredictionHeads(DIM, 5, 16)
+    nn.init.normal_(heads.box.layers[-1].weight)
+    queries = TwoStageQueries(4, DIM, (0.2,), box_init)
+    memory = Pyramid(torch.randn(1, 9, DIM, requires_grad=True), ((3, 3),))
+    start = queries(memory, torch.randn(1, 16, 4, 4), heads)
+    assert not start.content.requires_grad and not start.reference.requires_grad
+    (start.proposals.logits.sum() + start.proposals.boxes.sum()).backward()
+    assert memory.tokens.grad.any() and queries.projection.weight.grad.any()
+
+
+def test_all_tokens_where_there_are_fewer_than_queries():
+    queries = TwoStageQueries(100, DIM, (0.2, 0.4), "mask2box")
+    memory = Pyramid(torch.randn(2, 13, DIM), ((3, 3), (2, 2)))
+    start = queries(memory, torch.randn(2, 16, 4, 4), PredictionHeads(DIM, 5, 16))
+    assert start.content.shape == (2, 13, DIM)
+    assert start.proposals.logits.shape == (2, 13, 5)
+
+
+def test_anchor_sizes_must_fit_the_levels():
+    queries = TwoStageQueries(4, DIM, (0.2, 0.4, 0.8))
+    with pytest.raises(ValueError, match="3 anchor sizes for 1 levels"):
+        queries(
+            Pyramid(torch.randn(1, 9, DIM), ((3, 3),)), torch.randn(1, 16, 4, 4), PredictionHeads(DIM, 5, 16)
+        )
+
+
+def test_another_way_to_start_boxes_is_refused():
+    with pytest.raises(ValueError, match=r"'mask'.*mask2box"):
+        TwoStageQueries(box_init="mask")
+
+
+def test_learned_queries_are_the_same_for_every_image_and_learn():
+    queries = LearnedQueries(7, DIM)
+    memory = Pyramid(torch.randn(3, 4, DIM), ((2, 2),))
+    start = queries(memory, torch.randn(3, 16, 4, 4), PredictionHeads(DIM, 5, 16))
+    assert start.proposals is None
+    assert start.content.shape == (3, 7, DIM) and start.reference.shape == (3, 7, 4)
+    assert torch.equal(start.content[0], start.content[2])
+    (start.content.sum() + start.reference.sum()).backward()
+    assert (queries.content.weight.grad == 3).all() and (queries.reference.weight.grad == 3).all()
+
+
+def test_new_heads_say_one_percent_and_no_change_of_box():
+    heads = PredictionHeads(DIM, 5, 16)
+    logits, embed = heads.classify(torch.zeros(1, 2, DIM))
+    torch.testing.assert_close(logits.sigmoid(), torch.full((1, 2, 5), 0.01))
+    assert embed.shape == (1, 2, 16)
+    assert not heads.box(torch.randn(1, 2, DIM)).any()
+    assert PredictionHeads(DIM, 5, 16, no_object_class=True).classes.out_features == 6
