@@ -117,7 +117,7 @@ class SetCriterion(nn.Module):
         matches = self.matcher(parts, output.pixel_embed, targets)
         repeats = [1] * len(parts)
         if output.denoising:
-            first = 0 if self.initial_denoising else 1
+            first = int(output.initial and not self.initial_denoising)
             denoising, queries = output.denoising[first:], output.denoising_queries
             known = _known_matches(queries, len(denoising), targets.counts, first_part=len(parts))
             matches = Matches.concatenate(matches, known)

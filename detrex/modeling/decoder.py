@@ -21,11 +21,12 @@ class DecoderOutput:
     """Predictions of all stages.
 
     Attributes:
-        layers: the initial prediction and one per decoder layer, for matching queries.
+        layers: one per decoder layer, after the initial prediction if there is one; of matching queries.
         denoising: the same for denoising queries, or empty.
         proposals: the encoder's, where queries were selected from it.
         pixel_embed: (B, mask_dim, H / 4, W / 4), with which mask embeddings become masks.
         denoising_queries: their arrangement, or None.
+        initial: whether the first entry of ``layers`` and ``denoising`` is an initial prediction.
     """
 
     layers: list[Prediction]
@@ -33,6 +34,7 @@ class DecoderOutput:
     proposals: Prediction | None
     pixel_embed: Tensor
     denoising_queries: DenoisingQueries | None
+    initial: bool = True
 
     @property
     def final(self) -> Prediction:
@@ -109,6 +111,7 @@ class MaskDecoder(nn.Module):
             proposals=start.proposals,
             pixel_embed=pixel_embed,
             denoising_queries=denoising,
+            initial=self.initial_prediction,
         )
 
     def _refine(
