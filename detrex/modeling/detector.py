@@ -120,16 +120,24 @@ class Detector(nn.Module):
         return output
 
     def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
-        for sample in samples:
-            if "targets" not in sample:
-                raise ValueError(f"{_describe(sample)}: no 'targets', which training needs")
-            labels = sample["targets"].labels
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-                raise ValueError(
-                    f"{_describe(sample)}: class indices {int(labels.min())} to {int(labels.max())} do not "
-                    f"fit a model of {self.num_classes} classes; set model.num_classes to the data's count"
-                )
+        for sample, size in zip(samples, images.sizes, strict=True):
+            self._check_targets(sample, size)
         return BatchTargets.collate([s["targets"] for s in samples], images.padded_size, self.device)
+
+    def _check_targets(self, sample: Sample, size: tuple[int, int]) -> None:
+        if "targets" not in sample:
+            raise ValueError(f"{_describe(sample)}: no 'targets', which training needs")
+        labels, masks = sample["targets"].labels, sample["targets"].masks
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise ValueError(
+                f"{_describe(sample)}: class indices {int(labels.min())} to {int(labels.max())} do not "
+                f"fit a model of {self.num_classes} classes; set model.num_classes to the data's count"
+            )
+        if masks is not None and tuple(masks.shape[1:]) != size:
+            raise ValueError(
+                f"{_describe(sample)}: masks of {tuple(masks.shape[1:])} pixels (height, width) for an image "
+                f"of {size}; targets must be in the frame of their image"
+            )
 
 
 def _check_no_object(has_logit: bool, criterion: SetCriterion, postprocess: PostProcess) -> None:
