@@ -12,15 +12,18 @@ from timm.layers import Format, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 
-def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> dict[int, int]:
+def backbone_channels(
+    name: str, options: Mapping[str, Any] | None = None, strides: Sequence[int] | None = None
+) -> dict[int, int]:
     """Channels of a timm model's feature maps by stride, for the ``in_channels`` of a pixel decoder.
 
     Args:
         name: timm's name of the model.
         options: keyword arguments of ``timm.create_model``.
+        strides: the feature maps that are used; None for all that there are.
 
     Raises:
-        ValueError: if timm has no such model.
+        ValueError: if timm has no such model, or it has no feature map at one of the strides.
     """
     try:
         with torch.device("meta"):  # only the shapes are of interest
@@ -32,7 +35,11 @@ def backbone_channels(name: str, options: Mapping[str, Any] | None = None) -> di
         raise ValueError(
             f"timm {timm.__version__} has no model named '{name}'; similar: {', '.join(similar) or 'none'}"
         ) from error
-    return dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
+    available = dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
+    missing = sorted(set(strides or ()) - set(available))
+    if missing:
+        raise ValueError(f"backbone '{name}' has feature maps at strides {list(available)}, not at {missing}")
+    return available if strides is None else {stride: available[stride] for stride in strides}
 
 
 class TimmBackbone(nn.Module):
@@ -58,16 +65,13 @@ class TimmBackbone(nn.Module):
         options: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        available = list(backbone_channels(name, options))
-        missing = sorted(set(strides) - set(available))
-        if missing:
-            raise ValueError(f"backbone '{name}' has feature maps at strides {available}, not at {missing}")
-        indices = [available.index(stride) for stride in strides]
         self.strides = tuple(strides)
+        self.channels = backbone_channels(name, options, strides)
+        available = list(backbone_channels(name, options))
+        indices = [available.index(stride) for stride in strides]
         model = timm.create_model(
             name, features_only=True, out_indices=indices, pretrained=pretrained, **(options or {})
         )
-        self.channels = dict(zip(self.strides, model.feature_info.channels(), strict=True))
         # Transformers in timm, Swin among them, give (B, H, W, C) and say so.
         self.channels_last = getattr(model, "output_fmt", Format.NCHW) == Format.NHWC
         self.model = freeze_batch_norm_2d(model) if frozen_norm else model

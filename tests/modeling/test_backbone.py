@@ -24,7 +24,9 @@ def test_maps_by_stride():
 
 def test_channels_without_building_the_model():
     built = timm.create_model("test_resnet", features_only=True, pretrained=False).feature_info
-    assert backbone_channels("test_resnet") == dict(zip(built.reduction(), built.channels(), strict=True))
+    every = dict(zip(built.reduction(), built.channels(), strict=True))
+    assert backbone_channels("test_resnet") == every
+    assert backbone_channels("test_resnet", strides=(4, 16)) == {4: every[4], 16: every[16]}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (128, 64)])

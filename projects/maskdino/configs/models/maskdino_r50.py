@@ -30,7 +30,9 @@ model = L(Detector)(
         options={},
     ),
     pixel_decoder=L(DeformablePixelDecoder)(
-        in_channels=L(backbone_channels)(name="${...backbone.name}", options="${...backbone.options}"),
+        in_channels=L(backbone_channels)(
+            name="${...backbone.name}", options="${...backbone.options}", strides="${...backbone.strides}"
+        ),
         strides=[8, 16, 32, 64],
         hidden_dim=256,
         mask_dim=256,
