@@ -108,7 +108,7 @@ class TwoStageQueries(nn.Module):
             masks = proposals.mask_logits(pixel_embed) > 0
             height, width = masks.shape[-2:]
             boxes = boxes_from_masks(masks, inclusive=self.box_init == "mask2box")
-            boxes = box_convert(boxes.flatten(0, 1), "xyxy", "cxcywh").view_as(boxes)
+            boxes = box_convert(boxes.flatten(0, 1), "xyxy", "cxcywh").view_as(boxes).to(reference)
             return inverse_sigmoid(boxes / boxes.new_tensor([width, height, width, height]))
 
 

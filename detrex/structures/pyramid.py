@@ -49,11 +49,12 @@ class Pyramid:
         return [self.level(i) for i in range(len(self.shapes))]
 
     def cell_centres(self) -> Tensor:
-        """Centre of every token's cell: (S, 2), normalised (x, y) in (0, 1)."""
+        """Centre of every token's cell: (S, 2), normalised (x, y) in (0, 1), at least float32."""
         return torch.cat([self._centres(h, w) for h, w in self.shapes])
 
     def _centres(self, height: int, width: int) -> Tensor:
-        like = dict(device=self.tokens.device, dtype=self.tokens.dtype)
+        # Half precision would tell only 256 positions apart.
+        like = dict(device=self.tokens.device, dtype=torch.promote_types(self.tokens.dtype, torch.float32))
         y = (torch.arange(height, **like) + 0.5) / height
         x = (torch.arange(width, **like) + 0.5) / width
         return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)

@@ -1,5 +1,6 @@
 """Flattened pyramids and padded batches."""
 
+import pytest
 import torch
 
 from detrex.structures import PaddedImages, Pyramid
@@ -38,6 +39,13 @@ def test_cell_centres_by_hand():
     flat = Pyramid.from_maps([torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 1, 1)])
     expected = [(x, y) for y in (0.25, 0.75) for x in (0.125, 0.375, 0.625, 0.875)] + [(0.5, 0.5)]
     assert flat.cell_centres().tolist() == [list(c) for c in expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_cell_centres_of_half_precision_tokens_are_exact(dtype):
+    flat = Pyramid.from_maps([torch.zeros(1, 1, 1, 1000, dtype=dtype)])
+    expected = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    torch.testing.assert_close(flat.cell_centres()[:, 0].double(), expected, atol=1e-7, rtol=0)
 
 
 def test_images_are_padded_right_and_below():
