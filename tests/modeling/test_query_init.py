@@ -50,8 +50,7 @@ def test_the_best_tokens_of_every_image_are_chosen_in_order():
     start = queries(memory, torch.zeros(2, DIM - 1, 4, 4), TransparentHeads())
     chosen = start.content[..., 1:].argmax(-1)
     for image in range(2):
-        ranked = sorted(range(20), key=lambda i: -scores[image, i].item())  # noqa: B023
-        assert chosen[image].tolist() == ranked[:6]
+        assert chosen[image].tolist() == scores[image].argsort(descending=True)[:6].tolist()
 
 
 def test_boxes_of_untrained_heads_are_anchors_around_the_tokens():
