@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ class CocoInstances(CocoDataset):
 
 
 def _missing(where: Path, name: str, key: str) -> str:
-    advice = "Add masks, or train on boxes only (masks=False)." if key == "segmentation" else "Add it."
+    boxes_only = "use boxes only (masks=False for the data set, tasks=['bbox'] for the evaluator)"
+    advice = f"Add masks, or {boxes_only}." if key == "segmentation" else "Add it."
     return f"{where}: {name} has no '{key}'. {advice}"
 
 
@@ -128,8 +130,8 @@ def _usable_segmentation(segmentation: Any, size: tuple[int, int], name: str) ->
     if not isinstance(segmentation, list) or not all(isinstance(p, list) for p in segmentation):
         raise DataError(f"{name}: 'segmentation' is neither a list of polygons nor an RLE.")
     for polygon in segmentation:
-        if len(polygon) % 2 or not all(isinstance(v, int | float) for v in polygon):
-            raise DataError(f"{name}: a polygon is not a list of numbers x, y, x, y, ...")
+        if len(polygon) % 2 or not all(isinstance(v, int | float) and math.isfinite(v) for v in polygon):
+            raise DataError(f"{name}: a polygon is not a list of finite numbers x, y, x, y, ...")
     return [p for p in segmentation if len(p) >= _MIN_POLYGON] or None
 
 

@@ -190,7 +190,7 @@ class _Mapped(Dataset):
         try:
             return self.mapper(record)
         except Exception as error:
-            raise RuntimeError(
+            raise DataError(
                 f"Image {self.dataset.images / record['file_name']} (image id {record['image_id']}) could "
                 f"not be transformed: {type(error).__name__}: {error}"
             ) from error

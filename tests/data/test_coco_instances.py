@@ -185,7 +185,10 @@ BROKEN = {
     "no key 'annotations'": lambda c: c.pop("annotations"),
     "category .* has no 'name'": lambda c: c["categories"][0].pop("name"),
     "category ids occur more than once": lambda c: c["categories"].append({"id": 1, "name": "dog"}),
-    "not a list of numbers": lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+    "not a list of finite numbers": lambda c: c["annotations"][0].update(
+        segmentation=[[1, 2, float("nan"), 4, 5, 6]]
+    ),
+    "not a list of .* numbers": lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
     "neither a list of polygons nor an RLE": lambda c: c["annotations"][0].update(
         segmentation=[1, 2, 3, 4, 5, 6]
     ),

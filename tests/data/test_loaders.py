@@ -166,9 +166,7 @@ def test_an_augmentation_that_fails_names_the_image(dataset):
     def broken(_):
         raise KeyError("colour")
 
-    with pytest.raises(
-        RuntimeError, match=r"1.png \(image id 1\) could not be transformed: KeyError: 'colour'"
-    ):
+    with pytest.raises(DataError, match=r"1.png \(image id 1\) could not be transformed: KeyError: 'colour'"):
         take(build_test_loader(dataset, broken, num_workers=0), 1)
 
 
