@@ -13,6 +13,7 @@ from detrex.data.errors import DataError
 from detrex.data.image_dataset import CocoDataset, check_files, warn_left_out
 from detrex.data.image_io import read_label_map
 from detrex.structures import Targets
+from detrex.structures.panoptic import ids_from_rgb
 
 
 class CocoPanoptic(CocoDataset):
@@ -94,8 +95,7 @@ def _segment_ids(colors: np.ndarray, path: Path) -> np.ndarray:
     """(H, W) int32 of segment ids."""
     if colors.ndim != 3 or colors.shape[2] != 3 or colors.dtype != np.uint8:
         raise DataError(f"{path} is not an 8-bit RGB image, as PNGs of segment ids are. Convert it.")
-    red, green, blue = (colors[..., c].astype(np.int32) for c in range(3))
-    return red + 256 * green + 65536 * blue
+    return ids_from_rgb(colors)
 
 
 def _check_ids(segment_map: np.ndarray, listed: set[int], path: Path, image_id: int) -> None:
