@@ -20,6 +20,7 @@ dataloader = dict(
         dataset=L(CocoInstances)(
             images="${dataloader.root}/train2017",
             annotations="${dataloader.root}/annotations/instances_train2017.json",
+            masks=True,
             skip_empty=True,
         ),
         mapper=L(LargeScaleJitterMapper)(
@@ -39,6 +40,7 @@ dataloader = dict(
         dataset=L(CocoInstances)(
             images="${dataloader.root}/val2017",
             annotations="${dataloader.root}/annotations/instances_val2017.json",
+            masks="${dataloader.train.dataset.masks}",
             targets=False,
         ),
         mapper=L(EvalMapper)(size=800, max_size=1333),
@@ -50,6 +52,7 @@ dataloader = dict(
             annotations="${dataloader.test.dataset.annotations}",
             tasks=["bbox", "segm"],
             classes="${dataloader.train.dataset.annotations}",
+            output_dir=None,  # where to write the detections, with the file's category ids
         ),
     ),
 )

@@ -27,6 +27,7 @@ dataloader.evaluators.panoptic = L(PanopticEvaluator)(
     annotations="${dataloader.test.dataset.annotations}",
     segments="${dataloader.test.dataset.segments}",
     classes="${dataloader.train.dataset.annotations}",
+    output_dir=None,  # where to write the predictions in COCO's panoptic format
 )
 dataloader.evaluators.semantic = L(SemanticEvaluator)(
     annotations="${dataloader.test.dataset.annotations}",
