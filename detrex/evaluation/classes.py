@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from detrex.data.annotation_files import read_categories
 from detrex.data.errors import DataError
@@ -31,6 +35,24 @@ def model_categories(classes: str | Path | Categories | None, ground_truth: str 
             raise DataError(
                 f"{ground_truth}: category {category_id} ({name!r}) {found} among the model's classes"
                 + (f" ({classes})" if isinstance(classes, (str, Path)) else "")
-                + ": give the annotation file that the model was trained on"
+                + ". Give the annotation file that the model was trained on, or make the two files agree."
             )
     return known
+
+
+def check_class_indices(indices: Tensor | Sequence[int], count: int) -> None:
+    """Raises ValueError for a predicted class that is none of the ``count`` classes of the data."""
+    if len(indices) and (largest := int(torch.as_tensor(indices).max())) >= count:
+        raise ValueError(
+            f"the model predicts the class index {largest}, but the data has {count} classes: set "
+            "model.num_classes to the data's count"
+        )
+
+
+def missing_output(task: str, evaluator: object) -> str:
+    """What to say of outputs without the entry ``task``."""
+    name = type(evaluator).__name__
+    return (
+        f"the model's output has no {task!r} for {name}: let the model's post-processing make it, or take "
+        f"{name} out of dataloader.evaluators"
+    )

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from detrex.evaluation.classes import model_categories
+from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints, read_ground_truth
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.report import PerClass, class_labels
@@ -77,12 +77,12 @@ class CocoEvaluator:
 
         Raises:
             ValueError: an image is not in the annotation file or of another size there, or the output has no
-                instances, or no masks though they are to be evaluated.
+                instances, or no masks though they are to be evaluated, or classes that are not listed.
         """
         for sample, output in zip(samples, outputs, strict=True):
             image_id = image_id_of(sample)
             if "instances" not in output:
-                raise ValueError("the model's output has no 'instances' for CocoEvaluator")
+                raise ValueError(missing_output("instances", self))
             instances = output["instances"]
             self._check(image_id, instances)
             self._detections[image_id] = self._to_coco(image_id, instances)
@@ -108,6 +108,7 @@ class CocoEvaluator:
             )
         if "segm" in self.tasks and instances.pred_masks is None:
             raise ValueError("the model predicts no masks: evaluate it with tasks=['bbox']")
+        check_class_indices(instances.pred_classes, len(self.categories))
 
     def _to_coco(self, image_id: Hashable, instances: Instances) -> list[dict[str, Any]]:
         evaluated = self._evaluated_classes.to(instances.pred_classes.device)

@@ -81,7 +81,7 @@ def _check_references(annotation: Mapping, images: Mapping, category_ids: set[in
     if annotation.get("category_id") not in category_ids:
         raise DataError(
             f"{where} of image {annotation['image_id']}: category_id {annotation.get('category_id')} "
-            "is not in the file's 'categories'"
+            "is not in the file's 'categories'. Add the category, or correct the id."
         )
 
 

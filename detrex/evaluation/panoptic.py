@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detrex.evaluation.classes import model_categories
+from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
@@ -70,8 +70,9 @@ class PanopticEvaluator:
         for sample, output in zip(samples, outputs, strict=True):
             image_id = image_id_of(sample)
             if "panoptic_seg" not in output:
-                raise ValueError("the model's output has no 'panoptic_seg' for PanopticEvaluator")
+                raise ValueError(missing_output("panoptic_seg", self))
             ids, infos = output["panoptic_seg"]
+            check_class_indices([info["category_id"] for info in infos], len(self.categories))
             ids = ids.cpu().numpy()
             prediction = self._prediction(image_id, ids, infos)
             truth = self.ground_truth.read(image_id)

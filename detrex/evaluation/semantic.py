@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detrex.data.annotation_files import parse_categories, read_categories
-from detrex.evaluation.classes import model_categories
+from detrex.evaluation.classes import missing_output, model_categories
 from detrex.evaluation.gather import image_id_of, merge_by_image
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.report import PerClass, class_labels
@@ -81,7 +81,7 @@ class SemanticEvaluator:
         """
         for sample, output in zip(samples, outputs, strict=True):
             if "sem_seg" not in output:
-                raise ValueError("the model's output has no 'sem_seg' for SemanticEvaluator")
+                raise ValueError(missing_output("sem_seg", self))
             predicted = self._labels(output["sem_seg"])
             truth = self.ground_truth.read(sample)
             image_id = image_id_of(sample)
@@ -111,7 +111,10 @@ class SemanticEvaluator:
     def _labels(self, scores: Tensor) -> np.ndarray:
         classes = len(self.categories)
         if len(scores) != classes:
-            raise ValueError(f"sem_seg has {len(scores)} classes, but the evaluation is over {classes}")
+            raise ValueError(
+                f"sem_seg has {len(scores)} classes, but the evaluation is over {classes}: set "
+                "model.num_classes to the data's count"
+            )
         # Small integers, as the map of a large image takes long to leave a GPU.
         small = torch.uint8 if classes <= 256 else torch.int16
         return scores.argmax(0).to(small).cpu().numpy()

@@ -249,6 +249,8 @@ def test_bad_predictions(tmp_path):
         evaluator.process([{"image_id": 3}], [{}])
     with pytest.raises(ValueError, match="'image_id'"):
         evaluator.process([{"file_name": "a.png"}], [{"instances": instances()}])
+    with pytest.raises(ValueError, match=r"predicts the class index 40, but the data has \d classes"):
+        evaluator.process([{"image_id": 3}], [{"instances": instances((40, 0.9, 5, 5, 10))}])
     boxes = instances()
     boxes.pred_masks = None
     with pytest.raises(ValueError, match="no masks"):

@@ -235,6 +235,8 @@ def test_bad_predictions(files):
         evaluator.process([{"image_id": 1}], [output([[7, 1, 1, 1]], (1, 0))])
     with pytest.raises(ValueError, match="distinct"):
         evaluator.process([{"image_id": 1}], [output([[1, 1, 1, 1]], (1, 0), (1, 1))])
+    with pytest.raises(ValueError, match=r"predicts the class index 40, but the data has \d classes"):
+        evaluator.process([{"image_id": 1}], [output([[1, 1, 1, 1]], (1, 40))])
     with pytest.raises(ValueError, match="no 'panoptic_seg'"):
         evaluator.process([{"image_id": 1}], [{}])
 
