@@ -20,6 +20,7 @@ from detrex.evaluation import (
     format_table,
     write_results,
 )
+from detrex.structures import Categories
 from detrex.utils.distributed import barrier, is_main_process
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,12 @@ class Evaluation:
             logger.info("results:\n%s", format_table(self.metrics))
         return self.metrics
 
-    def report(self) -> None:
-        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run` to the output folder."""
+    def report(self, categories: Categories | None = None) -> None:
+        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run` to the output folder.
+
+        Args:
+            categories: the model's classes, if not those of the test data.
+        """
         if is_main_process():
             output_dir = Path(self._config.train.output_dir)
             per_class = collect_per_class(self._evaluators)
@@ -65,14 +70,14 @@ class Evaluation:
                 logger.info("results per class:\n%s", format_per_class(per_class))
             write_results(output_dir / "results.json", self.metrics, per_class)
             logger.info("wrote %s", output_dir / "results.json")
-            self._save_pictures(output_dir / "predictions.png")
+            self._save_pictures(output_dir / "predictions.png", categories or self.categories)
             logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
 
-    def _save_pictures(self, path: Path) -> None:
+    def _save_pictures(self, path: Path, categories: Categories | None) -> None:
         pictures = self._config.train.pictures
         mapper = instantiate(self._config.dataloader.test.get("mapper"))
-        if self._dataset is None or mapper is None or self.categories is None or pictures.count < 1:
+        if self._dataset is None or mapper is None or categories is None or pictures.count < 1:
             return
         device = next(self._model.parameters()).device
         with autocast(self._config.train.amp, device):
@@ -81,6 +86,7 @@ class Evaluation:
                 self._model,
                 self._dataset_with_targets(),
                 mapper,
+                categories,
                 pictures.count,
                 pictures.score_threshold,
             )

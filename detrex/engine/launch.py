@@ -20,7 +20,15 @@ from detrex.engine.nonfinite import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 
-USER_ERRORS = (ConfigError, CheckpointError, NonFiniteLossError, OSError, ValueError, ImportError)
+USER_ERRORS = (
+    ConfigError,
+    CheckpointError,
+    NonFiniteLossError,
+    OSError,
+    ValueError,
+    ImportError,
+    torch.OutOfMemoryError,
+)
 
 
 def launch(
@@ -78,21 +86,31 @@ def readable_errors(debug: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except USER_ERRORS as error:
+    except Exception as error:
         if debug:
+            raise
+        if not (isinstance(error, USER_ERRORS) or _is_lost_worker(error)):
+            # The console shows it when the interpreter ends; the log file would not have it otherwise.
+            logger.debug("the run ended with an error", exc_info=True)
             raise
         logger.error("%s", _message(error))
         logger.debug("the traceback of this error", exc_info=True)
         raise SystemExit(1) from None
-    except Exception:
-        if not debug:
-            # The console shows it when the interpreter ends; the log file would not have it otherwise.
-            logger.debug("the run ended with an error", exc_info=True)
-        raise
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    """Whether PyTorch says that a loader's worker process was killed; it has no class of its own for that."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def _message(error: Exception) -> str:
     text = str(error) or type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"{text.strip()}\nLower dataloader.train.total_batch_size or image sizes, or set train.amp=bf16."
+        )
+    if _is_lost_worker(error):
+        return f"{text.strip()}\nIt may have used too much memory: lower num_workers of the data loaders."
     # PyTorch puts the whole traceback of a loader's worker process into the message; its last error counts.
     if text.startswith("Caught ") and "Original Traceback" in text:
         last = [m.start() for m in re.finditer(r"^[A-Za-z_][\w.]*: ", text, flags=re.MULTILINE)]

@@ -20,6 +20,7 @@ def save_pictures(
     model: nn.Module,
     dataset: Dataset,
     mapper: Callable[[dict], Sample],
+    categories: Categories,
     count: int = 8,
     score_threshold: float = 0.5,
 ) -> None:
@@ -30,6 +31,7 @@ def save_pictures(
         model: is put into evaluation mode.
         dataset: with ``categories``; its records have the original image and ``targets`` in its frame.
         mapper: from records to samples for evaluation.
+        categories: the model's classes, which may be others than the data set's.
         count: images, taken evenly over the data set.
         score_threshold: of the instances drawn.
     """
@@ -38,20 +40,22 @@ def save_pictures(
     columns: dict[str, None] = {}
     rows = []
     for index in (i * len(dataset) // count for i in range(count)):
-        row = _draw_image(model, dataset[index], mapper, dataset.categories, score_threshold)
+        record = dataset[index]
+        truth = draw_targets(record["image"], record["targets"], dataset.categories)
+        row = {"ground truth": truth, **_draw_results(model, record, mapper, categories, score_threshold)}
         columns.update(dict.fromkeys(row))
         rows.append(list(row.values()))
     image_grid(rows, titles=list(columns), cell_size=_CELL).save(path)
 
 
-def _draw_image(
+def _draw_results(
     model: nn.Module, record: dict, mapper: Callable, categories: Categories, score_threshold: float
 ) -> dict:
     """Pictures by the title of their column."""
     with torch.inference_mode():
         output = model([mapper(record)])[0]
     image = record["image"]
-    row = {"ground truth": draw_targets(image, record["targets"], categories)}
+    row = {}
     if "instances" in output:
         row["instances"] = draw_instances(image, output["instances"], categories, score_threshold)
     if "panoptic_seg" in output:

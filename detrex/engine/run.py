@@ -22,6 +22,7 @@ from detrex.engine.setup import (
     CHECKPOINTS,
     FINAL_WEIGHTS,
     METRICS,
+    check_class_count,
     load_for_evaluation,
     load_initial,
     make_room,
@@ -84,9 +85,9 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     if evaluation is None:
         return {}
     checkpointer = Checkpointer(Path(config.train.output_dir) / CHECKPOINTS) if resume else None
-    load_for_evaluation(model, config, checkpointer, evaluation.categories)
+    categories = load_for_evaluation(model, config, checkpointer, evaluation.categories)
     evaluation.run()
-    evaluation.report()
+    evaluation.report(categories)
     return evaluation.metrics
 
 
@@ -109,6 +110,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)
+    check_class_count(model, categories)
     checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
     checkpoint = read_resumed(checkpointer, config) if resume else None
     if checkpoint is not None:
@@ -126,7 +128,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     trainer.train()
     if evaluation is None:
         return {}
-    evaluation.report()
+    evaluation.report(categories)
     return evaluation.metrics
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.checkpoint import Checkpoint, Checkpointer, CheckpointError, load_weights, read_weights
+from detrex.config import ConfigError
 from detrex.structures import Categories
 from detrex.utils.distributed import all_gather_objects, default_device
 
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 FINAL_WEIGHTS = "model_final.safetensors"
 METRICS = "metrics.jsonl"
-_FILES = ("log.txt", METRICS, "results.json", "predictions.png", FINAL_WEIGHTS)
-_FOLDERS = (CHECKPOINTS, "nonfinite", "tensorboard")
+_FILES = ("log.txt", METRICS, "results.json", "predictions.png", FINAL_WEIGHTS, "wandb_id.txt")
+_FOLDERS = (CHECKPOINTS, "nonfinite", "tensorboard", "wandb")
 
 
 def make_room(output_dir: Path, overwrite: bool) -> None:
@@ -67,6 +68,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def check_class_count(model: nn.Module, categories: Categories | None) -> None:
+    """Compares ``model.num_classes``, where a model says it, with the classes of its training data.
+
+    Raises:
+        ConfigError: they differ. With fewer training would fail at some image; with more, only the
+            evaluation after it.
+    """
+    count = getattr(model, "num_classes", None)
+    if categories is not None and count is not None and count != len(categories):
+        raise ConfigError(
+            f"model.num_classes is {count}, but the training data has {len(categories)} classes: set "
+            f"model.num_classes={len(categories)}"
+        )
+
+
 def read_resumed(checkpointer: Checkpointer, config: DictConfig) -> Checkpoint | None:
     """The checkpoint to go on from, or None, with a message, if the run has none yet.
 
@@ -89,7 +105,7 @@ def read_resumed(checkpointer: Checkpointer, config: DictConfig) -> Checkpoint |
 
 def load_for_evaluation(
     model: nn.Module, config: DictConfig, checkpointer: Checkpointer | None, categories: Categories | None
-) -> None:
+) -> Categories | None:
     """Loads the weights to evaluate; everything must fit.
 
     Args:
@@ -100,6 +116,9 @@ def load_for_evaluation(
 
     Raises:
         CheckpointError: there are no weights, or they do not fit the model.
+
+    Returns:
+        The classes that the weights were trained on, if the file says so, else ``categories``.
     """
     path = config.train.init_checkpoint
     if checkpointer is not None:
@@ -115,6 +134,7 @@ def load_for_evaluation(
         )
     load_weights(model, weights, strict=True, source=path)
     warn_of_other_classes(metadata, categories, path)
+    return _trained_on(metadata) or categories
 
 
 def load_initial(model: nn.Module, path: str | Path, categories: Categories | None) -> None:
@@ -129,12 +149,15 @@ def warn_of_other_classes(
     metadata: Mapping[str, str], categories: Categories | None, source: str | Path
 ) -> None:
     """Warns if weights were trained with other classes, or the same in another order."""
-    if categories is None or "categories" not in metadata:
-        return
-    trained = list(Categories.from_dict(json.loads(metadata["categories"])).names)
-    here = list(categories.names)
-    if trained != here:
-        logger.warning("%s was trained with the classes %s, but the data has %s", source, trained, here)
+    trained = _trained_on(metadata)
+    if categories is not None and trained is not None and trained.names != categories.names:
+        names = [list(one.names) for one in (trained, categories)]
+        logger.warning("%s was trained with the classes %s, but the data has %s", source, *names)
+
+
+def _trained_on(metadata: Mapping[str, str]) -> Categories | None:
+    text = metadata.get("categories")
+    return None if text is None else Categories.from_dict(json.loads(text))
 
 
 def _warn_of_changes(before: DictConfig, now: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from detrex.engine.precision import autocast, is_scaled
 from detrex.engine.random_state import random_state, set_random_state
 from detrex.structures import Sample
 from detrex.utils.distributed import all_gather_objects, mean_over_processes, rank, world_size
+
+_SHOWN_LOSSES = 4  # of those that are not finite; the report has all
 
 logger = logging.getLogger(__name__)
 
@@ -221,9 +224,12 @@ class Trainer:
         )
 
     def _describe(self, samples: list[Sample]) -> str:
-        parts = ", ".join(f"{name} {float(value):g}" for name, value in self.losses.items())
-        images = ", ".join(str(s.get("file_name") or s.get("image_id", "?")) for s in samples)
-        return f"{parts} (images {images})"
+        losses = {name: float(value) for name, value in self.losses.items()}
+        worst = sorted(losses, key=lambda name: (math.isfinite(losses[name]), -abs(losses[name])))
+        parts = ", ".join(f"{name} {losses[name]:g}" for name in worst[:_SHOWN_LOSSES])
+        more = f" and {len(worst) - _SHOWN_LOSSES} more" if len(worst) > _SHOWN_LOSSES else ""
+        images = dict.fromkeys(str(s.get("file_name") or s.get("image_id", "?")) for s in samples)
+        return f"{parts}{more} (images {', '.join(images)})"
 
     def _call(self, method: str) -> None:
         for hook in self.hooks:

@@ -50,7 +50,7 @@ class Model(nn.Module):
 
 def grid(tmp_path, tasks, count):
     model = Model(tasks)
-    save_pictures(tmp_path / "p.png", model, Dataset(), lambda record: record, count)
+    save_pictures(tmp_path / "p.png", model, Dataset(), lambda record: record, CATEGORIES, count)
     return model, np.asarray(Image.open(tmp_path / "p.png"))
 
 
@@ -61,6 +61,19 @@ def test_a_row_per_image_and_a_column_per_result(tmp_path):
     assert model.seen == [0, 2, 5, 7]
     assert four.shape[0] > 3 * one.shape[0] - 200 and four.shape[1] > 1.9 * one.shape[1]
     assert len(np.unique(one.reshape(-1, 3), axis=0)) > 2
+
+
+def test_results_have_the_classes_of_the_model_though_the_data_has_fewer(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(image, _instances, categories, _threshold):
+        drawn.append(categories.names)
+        return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+    monkeypatch.setattr("detrex.engine.pictures.draw_instances", draw)
+    trained = Categories.from_names(["x", "a", "b"])
+    save_pictures(tmp_path / "p.png", Model(["instances"]), Dataset(), lambda record: record, trained, 1)
+    assert drawn == [("x", "a", "b")]
 
 
 def test_not_more_rows_than_images(tmp_path):

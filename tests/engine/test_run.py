@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from detrex.checkpoint import CheckpointError, read_weights
-from detrex.config import LazyConfig, instantiate
-from detrex.engine import NonFiniteLossError, do_eval, do_train, main
+from detrex.config import ConfigError, LazyConfig, instantiate
+from detrex.engine import NonFiniteLossError, do_eval, do_train, main, readable_errors
 from detrex.structures import Categories
 
 CONFIG = Path(__file__).with_name("dummy_config.py")
@@ -162,6 +162,13 @@ def test_fine_tuning_with_another_class_count(tmp_path, caplog):
         do_eval(tuned)
 
 
+def test_a_class_count_that_is_not_the_data_s_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.engine.dummy.Model.num_classes", 4, raising=False)
+    with pytest.raises(ConfigError, match=r"is 4, but the training data has 3 .* model\.num_classes=3"):
+        do_train(load(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_other_class_names_are_a_warning(tmp_path, caplog, monkeypatch):
     do_train(load(tmp_path / "a", "train.max_iter=1"))
     renamed = Categories.from_names(["cat", "dog", "cow"])
@@ -249,9 +256,10 @@ def test_an_earlier_run_is_not_overwritten_unasked(tmp_path, capsys):
     assert stopped.value.code == 1
     note = tmp_path / "notes.txt"
     note.write_text("mine")
+    (tmp_path / "wandb").mkdir()
     main(load(tmp_path, "train.max_iter=2"), overwrite=True)
     assert [p.name for p in (tmp_path / "checkpoints").glob("it*")] == ["iteration_0000002"]
-    assert note.read_text() == "mine"
+    assert note.read_text() == "mine" and not (tmp_path / "wandb").exists()
     assert "iteration 2/2" in capsys.readouterr().out
 
 
@@ -267,6 +275,28 @@ def test_the_log_file_has_the_traceback_of_a_short_message(tmp_path, capsys):
 def test_debug_lets_errors_pass(tmp_path):
     with pytest.raises(CheckpointError):
         main(load(tmp_path), eval_only=True, debug=True)
+
+
+LOST_WORKER = "DataLoader worker (pid 7) is killed by signal: Killed. "
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "Lower dataloader.train.total_batch_size"),
+        (RuntimeError(LOST_WORKER), "lower num_workers"),
+    ],
+)
+def test_too_little_memory_is_told_without_traceback(error, message, caplog):
+    with pytest.raises(SystemExit), readable_errors():
+        raise error
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert message in record.getMessage() and str(error).strip() in record.getMessage()
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="a bug"), readable_errors():
+        raise RuntimeError("a bug")
 
 
 @pytest.mark.gpu

@@ -144,6 +144,31 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path)
     assert model.w.item() == 0.0
 
 
+def test_the_message_shows_the_losses_that_are_not_finite_first_and_every_image_once(tmp_path):
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, _samples):
+            return {f"loss_{i}": self.w.sum() * (float("nan") if i == 7 else i) for i in range(9)}
+
+    model = Many()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer = Trainer(
+        model,
+        [[{"file_name": "a.png"}, {"file_name": "a.png"}, {"file_name": "b.png"}]],
+        optimizer,
+        schedule.constant(optimizer),
+        max_iter=1,
+        output_dir=tmp_path,
+    )
+    with pytest.raises(Exception, match="not finite") as raised:
+        trainer.train()
+    text = "loss_7 nan, loss_8 8, loss_6 6, loss_5 5 and 5 more (images a.png, b.png)."
+    assert text in str(raised.value)
+
+
 def test_progress_bar_and_log_in_a_terminal(tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with run_logging(tmp_path, console):
