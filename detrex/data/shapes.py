@@ -23,6 +23,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detrex.data.shapes_scene import COLORS, STUFF, THINGS, Scene, draw_scene
+from detrex.structures.panoptic import rgb_from_ids
 
 _VERSION = 1  # raised whenever the pictures or files change, so that old copies on disk are replaced
 _MARKER = "shapes.json"
@@ -112,7 +113,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
         scene = draw_scene(np.random.default_rng([seed, *split.encode(), i]), size)
         name = f"{i:06d}.png"
         _save_png(folders[""] / name, scene.image)
-        _save_png(folders["panoptic_"] / name, _id_to_rgb(scene.segments))
+        _save_png(folders["panoptic_"] / name, rgb_from_ids(scene.segments))
         lookup = np.array([_NO_LABEL, *scene.classes], np.uint8)
         _save_png(folders["semantic_"] / name, lookup[scene.segments])
         images.append({"id": i + 1, "file_name": name, "height": size, "width": size})
@@ -166,12 +167,6 @@ def _instances(scene: Scene, segments: list[dict], image_id: int, written: int) 
         }
         for i, (segment, code) in enumerate(zip(things, codes, strict=True), start=1)
     ]
-
-
-def _id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    rgb = np.zeros((*ids.shape, 3), np.uint8)
-    rgb[..., 0] = ids
-    return rgb
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
