@@ -21,7 +21,7 @@ from detrex.evaluation import (
     write_results,
 )
 from detrex.structures import Categories
-from detrex.utils.distributed import barrier, is_main_process
+from detrex.utils.distributed import barrier, is_main_process, share_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Evaluation:
 
     def run(self) -> dict[str, float]:
         """Figures over all processes; the main one logs them as a table."""
+        # Each process has statistics of its own images; those of the main one are in the checkpoint.
+        share_buffers(self._model)
         device = next(self._model.parameters()).device
         with autocast(self._config.train.amp, device):
             self.metrics = evaluate(self._model, self._loader, self._evaluators)

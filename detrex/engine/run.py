@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -185,12 +186,15 @@ def _distributed(model: nn.Module, find_unused_parameters: bool) -> nn.Module:
     if world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        find_unused_parameters=find_unused_parameters,
-    )
+    with warnings.catch_warnings():
+        # Newer releases of PyTorch ask for another name, which older ones do not have.
+        warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            find_unused_parameters=find_unused_parameters,
+        )
 
 
 def _log_size(model: nn.Module, device: torch.device) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_distributed() -> bool:
@@ -51,6 +51,13 @@ def mean_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value = value / world_size()
     return value
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Gives every process the main one's buffers, such as running statistics of batch norms."""
+    if is_distributed():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def default_device() -> torch.device:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
 
 from detrex.checkpoint import read_weights
 from detrex.engine import launch, main
+from detrex.engine.evaluation import Evaluation
+from detrex.utils.distributed import rank
 from tests.engine.test_run import load, losses, metrics
 
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")
@@ -55,6 +59,19 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(tmp_path):
     poisoned = summaries["iteration_0000005_process_1.json"]["images"]
     assert f"images {poisoned[0]['file_name']}, {poisoned[1]['file_name']}" in log
     assert not Path(tmp_path / "model_final.safetensors").exists()
+
+
+def evaluate_with_own_statistics(folder):
+    norm = nn.BatchNorm1d(1)
+    norm.running_mean.fill_(5 + rank())
+    data = {"test": [], "evaluators": {}}
+    Evaluation(OmegaConf.create({"dataloader": data, "train": {"amp": "off"}}), norm).run()
+    Path(folder, str(rank())).write_text(str(norm.running_mean.item()))
+
+
+def test_all_processes_evaluate_with_the_statistics_of_the_first(tmp_path):
+    launch(evaluate_with_own_statistics, (str(tmp_path),), num_gpus=2)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"0": "5.0", "1": "5.0"}
 
 
 def test_a_failing_process_ends_the_others():
