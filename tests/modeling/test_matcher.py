@@ -151,3 +151,18 @@ def test_images_of_stuff_alone_match_by_class_and_mask(collate):
     prediction = Prediction(logits, torch.rand(1, 4, 4), torch.zeros(1, 4, 16))
     matcher = HungarianMatcher(points=GridPoints(36), box_stuff=False)
     assert pairs(matcher([prediction], torch.randn(1, 16, 8, 8), targets)) == {(0, 2), (1, 1)}
+
+
+def test_the_dice_cost_prefers_a_missed_small_object_to_one_drowned():
+    """By its smoothing: 1 - 1 / 2 for no point of one, 1 - 3 / 38 for all 36 points."""
+    masks = torch.zeros(1, 60, 60, dtype=torch.bool)
+    masks[0, 10:20, 30:40] = True  # one cell of the grid
+    thing = torch.tensor([True])
+    whole = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+    targets = BatchTargets(torch.tensor([0]), whole, masks, thing, torch.tensor([0]), [1])
+    embed = torch.tensor([[[30.0], [-30.0]]])
+    prediction = Prediction(torch.zeros(1, 2, 1), whole.expand(1, 2, 4), embed)
+    matcher = HungarianMatcher(
+        class_cost=0, box_cost=0, giou_cost=0, mask_cost=0, dice_cost=1, points=GridPoints(36)
+    )
+    assert pairs(matcher([prediction], torch.ones(1, 1, 60, 60), targets)) == {(0, 1)}
