@@ -45,6 +45,9 @@ class Trainer:
         norm_type: of that norm.
         hooks: called in this order.
 
+    Raises:
+        ValueError: ``max_norm`` is not above 0, which would stop or reverse training.
+
     Attributes:
         model: as given; ``module`` is the same without its distributed wrapper.
         iteration: steps done.
@@ -69,6 +72,10 @@ class Trainer:
         norm_type: float = 2.0,
         hooks: Sequence[Hook] = (),
     ):
+        if max_norm is not None and max_norm <= 0:
+            raise ValueError(
+                f"train.clip_grad.max_norm must be above 0, or null for no clipping, not {max_norm}"
+            )
         self.model = model
         self.module: nn.Module = (
             model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

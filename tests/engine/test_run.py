@@ -249,6 +249,11 @@ def test_an_unknown_precision_or_device_is_an_error(tmp_path):
         do_train(load(tmp_path, "train.device=gpu"))
 
 
+def test_a_clipping_norm_that_is_not_positive_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="max_norm must be above 0, or null for no clipping, not -1.0"):
+        do_train(load(tmp_path, "train.clip_grad.max_norm=-1"))
+
+
 def test_an_earlier_run_is_not_overwritten_unasked(tmp_path, capsys):
     main(load(tmp_path, "train.max_iter=1"))
     with pytest.raises(SystemExit) as stopped:
