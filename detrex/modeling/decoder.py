@@ -73,6 +73,7 @@ class MaskDecoder(nn.Module):
     ):
         super().__init__()
         self.hidden_dim, self.initial_prediction = hidden_dim, initial_prediction
+        self.num_levels = num_levels
         self.query_init = query_init
         self.heads = PredictionHeads(hidden_dim, num_classes, mask_dim, no_object_class)
         self.box_position = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
@@ -90,7 +91,15 @@ class MaskDecoder(nn.Module):
             memory: encoded tokens (B, S, D).
             pixel_embed: (B, mask_dim, H / 4, W / 4).
             denoising: queries to put before the matching ones (training).
+
+        Raises:
+            ValueError: if the memory has another number of levels than the decoder.
         """
+        if len(memory.shapes) != self.num_levels:
+            raise ValueError(
+                f"the pixel decoder gives {len(memory.shapes)} levels, the decoder takes {self.num_levels}: "
+                "set model.decoder.num_levels to the number of model.pixel_decoder.strides"
+            )
         start = self.query_init(memory, pixel_embed, self.heads)
         content, reference, blocked = start.content, start.reference.sigmoid(), None
         if denoising is not None:

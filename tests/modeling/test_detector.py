@@ -128,6 +128,12 @@ def test_parts_that_disagree_on_no_object_are_refused(build):
         build("model.decoder.no_object_class=true")
 
 
+def test_levels_that_do_not_fit_are_named(build, make_sample):
+    model = build("model.pixel_decoder.strides=[8, 16, 32]").eval()
+    with pytest.raises(ValueError, match="gives 3 levels.*takes 4.*num_levels"):
+        model([make_sample()])
+
+
 def test_double_precision(build, make_sample):
     model = build().double()
     found = results(model, [make_sample()])[0]["instances"]
