@@ -25,7 +25,7 @@ from pycocotools import mask as coco_mask
 from detrex.data.shapes_scene import COLORS, STUFF, THINGS, Scene, draw_scene
 from detrex.structures.panoptic import rgb_from_ids
 
-_VERSION = 1  # raised whenever the pictures or files change, so that old copies on disk are replaced
+_VERSION = 2  # raised whenever the pictures or files change, so that old copies on disk are replaced
 _MARKER = "shapes.json"
 _NO_LABEL = 255
 

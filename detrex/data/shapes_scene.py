@@ -29,9 +29,12 @@ COLORS = (
 )
 
 _SUPERSAMPLING = 4
-_MIN_DIAMETER, _MAX_DIAMETER = 0.12, 0.5
-_MAX_THINGS = 6
-_MIN_VISIBLE = 0.4  # of a thing's own area; less would make its class a guess
+_MIN_DIAMETER, _MAX_DIAMETER = 0.24, 0.6
+# A thing's hue lies within this of its class's own, a quarter of the circle from the next: colour tells
+# neighbouring classes apart in most cases, and shape must in the rest.
+_HUE_SPREAD = 0.14
+_MAX_THINGS = 5
+_MIN_VISIBLE = 0.6  # of a thing's own area; less would make its class a guess
 _MIN_STUFF = 0.01  # of the image's area; slivers of stuff are left unlabelled
 
 
@@ -61,7 +64,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
         patch = _Patch.draw(rng, kind, size)
         if patch is None or not _leaves_all_visible(things, patch, areas):
             continue
-        patch.paint(rng, canvas)
+        patch.paint(rng, canvas, hue=kind / len(THINGS))
         classes.append(kind)
         areas.append(patch.area)
         things[patch.window][patch.mask] = len(classes)
@@ -107,10 +110,11 @@ class _Patch:
         area = int(mask.sum())
         return cls(window, coverage, core, mask, area) if area else None
 
-    def paint(self, rng: np.random.Generator, canvas: np.ndarray) -> None:
+    def paint(self, rng: np.random.Generator, canvas: np.ndarray, hue: float) -> None:
+        """Draws the thing over ``canvas``; its hue, in [0, 1), is spread around ``hue``."""
         height, width = self.mask.shape
-        hue, saturation, value = rng.uniform([0, 0.65, 0.75], [1, 1, 1])
-        color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
+        hue, saturation, value = rng.uniform([hue - _HUE_SPREAD, 0.65, 0.75], [hue + _HUE_SPREAD, 1, 1])
+        color = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
         angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.25)
         x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
         y = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
