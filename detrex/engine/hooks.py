@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -24,8 +23,6 @@ from detrex.utils.distributed import all_gather_objects, barrier, is_main_proces
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer
-
-_LAYER = re.compile(r"_\d+$")
 
 logger = logging.getLogger(__name__)
 
@@ -264,11 +261,12 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 def _line(trainer: Trainer) -> str:
-    """The figures in one line, without the losses of single layers, which would make it very long."""
+    """The figures in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
     metrics = trainer.metrics
     left = timedelta(seconds=round((trainer.max_iter - trainer.iteration) * metrics["step_time"]))
     apart = ("loss", "lr", "step_time", "data_time", "max_memory_mb")
-    shown = [name for name in metrics if name not in apart and not _LAYER.search(name)]
+    figures = [name for name in metrics if name not in apart]
+    shown = [n for n in figures if not any(n.startswith(f"{other}_") for other in figures)]
     parts = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown)
     memory = f"  {metrics['max_memory_mb']:.0f} MB" if "max_memory_mb" in metrics else ""
     return (

@@ -54,6 +54,9 @@ class MaskDecoder(nn.Module):
         num_heads, ffn_dim, num_layers, num_points, dropout: of the layers.
         no_object_class: whether the classifier has a last logit for "no object".
         initial_prediction: supervise the queries before the first layer too.
+
+    Raises:
+        ValueError: if ``hidden_dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class MaskDecoder(nn.Module):
         initial_prediction: bool = True,
     ):
         super().__init__()
+        if hidden_dim % num_heads:
+            raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}")
         self.hidden_dim, self.initial_prediction = hidden_dim, initial_prediction
         self.num_levels = num_levels
         self.query_init = query_init

@@ -90,7 +90,10 @@ class TwoStageQueries(nn.Module):
     def _anchors(self, memory: Pyramid) -> tuple[Tensor, Tensor]:
         """Logits of an anchor per token (S, 4), infinite where invalid, and which are valid (S,)."""
         if len(self.anchor_sizes) != len(memory.shapes):
-            raise ValueError(f"{len(self.anchor_sizes)} anchor sizes for {len(memory.shapes)} levels")
+            raise ValueError(
+                f"{len(self.anchor_sizes)} anchor sizes for {len(memory.shapes)} levels: give "
+                "decoder.query_init.anchor_sizes one for each of pixel_decoder.strides"
+            )
         centres = memory.cell_centres()
         sides = [
             centres.new_full((size, 2), side)

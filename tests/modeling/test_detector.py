@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detrex.config import LazyConfig, instantiate
+from detrex.config import InstantiationError, LazyConfig, instantiate
 from detrex.structures import Instances, Sample
 
 ALL_TASKS = [
@@ -132,6 +132,11 @@ def test_levels_that_do_not_fit_are_named(build, make_sample):
     model = build("model.pixel_decoder.strides=[8, 16, 32]").eval()
     with pytest.raises(ValueError, match="gives 3 levels.*takes 4.*num_levels"):
         model([make_sample()])
+
+
+def test_heads_that_do_not_divide_the_channels_are_named(build):
+    with pytest.raises(InstantiationError, match="model.decoder .*hidden_dim 64 .*num_heads 7"):
+        build("model.decoder.num_heads=7")
 
 
 def test_double_precision(build, make_sample):
