@@ -28,7 +28,7 @@ dataloader.evaluators.coco.max_detections = "${model.postprocess.instance.max_de
 
 model.num_classes = L(count_classes)(annotations="${dataloader.train.dataset.annotations}")
 model.decoder.query_init.num_queries = 100
-model.criterion.points.num_points = 1024
+model.criterion.points.num_points = 512
 
 optimizer.lr = 5e-4
 optimizer.lr_factors = {}
