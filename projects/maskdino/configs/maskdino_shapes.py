@@ -28,9 +28,6 @@ model.postprocess.thing_classes = L(thing_classes)(annotations="${dataloader.tra
 model.postprocess.panoptic = L(PanopticInference)(score_threshold=0.25, overlap_threshold=0.8)
 model.postprocess.semantic = L(SemanticInference)(resize_masks=True)
 
-# Boxes around proposals' masks help where training is long; here the masks are poor for most of it.
-model.decoder.query_init.box_init = "no"
-
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.02
 optimizer.lr_factors = {}
