@@ -19,7 +19,7 @@ model.decoder.ffn_dim = 256
 model.decoder.num_layers = 3
 model.decoder.query_init.num_queries = 30
 model.decoder.query_init.anchor_sizes = [0.1, 0.2, 0.4]
-# Boxes around proposals' masks help where training is long; in a short one, the masks are poor for most of it.
+# Boxes around proposals' masks help where training is long; in a short one, masks are poor for most of it.
 model.decoder.query_init.box_init = "no"
 
 model.denoising.num_queries = 20
