@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159).
+"""The layer of multi-scale deformable attention (Deformable DETR, arXiv 2010.04159), on ``detrex.ops``.
 
-Shape letters: B images, S tokens of all levels, Q queries, M heads, L levels, P points, D channels per head.
+Shape letters: B images, Q queries, M heads, L levels, P points.
 """
 
 from __future__ import annotations
@@ -8,34 +8,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def multi_scale_deformable_attention(
-    value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """Weighted sum of bilinear samples of every level; zero outside a level.
-
-    Args:
-        value: (B, S, M, D).
-        shapes: (height, width) of the L levels, in the order of the tokens.
-        locations: (B, Q, M, L, P, 2) normalised (x, y); (0, 0) and (1, 1) are a level's outer corners.
-        weights: (B, Q, M, L, P).
-
-    Returns:
-        (B, Q, M * D).
-    """
-    batch, _, heads, dim = value.shape
-    queries = locations.shape[1]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level
-    factors = weights.transpose(1, 2).flatten(0, 1)[:, None].unbind(3)  # (BM, 1, Q, P) per level
-    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], 2)  # (BM, D, hw)
-    output = value.new_zeros(batch * heads, dim, queries)
-    for level, shape, grid, factor in zip(levels, shapes, grids, factors, strict=True):
-        sampled = F.grid_sample(level.unflatten(2, shape), grid, padding_mode="zeros", align_corners=False)
-        output = output + (sampled * factor).sum(-1)
-    return output.view(batch, heads * dim, queries).transpose(1, 2)
+from detrex.ops import multi_scale_deformable_attention
 
 
 class DeformableAttention(nn.Module):

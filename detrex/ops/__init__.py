@@ -1,0 +1,13 @@
+"""The native operator: multi-scale deformable attention, in PyTorch and as a compiled kernel.
+
+``ops/README.md`` tells how the kernel is built and chosen; ``python -m detrex.ops_info`` what runs here.
+"""
+
+from detrex.ops.dispatch import force_implementation, multi_scale_deformable_attention
+from detrex.ops.reference import multi_scale_deformable_attention_reference
+
+__all__ = [
+    "force_implementation",
+    "multi_scale_deformable_attention",
+    "multi_scale_deformable_attention_reference",
+]

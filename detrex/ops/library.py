@@ -1,0 +1,113 @@
+"""The compiled CPU kernel: where its library is, whether it fits this source, and its C interface."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).resolve().parent
+LIBRARY = PACKAGE / "_msda_cpu.so"  # ops/build.py writes it
+# An installed package has a copy of the source; a checkout has it in ops/.
+SOURCES = (PACKAGE / "msda_cpu.cpp", PACKAGE.parent.parent / "ops" / "msda_cpu.cpp")
+
+_POINTER = ctypes.c_void_p
+_FORWARD_TENSORS, _BACKWARD_TENSORS = 4, 7
+
+
+class LibraryError(RuntimeError):
+    """The library of the CPU kernel cannot be used; the message says why."""
+
+
+class Sizes(ctypes.Structure):
+    """``MsdaSizes`` of the C interface."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("batch", "tokens", "heads", "dim", "queries", "levels", "points")
+    )
+
+
+@dataclass(frozen=True)
+class KernelLibrary:
+    """A loaded library.
+
+    Attributes:
+        path: its file.
+        flags: what the compiler was called with.
+        instructions: the fastest vector instructions that it has code for and this machine runs.
+        threaded: whether it was built with OpenMP.
+        baseline: whether to keep to the instructions that every machine has.
+    """
+
+    path: Path
+    flags: str
+    instructions: str
+    threaded: bool
+    handle: ctypes.CDLL
+    baseline: bool = False
+
+    def function(self, name: str) -> Any:
+        """``msda_<name>``, with its argument types set."""
+        return getattr(self.handle, f"msda_{name}")
+
+
+def open_library(path: Path) -> KernelLibrary:
+    """Loads a library.
+
+    Raises:
+        LibraryError: if it is missing, cannot be loaded or was built from another source.
+    """
+    if not path.is_file():
+        raise LibraryError(f"it is not built: {path} does not exist")
+    try:
+        handle = ctypes.CDLL(str(path))
+        for name in ("source", "flags", "instructions"):
+            getattr(handle, f"msda_{name}").restype = ctypes.c_char_p
+        built_from = handle.msda_source().decode()
+    except (OSError, AttributeError) as error:
+        raise LibraryError(f"{path} cannot be loaded: {error}") from error
+    if built_from != (expected := _source_digest()):
+        raise LibraryError(
+            f"{path} is stale: built from source {built_from}, not from {expected}; build it again"
+        )
+    for dtype in ("float32", "float64"):
+        _declare(getattr(handle, f"msda_forward_{dtype}"), _FORWARD_TENSORS)
+        _declare(getattr(handle, f"msda_backward_{dtype}"), _BACKWARD_TENSORS)
+    return KernelLibrary(
+        path,
+        handle.msda_flags().decode(),
+        handle.msda_instructions().decode(),
+        bool(handle.msda_has_openmp()),
+        handle,
+    )
+
+
+@functools.cache
+def cpu_library() -> KernelLibrary | LibraryError:
+    """The library of this installation, or why there is none. Looked for once per process."""
+    try:
+        return open_library(LIBRARY)
+    except LibraryError as error:
+        # A kernel that was never built is a choice of the installation; a useless one is worth a word.
+        level = logging.WARNING if LIBRARY.exists() else logging.INFO
+        logger.log(level, "the CPU kernel of deformable attention is not used, PyTorch code runs: %s", error)
+        return error
+
+
+def _source_digest() -> str:
+    for source in SOURCES:
+        if source.is_file():
+            return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    raise LibraryError(f"the source of the kernel is not at {SOURCES[0]}: install this project again")
+
+
+def _declare(function: Any, tensors: int) -> None:
+    """All functions take the sizes, the shapes, tensors, the number of threads and the baseline switch."""
+    function.argtypes = [ctypes.POINTER(Sizes), *[_POINTER] * (1 + tensors), ctypes.c_int, ctypes.c_int]
+    function.restype = None

@@ -1,0 +1,22 @@
+"""Multi-scale deformable attention in plain PyTorch: any device and dtype, and the measure of the kernels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def multi_scale_deformable_attention_reference(
+    value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """As :func:`detrex.ops.multi_scale_deformable_attention`, level by level through ``grid_sample``."""
+    batch, _, heads, dim = value.shape
+    queries = locations.shape[1]
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level
+    factors = weights.transpose(1, 2).flatten(0, 1)[:, None].unbind(3)  # (BM, 1, Q, P) per level
+    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], 2)  # (BM, D, hw)
+    output = value.new_zeros(batch * heads, dim, queries)
+    for level, shape, grid, factor in zip(levels, shapes, grids, factors, strict=True):
+        sampled = F.grid_sample(level.unflatten(2, shape), grid, padding_mode="zeros", align_corners=False)
+        output = output + (sampled * factor).sum(-1)
+    return output.view(batch, heads * dim, queries).transpose(1, 2)

@@ -1,0 +1,279 @@
+// Multi-scale deformable attention on CPUs (Deformable DETR, arXiv 2010.04159), forward and backward.
+//
+// A plain C interface without torch or Python headers: one library serves every version of both.
+// detrex/ops/library.py loads it through ctypes; ops/build.py compiles it.
+//
+// All tensors are dense and row-major:
+//   value (B, S, M, D), locations (B, Q, M, L, P, 2) as normalised (x, y), weights (B, Q, M, L, P), output (B, Q, M, D),
+//   shapes (L, 2) as (height, width), whose cells are the S tokens in order.
+//
+// No two tasks write to the same place and every sum runs in a fixed order, so the bits of a result do not depend on the
+// number of threads. Points are compared with the level's borders in floating point before they become indices: no
+// location, NaN and infinite ones included, leads to an access outside the level. A location that is not finite makes the
+// output of its query and head NaN, as in the PyTorch reference; a finite point outside contributes nothing.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define MSDA_INLINE __attribute__((always_inline)) inline
+#else
+#define MSDA_INLINE inline
+#endif
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define MSDA_HAS_AVX2 1
+#else
+#define MSDA_HAS_AVX2 0
+#endif
+
+#ifndef MSDA_SOURCE
+#define MSDA_SOURCE "unknown"
+#endif
+#ifndef MSDA_FLAGS
+#define MSDA_FLAGS "unknown"
+#endif
+
+extern "C" struct MsdaSizes {
+  int64_t batch, tokens, heads, dim, queries, levels, points;
+};
+
+namespace {
+
+constexpr int64_t kQueriesPerTask = 512;
+
+template <typename T>
+struct Forward {
+  MsdaSizes n;
+  const int64_t* shapes;
+  const T* value;
+  const T* locations;
+  const T* weights;
+  T* output;
+};
+
+template <typename T>
+struct Backward {
+  MsdaSizes n;
+  const int64_t* shapes;
+  const T* value;
+  const T* locations;
+  const T* weights;
+  const T* grad_output;
+  T* grad_value;
+  T* grad_locations;
+  T* grad_weights;
+};
+
+// A cell beside a sampled point: its bilinear share and how that changes with the point's x and y, in cells.
+template <typename T>
+struct Corner {
+  int64_t cell;
+  T share, slope_x, slope_y;
+};
+
+// Writes the corners that lie inside the level and returns how many they are. (x, y) is in cells.
+template <typename T>
+MSDA_INLINE int corners_around(T x, T y, int64_t height, int64_t width, Corner<T>* corners) {
+  if (!(x > -1 && y > -1 && x < static_cast<T>(width) && y < static_cast<T>(height))) return 0;  // NaN fails, too
+  const T floor_x = std::floor(x), floor_y = std::floor(y);
+  const int64_t left = static_cast<int64_t>(floor_x), top = static_cast<int64_t>(floor_y);
+  const T right_share = x - floor_x, bottom_share = y - floor_y;
+  int count = 0;
+  for (int dy = 0; dy < 2; ++dy) {
+    const int64_t row = top + dy;
+    if (row < 0 || row >= height) continue;
+    const T share_y = dy ? bottom_share : 1 - bottom_share;
+    for (int dx = 0; dx < 2; ++dx) {
+      const int64_t column = left + dx;
+      if (column < 0 || column >= width) continue;
+      const T share_x = dx ? right_share : 1 - right_share;
+      corners[count++] = {row * width + column, share_x * share_y, dx ? share_y : -share_y, dy ? share_x : -share_x};
+    }
+  }
+  return count;
+}
+
+// Zero where all are finite, NaN elsewhere.
+template <typename T>
+MSDA_INLINE T nan_unless_finite(T x, T y) {
+  return (x - x) + (y - y);
+}
+
+template <typename T>
+MSDA_INLINE void add_scaled(T* __restrict target, T factor, const T* __restrict source, int64_t dim) {
+#pragma omp simd
+  for (int64_t d = 0; d < dim; ++d) target[d] += factor * source[d];
+}
+
+template <typename T>
+MSDA_INLINE T dot(const T* __restrict a, const T* __restrict b, int64_t dim) {
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t d = 0; d < dim; ++d) sum += a[d] * b[d];
+  return sum;
+}
+
+// A task is one (image, head) and a block of queries.
+template <typename T>
+MSDA_INLINE void forward_task(const Forward<T>& p, int64_t task) {
+  const MsdaSizes& n = p.n;
+  const int64_t blocks = (n.queries + kQueriesPerTask - 1) / kQueriesPerTask;
+  const int64_t first = task % blocks * kQueriesPerTask, last = std::min(first + kQueriesPerTask, n.queries);
+  const int64_t head = task / blocks % n.heads, image = task / blocks / n.heads;
+  const int64_t stride = n.heads * n.dim;
+  Corner<T> corners[4];
+  for (int64_t query = first; query < last; ++query) {
+    const int64_t row = (image * n.queries + query) * n.heads + head;
+    T* output = p.output + row * n.dim;
+    const T* weight = p.weights + row * n.levels * n.points;
+    const T* location = p.locations + row * n.levels * n.points * 2;
+    const T* value = p.value + (image * n.tokens * n.heads + head) * n.dim;
+    std::fill(output, output + n.dim, T(0));
+    for (int64_t level = 0; level < n.levels; ++level) {
+      const int64_t height = p.shapes[2 * level], width = p.shapes[2 * level + 1];
+      for (int64_t point = 0; point < n.points; ++point, ++weight, location += 2) {
+        const T x = location[0] * width - T(0.5), y = location[1] * height - T(0.5);
+        const int count = corners_around(x, y, height, width, corners);
+        for (int i = 0; i < count; ++i)
+          add_scaled(output, *weight * corners[i].share, value + corners[i].cell * stride, n.dim);
+        if (count > 0) continue;
+        const T nothing = *weight * nan_unless_finite(x, y);
+        if (nothing != 0)
+          for (int64_t d = 0; d < n.dim; ++d) output[d] += nothing;
+      }
+      value += height * width * stride;
+    }
+  }
+}
+
+// A task is one (image, head): the only one that adds to that head's part of the value's gradient.
+template <typename T>
+MSDA_INLINE void backward_task(const Backward<T>& p, int64_t task) {
+  const MsdaSizes& n = p.n;
+  const int64_t head = task % n.heads, image = task / n.heads;
+  const int64_t stride = n.heads * n.dim;
+  Corner<T> corners[4];
+  for (int64_t query = 0; query < n.queries; ++query) {
+    const int64_t row = (image * n.queries + query) * n.heads + head;
+    const T* grad_output = p.grad_output + row * n.dim;
+    int64_t sample = row * n.levels * n.points;
+    int64_t start = (image * n.tokens * n.heads + head) * n.dim;
+    for (int64_t level = 0; level < n.levels; ++level) {
+      const int64_t height = p.shapes[2 * level], width = p.shapes[2 * level + 1];
+      for (int64_t point = 0; point < n.points; ++point, ++sample) {
+        const T weight = p.weights[sample];
+        const T x = p.locations[2 * sample] * width - T(0.5), y = p.locations[2 * sample + 1] * height - T(0.5);
+        const int count = corners_around(x, y, height, width, corners);
+        const T nothing = nan_unless_finite(x, y);
+        T grad_weight = nothing, grad_x = nothing, grad_y = nothing;
+        for (int i = 0; i < count; ++i) {
+          const int64_t cell = start + corners[i].cell * stride;
+          const T product = dot(grad_output, p.value + cell, n.dim);
+          add_scaled(p.grad_value + cell, weight * corners[i].share, grad_output, n.dim);
+          grad_weight += corners[i].share * product;
+          grad_x += corners[i].slope_x * product;
+          grad_y += corners[i].slope_y * product;
+        }
+        p.grad_weights[sample] = grad_weight;
+        p.grad_locations[2 * sample] = weight * width * grad_x;
+        p.grad_locations[2 * sample + 1] = weight * height * grad_y;
+      }
+      start += height * width * stride;
+    }
+  }
+}
+
+template <typename T>
+void run_task(const Forward<T>& problem, int64_t task) {
+  forward_task(problem, task);
+}
+
+template <typename T>
+void run_task(const Backward<T>& problem, int64_t task) {
+  backward_task(problem, task);
+}
+
+#if MSDA_HAS_AVX2
+template <typename T>
+__attribute__((target("avx2,fma"))) void run_task_avx2(const Forward<T>& problem, int64_t task) {
+  forward_task(problem, task);
+}
+
+template <typename T>
+__attribute__((target("avx2,fma"))) void run_task_avx2(const Backward<T>& problem, int64_t task) {
+  backward_task(problem, task);
+}
+#endif
+
+bool has_avx2() {
+#if MSDA_HAS_AVX2
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+template <typename Problem>
+void run(const Problem& problem, int64_t tasks, int threads, int baseline) {
+  void (*task_runner)(const Problem&, int64_t) = run_task;
+#if MSDA_HAS_AVX2
+  if (!baseline && has_avx2()) task_runner = run_task_avx2;
+#else
+  (void)baseline;
+#endif
+  (void)threads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && tasks > 1)
+  for (int64_t task = 0; task < tasks; ++task) task_runner(problem, task);
+}
+
+template <typename T>
+void forward(const Forward<T>& p, int threads, int baseline) {
+  const int64_t blocks = (p.n.queries + kQueriesPerTask - 1) / kQueriesPerTask;
+  run(p, p.n.batch * p.n.heads * blocks, threads, baseline);
+}
+
+// The gradient of the value is added to, those of locations and weights are written.
+template <typename T>
+void backward(const Backward<T>& p, int threads, int baseline) {
+  run(p, p.n.batch * p.n.heads, threads, baseline);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Digest of the source that the library was built from; the loader compares it with the source beside the package.
+const char* msda_source() { return MSDA_SOURCE; }
+
+const char* msda_flags() { return MSDA_FLAGS; }
+
+const char* msda_instructions() { return has_avx2() ? "AVX2 and FMA" : "baseline"; }
+
+int msda_has_openmp() {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// `baseline` other than 0 keeps to the instructions of the oldest machine that the library runs on.
+#define MSDA_DEFINE(NAME, T)                                                                                          \
+  void msda_forward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,         \
+                           const T* weights, T* output, int threads, int baseline) {                                  \
+    forward(Forward<T>{*sizes, shapes, value, locations, weights, output}, threads, baseline);                        \
+  }                                                                                                                   \
+  void msda_backward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,        \
+                            const T* weights, const T* grad_output, T* grad_value, T* grad_locations,                 \
+                            T* grad_weights, int threads, int baseline) {                                             \
+    backward(Backward<T>{*sizes, shapes, value, locations, weights, grad_output, grad_value, grad_locations,          \
+                         grad_weights},                                                                               \
+             threads, baseline);                                                                                      \
+  }
+
+MSDA_DEFINE(float32, float)
+MSDA_DEFINE(float64, double)
+
+}  // extern "C"
