@@ -20,7 +20,8 @@ scheduler = get_config("common/schedule.py").poly
 train = get_config("common/train.py").train
 
 dataloader.train.mapper.image_size = 256
-dataloader.train.total_batch_size = 4
+dataloader.train.mapper.min_scale = 0.8
+dataloader.train.total_batch_size = 2
 dataloader.train.num_workers = 1
 dataloader.test.num_workers = 1
 # Crowded images need more detections than COCO's 100, in post-processing and in evaluation alike.
@@ -28,14 +29,16 @@ dataloader.evaluators.coco.max_detections = "${model.postprocess.instance.max_de
 
 model.num_classes = L(count_classes)(annotations="${dataloader.train.dataset.annotations}")
 model.decoder.query_init.num_queries = 100
-model.criterion.points.num_points = 512
+# Small objects cover few of the points: too few points teach their masks nothing.
+model.criterion.points.num_points = 2048
+model.criterion.points.oversample = 3.0
 
-optimizer.lr = 5e-4
+optimizer.lr = 1e-3
 optimizer.lr_factors = {}
 scheduler.warmup_iters = 50
 train.clip_grad.max_norm = 0.1
 
 train.output_dir = "output/maskdino_custom_instance"
-train.max_iter = 1000
+train.max_iter = 1500
 train.eval_period = 0
 train.checkpoint.period = 200

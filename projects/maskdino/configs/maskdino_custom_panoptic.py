@@ -22,8 +22,11 @@ dataloader.train.total_batch_size = 4
 dataloader.train.num_workers = 1
 dataloader.test.num_workers = 1
 
+model.criterion.points.num_points = 512
+model.criterion.points.oversample = 2.0
 model.postprocess.thing_classes = L(thing_classes)(annotations="${dataloader.train.dataset.annotations}")
 model.postprocess.panoptic = L(PanopticInference)(score_threshold=0.25, overlap_threshold=0.8)
 model.postprocess.semantic = L(SemanticInference)(resize_masks=True)
 
+train.max_iter = 600
 train.output_dir = "output/maskdino_custom_panoptic"
