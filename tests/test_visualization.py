@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from made_instances import square_instances
 from PIL import Image
 
 from detrex import visualization
-from detrex.structures import Categories, Instances, Targets
+from detrex.structures import Categories, Targets
 from detrex.visualization import draw_instances, draw_panoptic, draw_semantic, draw_targets, image_grid
 
 RED, BLUE = (200, 0, 0), (0, 0, 220)
@@ -14,20 +15,6 @@ GREY = 100
 
 def grey(height, width):
     return torch.full((3, height, width), GREY, dtype=torch.uint8)
-
-
-def square_instances(*objects, size=(64, 64)):
-    """Objects are (class index, score, x, y, side)."""
-    masks = torch.zeros(len(objects), *size, dtype=torch.bool)
-    for mask, (_, _, x, y, side) in zip(masks, objects, strict=True):
-        mask[y : y + side, x : x + side] = True
-    return Instances(
-        image_size=size,
-        pred_boxes=torch.tensor([[x, y, x + s, y + s] for _, _, x, y, s in objects]).reshape(-1, 4).float(),
-        scores=torch.tensor([o[1] for o in objects]),
-        pred_classes=torch.tensor([o[0] for o in objects], dtype=torch.int64),
-        pred_masks=masks,
-    )
 
 
 def unpainted(picture):

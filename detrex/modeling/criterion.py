@@ -6,6 +6,7 @@ Shape letters: B images, Q queries of all parts together, P parts, M matched pai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,7 @@ class Supervision:
     pairs_per_image: list[int]
     repeats: list[int]
 
+    @cached_property
     def joined_query(self) -> Tensor:
         """(M,) index of every matched query among the joined ones."""
         starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0).to(self.matches.part.device)
@@ -135,7 +137,7 @@ class SetCriterion(nn.Module):
         background = logits.shape[-1] - self.class_loss.no_object_class
         labels = torch.full(logits.shape[:2], background, device=logits.device)
         matches = supervision.matches
-        labels[matches.image, supervision.joined_query()] = targets.labels[matches.object]
+        labels[matches.image, supervision.joined_query] = targets.labels[matches.object]
         loss, weight = self.class_loss.per_query(logits, labels)
         total = torch.stack([part.sum() for part in loss.split(supervision.sizes, 1)])
         if weight is not None:
@@ -146,7 +148,7 @@ class SetCriterion(nn.Module):
         self, supervision: Supervision, targets: BatchTargets, count: Tensor
     ) -> dict[str, Tensor]:
         matches = supervision.matches
-        predicted = supervision.joined.boxes[matches.image, supervision.joined_query()]
+        predicted = supervision.joined.boxes[matches.image, supervision.joined_query]
         truth = targets.boxes[matches.object]
         counted = torch.ones_like(predicted[:, 0]) if self.box_stuff else targets.is_thing[matches.object]
         losses = {}
@@ -164,7 +166,7 @@ class SetCriterion(nn.Module):
         if targets.masks is None or not (self.mask_weight or self.dice_weight):
             return {}
         matches = supervision.matches
-        embed = supervision.joined.mask_embed[matches.image, supervision.joined_query()]  # (M, D)
+        embed = supervision.joined.mask_embed[matches.image, supervision.joined_query]  # (M, D)
         rows = zip(embed.split(supervision.pairs_per_image), pixel_embed, strict=True)
         masks = torch.cat([e @ pixels.flatten(1) for e, pixels in rows]).unflatten(1, pixel_embed.shape[2:])
         points = self.points.per_mask(masks.detach())

@@ -1,10 +1,12 @@
 import json
 import logging
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from made_instances import square_instances
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -14,6 +16,7 @@ from detrex.evaluation.coco import encode_masks
 from detrex.structures import Categories, Instances
 
 SIZE = (60, 80)
+instances = partial(square_instances, size=SIZE)
 
 
 def square(x, y, side):
@@ -39,20 +42,6 @@ def ground_truth(tmp_path, annotations, categories=((1, "cat"), (7, "dog")), nam
     path = tmp_path / name
     path.write_text(json.dumps(content))
     return path
-
-
-def instances(*objects, size=SIZE):
-    """Objects are (class index, score, x, y, side)."""
-    masks = torch.zeros(len(objects), *size, dtype=torch.bool)
-    for mask, (_, _, x, y, side) in zip(masks, objects, strict=True):
-        mask[y : y + side, x : x + side] = True
-    return Instances(
-        image_size=size,
-        pred_boxes=torch.tensor([[x, y, x + s, y + s] for _, _, x, y, s in objects]).reshape(-1, 4).float(),
-        scores=torch.tensor([o[1] for o in objects], dtype=torch.float32),
-        pred_classes=torch.tensor([o[0] for o in objects], dtype=torch.int64),
-        pred_masks=masks,
-    )
 
 
 def run(evaluator, predictions):
