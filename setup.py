@@ -1,7 +1,8 @@
-"""The steps of the build that are not data: a copy of the configs, and the CPU kernel where a compiler is.
+"""The steps of the build that are not data: copies of configs and projects, and the CPU kernel where
+a compiler is.
 
-Everything else is in ``pyproject.toml``. After ``pip install -e .`` the checkout's own ``configs/`` are read,
-and the kernel's library lies in the checkout's ``detrex/ops/``.
+Everything else is in ``pyproject.toml``. After ``pip install -e .`` the checkout's own ``configs/`` and
+``projects/`` are read, and the kernel's library lies in the checkout's ``detrex/ops/``.
 """
 
 import runpy
@@ -20,7 +21,7 @@ KERNEL = runpy.run_path(str(ROOT / "ops" / "build.py"))
 class BuildPackage(build_py):
     """Compiles the kernel if possible, and copies what the package has outside of its folder.
 
-    ``detrex.config.get_config`` finds the configs there, and ``detrex.ops.library`` the kernel's source.
+    ``detrex.config`` finds configs and projects there, and ``detrex.ops.library`` the kernel's source.
     """
 
     def run(self) -> None:
@@ -29,12 +30,9 @@ class BuildPackage(build_py):
         KERNEL["try_to_compile"](package / "ops" / KERNEL["LIBRARY_NAME"])
         if not self.editable_mode:
             shutil.copy(KERNEL["SOURCE"], package / "ops")
-            shutil.copytree(
-                ROOT / "configs",
-                package / "configs",
-                dirs_exist_ok=True,
-                ignore=shutil.ignore_patterns("__pycache__"),
-            )
+            ignored = shutil.ignore_patterns("__pycache__")
+            for folder in ("configs", "projects"):
+                shutil.copytree(ROOT / folder, package / folder, dirs_exist_ok=True, ignore=ignored)
 
 
 class WheelOfOnePlatform(bdist_wheel):

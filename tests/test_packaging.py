@@ -1,4 +1,4 @@
-"""An installed package brings its configs, and its kernel where there is a compiler."""
+"""An installed package brings its configs and projects, and its kernel where there is a compiler."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def project(tmp_path):
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     (folder / "README.md").touch()
-    for name in ("detrex", "configs", "ops"):
+    for name in ("detrex", "configs", "projects", "ops"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
     return folder
 
@@ -64,13 +64,32 @@ def files_of_wheel(project, **environment):
         return wheel.name, archive.namelist()
 
 
-def test_a_built_package_has_the_configs(project):
+def shipped(folder):
+    """What a package has of ``configs/`` and ``projects/``, as paths in ``folder``."""
+    kinds = (".json", ".md", ".py", ".yaml")
+    return {
+        path.relative_to(folder).as_posix()
+        for name in ("configs", "projects")
+        for path in (folder / name).rglob("*")
+        if path.suffix in kinds
+    }
+
+
+def test_a_built_package_has_configs_projects_and_class_lists(project):
     setup(project, "build_py", "--build-lib", project / "built")
-    code = "from detrex.config.loader import configs_directory as d; sys.stdout.write(str(d()))"
-    folder = Path(run_with(project / "built", code))
-    assert folder == project / "built" / "detrex" / "configs"
-    expected = {p.relative_to(ROOT / "configs") for p in (ROOT / "configs").rglob("*.py")}
-    assert {p.relative_to(folder) for p in folder.rglob("*.py")} == expected
+    package = project / "built" / "detrex"
+    assert shipped(package) == shipped(ROOT)
+    code = (
+        "from detrex.config import LazyConfig, instantiate, projects_directory as d; "
+        "from detrex.data import count_classes; "
+        "path = d() / 'maskdino/configs/maskdino_r50_coco_panoptic_50ep.py'; "
+        "classes = instantiate(LazyConfig.load(path).dataloader.categories); "
+        "print(path, classes, count_classes(classes), sep='\\n')"
+    )
+    config, classes, count = run_with(project / "built", code).split()
+    assert config == str(package / "projects/maskdino/configs/maskdino_r50_coco_panoptic_50ep.py")
+    assert classes == str(package / "configs/common/data/categories/coco_panoptic.json")
+    assert count == "133"
 
 
 @needs_compiler
@@ -101,6 +120,7 @@ def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(project):
     name, files = files_of_wheel(project)
     assert "-py3-none-" in name and not name.endswith("-any.whl")
     assert {LIBRARY, "detrex/ops/msda_cpu.cpp", "detrex/configs/common/train.py"} <= set(files)
+    assert {f"detrex/{path}" for path in shipped(ROOT)} <= set(files)
 
 
 def test_a_wheel_without_the_kernel_is_for_all(project):
@@ -114,5 +134,5 @@ def test_a_source_archive_has_all_that_the_build_needs(project):
     (archive,) = (project / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         files = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"setup.py", "ops/build.py", "ops/msda_cpu.cpp", "configs/common/train.py"} <= files
+    assert {"setup.py", "ops/build.py", "ops/msda_cpu.cpp"} | shipped(ROOT) <= files
     assert LIBRARY not in files

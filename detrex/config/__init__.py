@@ -3,14 +3,16 @@
 from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
 from detrex.config.lazy_config import LazyConfig
-from detrex.config.loader import get_config
+from detrex.config.loader import configs_directory, get_config, projects_directory
 
 __all__ = [
     "ConfigError",
     "InstantiationError",
     "LazyCall",
     "LazyConfig",
+    "configs_directory",
     "get_config",
     "instantiate",
     "locate",
+    "projects_directory",
 ]

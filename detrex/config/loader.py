@@ -44,11 +44,23 @@ def get_config(name: str) -> DictConfig:
 
 def configs_directory() -> Path:
     """The directory of the configs that come with this project."""
+    return _directory("configs")
+
+
+def projects_directory() -> Path:
+    """The directory of the projects that come with this one: their configs, in folders such as ``maskdino``.
+
+    ``projects/`` of a checkout; an installed package has a copy of the configs and model zoos in it.
+    """
+    return _directory("projects")
+
+
+def _directory(name: str) -> Path:
     package = Path(detrex.__file__).resolve().parent
-    for candidate in (package / "configs", package.parent / "configs"):
+    for candidate in (package / name, package.parent / name):
         if candidate.is_dir():
             return candidate
-    raise ConfigError(f"{package} has no configs/ in it or beside it: install this project again")
+    raise ConfigError(f"{package} has no {name}/ in it or beside it: install this project again")
 
 
 def _existing(path: Path) -> Path:

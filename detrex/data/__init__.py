@@ -1,13 +1,13 @@
-from detrex.data.annotation_files import count_classes, read_categories, thing_classes
+from detrex.data.annotation_files import category_file, count_classes, read_categories, thing_classes
 from detrex.data.coco_instances import CocoInstances
 from detrex.data.coco_panoptic import CocoPanoptic
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset, Record
 from detrex.data.loaders import TestLoader, TrainLoader, build_test_loader, build_train_loader
-from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, TrainingMapper
+from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, SemanticMapper, TrainingMapper
 from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
-from detrex.data.transforms import LargeScaleJitter, RandomShortestSide
+from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide
 
 __all__ = [
     "CocoInstances",
@@ -18,14 +18,17 @@ __all__ = [
     "ImageDataset",
     "LargeScaleJitter",
     "LargeScaleJitterMapper",
+    "RandomScaleCrop",
     "RandomShortestSide",
     "Record",
     "SemanticFolder",
+    "SemanticMapper",
     "TestLoader",
     "TrainLoader",
     "TrainingMapper",
     "build_test_loader",
     "build_train_loader",
+    "category_file",
     "count_classes",
     "ensure_shapes",
     "read_categories",

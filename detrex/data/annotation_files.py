@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from detrex.config.lazy import hint
+from detrex.config.loader import configs_directory
 from detrex.data.errors import DataError
 from detrex.structures import Categories
 
@@ -48,6 +50,26 @@ def read_categories(path: str | Path) -> Categories:
     path = Path(path).absolute()
     state = path.stat().st_mtime_ns if path.is_file() else None
     return _read_categories(path, state)
+
+
+def category_file(name: str) -> str:
+    """The path of a list of classes that comes with this project, for :func:`read_categories`.
+
+    Args:
+        name: ``coco_instance``, ``coco_panoptic``, ``ade20k_semantic`` or ``cityscapes_semantic``.
+
+    Raises:
+        DataError: there is no such list; the message names those that there are.
+    """
+    folder = configs_directory() / "common" / "data" / "categories"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.json"))
+        raise DataError(
+            f"There is no list of classes named '{name}'{hint(name, known)}; there are {', '.join(known)}. "
+            "For classes of your own, give the path of a JSON file."
+        )
+    return str(path)
 
 
 def count_classes(annotations: str | Path) -> int:

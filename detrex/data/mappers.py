@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detrex.data.image_dataset import Record
-from detrex.data.transforms import LargeScaleJitter, RandomShortestSide, shortest_side_size
+from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide, shortest_side_size
 from detrex.structures import Sample, Targets, boxes_from_masks
 
 
@@ -110,9 +110,35 @@ class LargeScaleJitterMapper(TrainingMapper):
         pad_value: float | Sequence[float] = 128,
         color_jitter: Callable | None = None,
     ):
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        resize = LargeScaleJitter(size, min_scale, max_scale, pad_value)
+        resize = LargeScaleJitter(_both_sides(image_size), min_scale, max_scale, pad_value)
         super().__init__(_compose(color_jitter, resize, flip_probability))
+
+
+class SemanticMapper(TrainingMapper):
+    """Random scale, crop and flip, as published for the semantic models of Mask DINO.
+
+    Args:
+        sizes: lengths of the shorter side in pixels, one of which is chosen.
+        max_size: the longer side gets no longer than this many pixels.
+        crop_size: height and width of the result in pixels; one number if they are the same.
+        max_class_share: see :class:`detrex.data.RandomScaleCrop`.
+        flip_probability: of the horizontal flip.
+        pad_value: colour of the padding in 0..255, one number or one for each channel.
+        color_jitter: a torchvision transform that changes colours, or None.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        max_size: int = 2048,
+        crop_size: int | tuple[int, int] = 512,
+        max_class_share: float = 1.0,
+        flip_probability: float = 0.5,
+        pad_value: float | Sequence[float] = 128,
+        color_jitter: Callable | None = None,
+    ):
+        crop = RandomScaleCrop(sizes, max_size, _both_sides(crop_size), max_class_share, pad_value)
+        super().__init__(_compose(color_jitter, crop, flip_probability))
 
 
 class EvalMapper:
@@ -136,6 +162,10 @@ class EvalMapper:
             height=record["height"],
             width=record["width"],
         )
+
+
+def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _compose(color_jitter: Callable | None, resize: v2.Transform, flip_probability: float) -> v2.Compose:

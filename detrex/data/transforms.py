@@ -105,8 +105,7 @@ class RandomShortestSide(RegionResize):
         crop_range: tuple[int, int] = (384, 600),
     ):
         super().__init__()
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"sizes={list(sizes)}: at least one length in pixels is needed")
+        _check_sizes(sizes)
         self.sizes, self.max_size = list(sizes), max_size
         self.crop_probability = crop_probability
         self.crop_base_sizes, self.crop_range = list(crop_base_sizes), tuple(crop_range)
@@ -126,6 +125,58 @@ class RandomShortestSide(RegionResize):
         return {"region": region, "size": size, "canvas": size}
 
 
+class RandomScaleCrop(RegionResize):
+    """Resizes to a random shorter side, then cuts out a random rectangle: usual in semantic segmentation.
+
+    Crops that are nearly all of one class teach little: where a mask covers more than ``max_class_share`` of
+    what the masks cover together, another crop is drawn, ten at most.
+
+    Args:
+        sizes: lengths of the shorter side in pixels, one of which is chosen.
+        max_size: the longer side gets no longer than this many pixels; the shorter one is then smaller.
+        crop_size: (height, width) of the result in pixels; smaller images are padded to it.
+        max_class_share: see above, over 0; 1 takes every crop. Masks are to be regions of classes.
+        pad_value: of the padding, one number or one for each channel, in 0..255.
+
+    Raises:
+        ValueError: there are no sizes, or the share is not in (0, 1].
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        max_size: int,
+        crop_size: tuple[int, int],
+        max_class_share: float = 1.0,
+        pad_value: float | Sequence[float] = 128,
+    ):
+        super().__init__(pad_value)
+        _check_sizes(sizes)
+        if not 0 < max_class_share <= 1:
+            raise ValueError(f"max_class_share={max_class_share}: needed is a number over 0, up to 1")
+        self.sizes, self.max_size, self.crop_size = list(sizes), max_size, tuple(crop_size)
+        self.max_class_share = max_class_share
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        full = v2.functional.get_size(_image(flat_inputs))
+        scaled = shortest_side_size(*full, _choice(self.sizes), self.max_size)
+        size = tuple(min(pair) for pair in zip(scaled, self.crop_size, strict=True))
+        fractions = (size[0] / scaled[0], size[1] / scaled[1])
+        masks = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
+        region = _random_region(full, fractions)
+        for _ in range(9):
+            if masks is None or self._is_mixed(masks, region):
+                break
+            region = _random_region(full, fractions)
+        return {"region": region, "size": size, "canvas": self.crop_size}
+
+    def _is_mixed(self, masks: Tensor, region: Region) -> bool:
+        if self.max_class_share == 1:
+            return True
+        areas = _crop(masks, region).flatten(1).sum(1)
+        return bool((areas <= self.max_class_share * areas.sum()).all())
+
+
 def shortest_side_size(height: int, width: int, size: int, max_size: int) -> tuple[int, int]:
     """(height, width) with the shorter side ``size``, or less if the longer one would exceed ``max_size``."""
     scale = min(size / min(height, width), max_size / max(height, width))
@@ -141,8 +192,7 @@ def _random_region(full: tuple[int, int], fractions: tuple[float, float]) -> Reg
 
 def _resize_masks(masks: Tensor, region: Region, size: list[int]) -> Tensor:
     """(N, H, W) bool to (N, *size)."""
-    top, left, height, width = region
-    part = masks.as_subclass(Tensor)[..., top : top + height, left : left + width]
+    part = _crop(masks, region)
     if list(part.shape[-2:]) == size:
         return part
     # Interpolation knows no booleans; a view as bytes costs nothing.
@@ -150,6 +200,16 @@ def _resize_masks(masks: Tensor, region: Region, size: list[int]) -> Tensor:
         part.contiguous().view(torch.uint8), size, interpolation=InterpolationMode.NEAREST_EXACT
     )
     return resized.view(torch.bool)
+
+
+def _crop(masks: Tensor, region: Region) -> Tensor:
+    top, left, height, width = region
+    return masks.as_subclass(Tensor)[..., top : top + height, left : left + width]
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"sizes={list(sizes)}: at least one length in pixels is needed")
 
 
 def _image(flat_inputs: list[Any]) -> Any:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from detrex.data import DataError, count_classes, read_categories, thing_classes
+from detrex.data import DataError, category_file, count_classes, read_categories, thing_classes
 
 
 def write(path, content):
@@ -63,3 +63,28 @@ def test_real_files(shared_data):
     assert count_classes(shared_data / "camvid/classes.json") == 11
     ade = shared_data / "ade20k_sample/categories150.json"
     assert count_classes(ade) == 150 and len(thing_classes(ade)) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("coco_instance", "coco/annotations/instances_train2017.json"),
+        ("coco_panoptic", "coco/annotations/panoptic_val2017.json"),
+        ("ade20k_semantic", "ade20k_sample/categories150.json"),
+    ],
+)
+def test_lists_of_classes_are_those_of_the_data(shared_data, name, file):
+    assert read_categories(category_file(name)) == read_categories(shared_data / file)
+
+
+def test_cityscapes_classes_have_the_ids_of_its_label_files():
+    categories = read_categories(category_file("cityscapes_semantic"))
+    ids = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # those that count in its evaluation
+    assert categories.ids == ids
+    assert (categories.names[0], categories.names[-1]) == ("road", "bicycle")
+    assert [categories.ids[k] for k in categories.thing_classes] == [24, 25, 26, 27, 28, 31, 32, 33]
+
+
+def test_unknown_list_of_classes():
+    with pytest.raises(DataError, match="did you mean 'coco_panoptic'.*ade20k_semantic, cityscapes_semantic"):
+        category_file("coco_panoptik")

@@ -3,13 +3,21 @@ import torch
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
-from detrex.data import CocoInstances, DetrMapper, EvalMapper, LargeScaleJitterMapper, TrainingMapper
+from detrex.data import (
+    CocoInstances,
+    DetrMapper,
+    EvalMapper,
+    LargeScaleJitterMapper,
+    SemanticMapper,
+    TrainingMapper,
+)
 
 MAPPERS = [
     LargeScaleJitterMapper(64),
     LargeScaleJitterMapper(64, min_scale=3.0, max_scale=4.0),
     DetrMapper([40, 60], 100, crop_probability=1.0, crop_base_sizes=[100], crop_range=(30, 60)),
     DetrMapper([40], 100, color_jitter=v2.ColorJitter(0.5, 0.5, 0.5, 0.1)),
+    SemanticMapper([40, 60, 120], 200, (48, 64), max_class_share=0.9),
 ]
 
 

@@ -4,7 +4,7 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
-from detrex.data.transforms import LargeScaleJitter, RandomShortestSide, shortest_side_size
+from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide, shortest_side_size
 
 
 def disc(height, width, y, x, radius):
@@ -29,6 +29,7 @@ TRANSFORMS = [
     LargeScaleJitter((200, 200), 1.5, 2.0, pad_value=0),
     RandomShortestSide([60, 90, 240], 400),
     RandomShortestSide([90, 100], 150, crop_probability=1.0),
+    RandomScaleCrop([60, 120, 240], 400, (100, 110), pad_value=0),
 ]
 
 
@@ -120,7 +121,46 @@ def test_crops_are_parts_of_the_asked_size():
         assert 50 / 80 - 0.02 <= height / width <= 80 / 50 + 0.02
 
 
+def test_scaled_crops_have_the_size_and_a_scale_that_is_asked_for():
+    """Stripes of 8 pixels tell the scale at which a crop was cut."""
+    stripes = (torch.arange(160) // 8 % 2 * 255).to(torch.uint8).expand(3, 120, -1)
+    widths = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        crop = RandomScaleCrop([60, 240], 10_000, (50, 70), pad_value=9)({"image": tv_tensors.Image(stripes)})
+        image = crop["image"]
+        assert image.shape == (3, 50, 70) and not (image == 9).all(1).any()  # either size fills it
+        changes = ((image[0, 0] > 127).int().diff() != 0).nonzero().flatten()
+        widths.add(round(float(changes.diff().float().mean())))
+    assert widths == {4, 16}
+
+
+def test_a_scaled_crop_of_a_small_image_is_padded_right_and_below():
+    white = {"image": tv_tensors.Image(torch.full((3, 20, 40), 255, dtype=torch.uint8))}
+    image = RandomScaleCrop([30], 50, (32, 64), pad_value=7)(white)["image"]  # at most 50 wide: 25 x 50
+    assert (image[:, :25, :50] == 255).all() and (image[:, 25:] == 7).all() and (image[:, :, 50:] == 7).all()
+
+
+def test_crops_of_nearly_one_class_are_drawn_again():
+    """The left three quarters are one class: many crops lie within them, and few do if that is avoided."""
+    left = (torch.arange(80) < 60).expand(20, -1)
+    classes = tv_tensors.Mask(torch.stack([left, ~left]))
+    pixels = tv_tensors.Image(torch.zeros(3, 20, 80, dtype=torch.uint8))
+
+    def share_of_single_class_crops(limit):
+        torch.manual_seed(0)
+        transform = RandomScaleCrop([20], 80, (20, 20), max_class_share=limit)
+        areas = [transform({"image": pixels, "masks": classes})["masks"].sum((1, 2)) for _ in range(100)]
+        return sum(float(a.max()) > 0.9 * 400 for a in areas) / 100
+
+    assert share_of_single_class_crops(1.0) > 0.5
+    assert share_of_single_class_crops(0.9) < 0.1
+
+
 def test_wrong_settings():
+    with pytest.raises(ValueError, match="max_class_share"):
+        RandomScaleCrop([64], 100, (64, 64), max_class_share=0)
+
     with pytest.raises(ValueError, match="min_scale"):
         LargeScaleJitter((10, 10), 0.0, 1.0)
     with pytest.raises(ValueError, match="min_scale"):

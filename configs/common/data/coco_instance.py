@@ -11,11 +11,13 @@ from detrex.data import (
     LargeScaleJitterMapper,
     build_test_loader,
     build_train_loader,
+    category_file,
 )
 from detrex.evaluation import CocoEvaluator
 
 dataloader = dict(
     root="datasets/coco",
+    categories=L(category_file)(name="coco_instance"),  # the model's classes, for use without the data
     train=L(build_train_loader)(
         dataset=L(CocoInstances)(
             images="${dataloader.root}/train2017",

@@ -7,10 +7,11 @@ Expected under `dataloader.root`, as COCO is distributed: `train2017/`, `val2017
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import CocoPanoptic
+from detrex.data import CocoPanoptic, category_file
 from detrex.evaluation import PanopticEvaluator, SemanticEvaluator
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
+dataloader.categories = L(category_file)(name="coco_panoptic")
 dataloader.train.dataset = L(CocoPanoptic)(
     images="${dataloader.root}/train2017",
     annotations="${dataloader.root}/annotations/panoptic_train2017.json",

@@ -10,6 +10,7 @@ from detrex.data import EvalMapper
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
 dataloader.root = "datasets/custom"
+dataloader.categories = "${dataloader.train.dataset.annotations}"
 for loader, split in ((dataloader.train, "train"), (dataloader.test, "val")):
     loader.dataset.images = "${dataloader.root}/" + split
     loader.dataset.annotations = "${dataloader.root}/annotations/instances_" + split + ".json"

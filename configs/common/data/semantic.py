@@ -13,6 +13,7 @@ from detrex.evaluation import SemanticEvaluator
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
 dataloader.root = "datasets/semantic"
+dataloader.categories = "${dataloader.train.dataset.classes}"
 dataloader.train.dataset = L(SemanticFolder)(
     images="${dataloader.root}/images/train",
     segments="${dataloader.root}/annotations/train",
@@ -41,5 +42,7 @@ dataloader.evaluators = dict(
         segments="${dataloader.test.dataset.segments}",
         classes="${dataloader.test.dataset.classes}",
         ignore_label="${dataloader.test.dataset.ignore_label}",
+        image_suffix="${dataloader.test.dataset.image_suffix}",
+        segment_suffix="${dataloader.test.dataset.segment_suffix}",
     ),
 )

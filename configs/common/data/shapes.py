@@ -17,6 +17,7 @@ def shapes(file):
 
 dataloader = get_config("common/data/coco_panoptic.py").dataloader
 dataloader.root = "datasets/shapes"
+dataloader.categories = "${dataloader.train.dataset.annotations}"
 dataloader.splits = dict(train=2000, val=100)
 dataloader.image_size = 128
 dataloader.seed = 0
