@@ -1,5 +1,6 @@
 """Configs as plain Python: nodes that name what to build, loaded afresh, overridden with hydra's grammar."""
 
+from detrex.config.fixing import fix_values
 from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
 from detrex.config.lazy_config import LazyConfig
@@ -11,6 +12,7 @@ __all__ = [
     "LazyCall",
     "LazyConfig",
     "configs_directory",
+    "fix_values",
     "get_config",
     "instantiate",
     "locate",

@@ -31,6 +31,11 @@ def check_type(old: Any, new: Any, where: str) -> Any:
     return [_fit(kinds, item, f"{where}, entry {i},") for i, item in enumerate(new)]
 
 
+def returns_plain_value(target: str) -> bool:
+    """Whether the function ``target`` says that it returns a number, a text or a list of them."""
+    return len(_returned(target)) > 1
+
+
 def _fit(expected: frozenset[type], new: Any, where: str, old: Any = None) -> Any:
     if not expected or new is None or _is_open(new) or type(new) in expected:
         return new

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from detrex.checkpoint import Checkpointer, load_weights
-from detrex.config import instantiate
+from detrex.config import fix_values, instantiate
 from detrex.engine.artifacts import checkpoint_metadata, save_run_files
 from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.hooks import CheckpointHook, EvalHook, Hook, LogHook, ProgressHook
@@ -103,6 +103,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     Returns:
         The figures of the last evaluation.
     """
+    config = fix_values(config, "model")
     train = config.train
     output_dir = Path(train.output_dir)
     device = resolve_device(train.device)
