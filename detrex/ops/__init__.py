@@ -4,9 +4,11 @@
 """
 
 from detrex.ops.dispatch import force_implementation, multi_scale_deformable_attention
+from detrex.ops.flops import FLOP_FORMULAS
 from detrex.ops.reference import multi_scale_deformable_attention_reference
 
 __all__ = [
+    "FLOP_FORMULAS",
     "force_implementation",
     "multi_scale_deformable_attention",
     "multi_scale_deformable_attention_reference",

@@ -72,6 +72,9 @@ def multi_scale_deformable_attention(
         RuntimeError: if the kernel is forced and cannot run, or if dtypes differ without autocast.
         ValueError: by the kernel, for shapes that do not fit together.
     """
+    if value.device.type == "meta":
+        # Nothing is computed, so nothing is chosen: shapes and FLOPs are the operator's, whatever will run.
+        return _by_kernel(value, shapes, locations, weights)
     if _wanted != "reference":
         obstacle = kernel_obstacle(value, locations, weights)
         if obstacle is None:
