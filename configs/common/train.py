@@ -5,8 +5,10 @@ from detrex.engine import TensorBoardWriter, WandbWriter
 
 train = dict(
     output_dir="output/run",
-    # Weights to start from, or to evaluate. In training, heads of another class count are initialised anew.
+    # Weights to start from, or to evaluate: a file or folder, an https:// URL or a name in the model zoo (see
+    # docs/checkpoints.md). In training, what does not fit is initialised anew.
     init_checkpoint=None,
+    allow_pickle=False,  # of detectron2's old .pkl files; the reader runs no code in them
     max_iter=10000,
     seed=0,
     device="auto",  # "auto": the GPU where there is one, else "cpu"

@@ -23,6 +23,9 @@ from detrex.checkpoint.weights import (
     write_weights,
 )
 
+# Names in the folder of a run.
+CHECKPOINTS = "checkpoints"
+FINAL_WEIGHTS = "model_final.safetensors"
 LAST_MARKER = "last_checkpoint"
 BEST_MARKER = "best_checkpoint"
 STATE_NAME = "state.pt"

@@ -1,66 +1,74 @@
-"""Weights of the published Mask DINO under this toolbox's names.
+"""Weights of the published Mask DINO under this toolbox's names, and back.
 
-Only names and the order of levels differ: here levels are always finest first, while the published pixel
-decoder takes them in an order that depends on its configuration, and its decoder in the reverse of that.
+Names differ, and the order of levels: here levels are always finest first, while the published pixel decoder
+takes them in an order that depends on its configuration, and its decoder in the reverse of that.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from detrex.checkpoint.backbones import detectron2_resnet_name, detectron2_swin_name, resnet_name, swin_name
+from detrex.checkpoint.renaming import Renaming
 
 _PIXEL = "sem_seg_head.pixel_decoder."
+_ENCODER = f"{_PIXEL}transformer.encoder.layers.#."
 _PREDICTOR = "sem_seg_head.predictor."
+_DECODER = f"{_PREDICTOR}decoder.layers.#."
 
-_RENAMES = (
-    # detectron2's ResNet to timm's
-    (r"^backbone\.stem\.conv1\.norm\.", "backbone.model.bn1."),
-    (r"^backbone\.stem\.conv1\.", "backbone.model.conv1."),
-    (r"^backbone\.res(\d)\.(\d+)\.shortcut\.norm\.", lambda m: f"{_stage(m)}.downsample.1."),
-    (r"^backbone\.res(\d)\.(\d+)\.shortcut\.", lambda m: f"{_stage(m)}.downsample.0."),
-    (r"^backbone\.res(\d)\.(\d+)\.conv(\d)\.norm\.", lambda m: f"{_stage(m)}.bn{m[3]}."),
-    (r"^backbone\.res(\d)\.(\d+)\.conv(\d)\.", lambda m: f"{_stage(m)}.conv{m[3]}."),
-    # pixel decoder
-    (rf"^{_PIXEL}input_proj\.", "pixel_decoder.projections."),
-    (rf"^{_PIXEL}transformer\.level_embed$", "pixel_decoder.level_embed"),
-    (rf"^{_PIXEL}transformer\.encoder\.layers\.", "pixel_decoder.layers."),
-    (rf"^{_PIXEL}adapter_1\.norm\.", "pixel_decoder.lateral.1."),
-    (rf"^{_PIXEL}adapter_1\.", "pixel_decoder.lateral.0."),
-    (rf"^{_PIXEL}layer_1\.norm\.", "pixel_decoder.fusion.1."),
-    (rf"^{_PIXEL}layer_1\.", "pixel_decoder.fusion.0."),
-    (rf"^{_PIXEL}mask_features\.", "pixel_decoder.pixel_embed."),
-    (r"^(pixel_decoder\.layers\.\d+)\.self_attn\.", r"\1.attention."),
-    (r"^(pixel_decoder\.layers\.\d+)\.norm1\.", r"\1.norm."),
-    (r"^(pixel_decoder\.layers\.\d+)\.norm2\.", r"\1.feed_forward.norm."),
-    # decoder
-    (rf"^{_PREDICTOR}enc_output_norm\.", "decoder.query_init.norm."),
-    (rf"^{_PREDICTOR}enc_output\.", "decoder.query_init.projection."),
-    (rf"^{_PREDICTOR}query_feat\.", "decoder.query_init.content."),
-    (rf"^{_PREDICTOR}query_embed\.", "decoder.query_init.reference."),
-    (rf"^{_PREDICTOR}class_embed\.", "decoder.heads.classes."),
-    (rf"^{_PREDICTOR}mask_embed\.", "decoder.heads.mask."),
-    (rf"^{_PREDICTOR}label_enc\.", "denoising.label_embed."),
-    (rf"^{_PREDICTOR}_bbox_embed\.", "decoder.heads.box."),
-    (rf"^{_PREDICTOR}decoder_norm\.", "decoder.heads.norm."),
-    (rf"^{_PREDICTOR}decoder\.ref_point_head\.", "decoder.box_position."),
-    (rf"^{_PREDICTOR}decoder\.layers\.", "decoder.layers."),
-    (r"^(decoder\.layers\.\d+)\.self_attn\.", r"\1.self_attention."),
-    (r"^(decoder\.layers\.\d+)\.cross_attn\.", r"\1.cross_attention."),
-    (r"^(decoder\.layers\.\d+)\.norm1\.", r"\1.cross_norm."),
-    (r"^(decoder\.layers\.\d+)\.norm2\.", r"\1.self_norm."),
-    (r"^(decoder\.layers\.\d+)\.norm3\.", r"\1.feed_forward.norm."),
-    (r"^((?:pixel_)?decoder\.layers\.\d+)\.linear(\d)\.", r"\1.feed_forward.linear\2."),
+_HEADS = Renaming(
+    [
+        (f"{_PIXEL}input_proj.", "pixel_decoder.projections."),
+        (f"{_PIXEL}transformer.level_embed", "pixel_decoder.level_embed"),
+        (f"{_ENCODER}self_attn.", "pixel_decoder.layers.#.attention."),
+        (f"{_ENCODER}norm1.", "pixel_decoder.layers.#.norm."),
+        (f"{_ENCODER}linear1.", "pixel_decoder.layers.#.feed_forward.linear1."),
+        (f"{_ENCODER}linear2.", "pixel_decoder.layers.#.feed_forward.linear2."),
+        (f"{_ENCODER}norm2.", "pixel_decoder.layers.#.feed_forward.norm."),
+        (f"{_PIXEL}adapter_1.norm.", "pixel_decoder.lateral.1."),
+        (f"{_PIXEL}adapter_1.", "pixel_decoder.lateral.0."),
+        (f"{_PIXEL}layer_1.norm.", "pixel_decoder.fusion.1."),
+        (f"{_PIXEL}layer_1.", "pixel_decoder.fusion.0."),
+        (f"{_PIXEL}mask_features.", "pixel_decoder.pixel_embed."),
+        (f"{_PREDICTOR}enc_output_norm.", "decoder.query_init.norm."),
+        (f"{_PREDICTOR}enc_output.", "decoder.query_init.projection."),
+        (f"{_PREDICTOR}query_feat.", "decoder.query_init.content."),
+        (f"{_PREDICTOR}query_embed.", "decoder.query_init.reference."),
+        (f"{_PREDICTOR}class_embed.", "decoder.heads.classes."),
+        (f"{_PREDICTOR}mask_embed.", "decoder.heads.mask."),
+        (f"{_PREDICTOR}_bbox_embed.", "decoder.heads.box."),
+        (f"{_PREDICTOR}decoder_norm.", "decoder.heads.norm."),
+        (f"{_PREDICTOR}label_enc.", "denoising.label_embed."),
+        (f"{_PREDICTOR}decoder.ref_point_head.", "decoder.box_position."),
+        (f"{_DECODER}self_attn.", "decoder.layers.#.self_attention."),
+        (f"{_DECODER}norm2.", "decoder.layers.#.self_norm."),
+        (f"{_DECODER}cross_attn.", "decoder.layers.#.cross_attention."),
+        (f"{_DECODER}norm1.", "decoder.layers.#.cross_norm."),
+        (f"{_DECODER}linear1.", "decoder.layers.#.feed_forward.linear1."),
+        (f"{_DECODER}linear2.", "decoder.layers.#.feed_forward.linear2."),
+        (f"{_DECODER}norm3.", "decoder.layers.#.feed_forward.norm."),
+    ]
 )
+_BACK = _HEADS.inverse()
 
 # Entries that repeat others (one box head serves all layers; the decoder's norm is decoder_norm) or that
-# are no weights of the model.
-_REPEATED = re.compile(rf"^{_PREDICTOR}(decoder\.)?bbox_embed\.|^{_PREDICTOR}decoder\.norm\.|^criterion\.")
+# follow from the configuration.
+_REPEATED = re.compile(
+    rf"^{re.escape(_PREDICTOR)}(decoder\.)?bbox_embed\.|^{re.escape(_PREDICTOR)}decoder\.norm\."
+    r"|^criterion\.empty_weight$"
+)
+_OUR_SWIN = re.compile(r"^(patch_embed|layers_\d|norms)\b")
+# Weight of "no object" in the published criterion, which stores it whether it is used or not.
+_NO_OBJECT_WEIGHT = 0.1
 
 
-def _stage(match: re.Match) -> str:
-    return f"backbone.model.layer{int(match[1]) - 1}.{match[2]}"
+def is_published(names: Mapping[str, Tensor]) -> bool:
+    """Whether entries are those of a published Mask DINO."""
+    return any(name.startswith(_PREDICTOR) for name in names) and f"{_PIXEL}mask_features.weight" in names
 
 
 def published_name(name: str) -> str | None:
@@ -70,62 +78,139 @@ def published_name(name: str) -> str | None:
     """
     if _REPEATED.search(name):
         return None
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return backbone_name(name) if name.startswith("backbone.") else _HEADS(name) or name
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def backbone_name(name: str) -> str | None:
+    """This toolbox's name for an entry ``backbone.*`` of a detector with detectron2's ResNet or Swin.
+
+    None for an index or mask that the backbone computes itself.
+    """
+    own = name.removeprefix("backbone.")
+    if re.match(r"(stem|res\d)\.", own):
+        return f"backbone.model.{resnet_name(own)}"
+    renamed = swin_name(own)
+    return None if renamed is None else f"backbone.{renamed}"
+
+
+def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str, Tensor]:
     """Converts the published ``model`` state dict.
 
     Args:
         state: entries as published.
+        num_heads: attention heads of encoder and decoder layers.
 
     Returns:
         Entries for a :class:`~detrex.modeling.Detector` of the same settings.
+
+    Raises:
+        ValueError: if the attention projections do not have that many heads.
     """
     converted = {published_name(name): value for name, value in state.items()}
     converted.pop(None, None)
-    levels = len(converted["pixel_decoder.level_embed"])
-    if _coarsest_first(converted):
-        return _reverse_levels(converted, "pixel_decoder.", levels)
-    return _reverse_levels(converted, "decoder.", levels)
+    prefix = "pixel_decoder." if coarsest_first(state) else "decoder."
+    return _reverse_levels(converted, prefix, num_heads)
 
 
-def _coarsest_first(state: dict[str, Tensor]) -> bool:
-    """Whether the pixel decoder's first level is its coarsest: backbones widen from level to level."""
-    widths = [state[f"pixel_decoder.projections.{i}.0.weight"].shape[1] for i in (0, 1)]
-    return widths[0] > widths[1]
+def coarsest_first(state: Mapping[str, Tensor]) -> bool:
+    """Whether the published pixel decoder of these entries takes its coarsest level first.
+
+    The backbone's maps get wider from level to level, and their projections stand in the order of levels.
+    """
+    widths = [w.shape[1] for w in _projections(state, f"{_PIXEL}input_proj.") if w.shape[-1] == 1]
+    return len(widths) > 1 and widths[0] > widths[-1]
 
 
-def _reverse_levels(state: dict[str, Tensor], prefix: str, levels: int) -> dict[str, Tensor]:
-    """Entries under ``prefix`` with their levels in the opposite order."""
+def to_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The inverse of :func:`from_published`: the published ``model`` state dict.
+
+    Args:
+        state: entries of ``model``.
+        model: a Mask DINO :class:`~detrex.modeling.Detector`; its configuration tells what entries do not:
+            heads, classes, and the order of levels (anchors grow in the order of the published decoder).
+
+    Raises:
+        ValueError: for a backbone other than ResNet or Swin, which no published Mask DINO has.
+    """
+    prefix = "pixel_decoder." if _published_coarsest_first(model) else "decoder."
+    ordered = _reverse_levels(state, prefix, model.decoder.layers[0].cross_attention.num_heads)
+    out = {_name_back(name): value for name, value in ordered.items()}
+    _add_repeated(out, layers=len(model.decoder.layers))
+    weight = torch.ones(model.num_classes + 1)
+    weight[-1] = _NO_OBJECT_WEIGHT
+    out["criterion.empty_weight"] = weight
+    return out
+
+
+def _published_coarsest_first(model: nn.Module) -> bool:
+    sizes = getattr(model.decoder.query_init, "anchor_sizes", None)
+    # Models with learned queries have no anchors; the published ones take the coarsest level first.
+    return sizes is None or list(sizes) == sorted(sizes)
+
+
+def _name_back(name: str) -> str:
+    if not name.startswith("backbone."):
+        return _BACK(name) or name
+    own = name.removeprefix("backbone.model.").removeprefix("backbone.")
+    if _OUR_SWIN.match(own):
+        return f"backbone.{detectron2_swin_name(name.removeprefix('backbone.'))}"
+    return f"backbone.{detectron2_resnet_name(own)}"
+
+
+def _add_repeated(out: dict[str, Tensor], layers: int) -> None:
+    """Entries that the published model stores several times, or that follow from others."""
+    for name, value in list(out.items()):
+        if name.startswith(f"{_PREDICTOR}_bbox_embed."):
+            rest = name.removeprefix(f"{_PREDICTOR}_bbox_embed.")
+            for i in range(layers):
+                out[f"{_PREDICTOR}bbox_embed.{i}.{rest}"] = value
+                out[f"{_PREDICTOR}decoder.bbox_embed.{i}.{rest}"] = value
+        elif name.startswith(f"{_PREDICTOR}decoder_norm."):
+            out[name.replace("decoder_norm.", "decoder.norm.")] = value
+        elif name.endswith("relative_position_bias_table"):
+            out[name.replace("bias_table", "index")] = _relative_positions(
+                (round(len(value) ** 0.5) + 1) // 2
+            )
+
+
+def _relative_positions(window: int) -> Tensor:
+    """Row of the bias table for every pair of tokens of a window (Swin, arXiv 2103.14030): (w^2, w^2)."""
+    y, x = (c.flatten() for c in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
+    return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
+
+
+def _reverse_levels(state: Mapping[str, Tensor], prefix: str, heads: int) -> dict[str, Tensor]:
+    """Entries with the levels of those under ``prefix`` in the opposite order."""
+    levels = len(state["pixel_decoder.level_embed"])
+    # Levels that are made from the backbone's coarsest map have 3x3 projections, always the last ones.
+    direct = sum(w.shape[-1] == 1 for w in _projections(state, "pixel_decoder.projections."))
     out = {}
     for name, value in state.items():
         new_name, new_value = name, value
         if name.startswith(prefix):
             if match := re.match(r"^(pixel_decoder\.projections\.)(\d+)(\..*)$", name):
-                new_name = f"{match[1]}{levels - 1 - int(match[2])}{match[3]}"
+                number = int(match[2])
+                new_name = f"{match[1]}{direct - 1 - number if number < direct else number}{match[3]}"
             elif name.endswith("level_embed"):
                 new_value = value.flip(0)
             elif match := re.search(r"\.(sampling_offsets|attention_weights)\.", name):
-                new_value = _reverse_attention(value, levels, pairs=match[1] == "sampling_offsets")
+                new_value = _reverse_attention(value, levels, heads, name)
         out[new_name] = new_value
     return out
 
 
-def _reverse_attention(value: Tensor, levels: int, pairs: bool) -> Tensor:
+def _projections(state: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
+    """Weights of the convolutions that make the levels, in the order of their numbers."""
+    numbers = sorted(
+        int(match[1])
+        for name in state
+        if (match := re.fullmatch(rf"{re.escape(prefix)}(\d+)\.0\.weight", name))
+    )
+    return [state[f"{prefix}{number}.0.weight"] for number in numbers]
+
+
+def _reverse_attention(value: Tensor, levels: int, heads: int, name: str) -> Tensor:
     """Rows of an offset or weight projection are ordered (head, level, point[, xy])."""
-    heads = _heads(len(value), levels, 2 if pairs else 1)
-    by_level = value.unflatten(0, (heads, levels, -1))
-    return torch.flip(by_level, [1]).reshape(value.shape)
-
-
-def _heads(rows: int, levels: int, numbers: int) -> int:
-    """Published models have 8 heads."""
-    heads = 8
-    if rows % (heads * levels * numbers):
-        raise ValueError(
-            f"{rows} rows of an attention projection do not divide into {heads} heads x {levels} levels"
-        )
-    return heads
+    if len(value) % (heads * levels):
+        raise ValueError(f"{name}: {len(value)} rows do not divide into {heads} heads x {levels} levels")
+    return value.unflatten(0, (heads, levels, -1)).flip(1).reshape(value.shape)

@@ -1,4 +1,4 @@
-"""Calls in a config that only fetch a value, such as a class count from a data set, replaced by that value."""
+"""Calls in a config that only fetch a value, such as a class count from data, replaced by that value."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     if checkpoint is not None:
         load_weights(model, checkpoint.weights, strict=True, source=checkpoint.path)
     elif train.init_checkpoint:
-        load_initial(model, train.init_checkpoint, categories)
+        load_initial(model, config, categories)
     if is_main_process():
         save_run_files(output_dir, config, categories, device)
     trainer = _build_trainer(config, model, loader)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex.checkpoint import Checkpoint, Checkpointer, CheckpointError, load_weights, read_weights
+from detrex.checkpoint import (
+    CHECKPOINTS,
+    FINAL_WEIGHTS,
+    Checkpoint,
+    Checkpointer,
+    CheckpointError,
+    WeightsFile,
+    load,
+    read_source,
+)
 from detrex.config import ConfigError
 from detrex.structures import Categories
 from detrex.utils.distributed import all_gather_objects, default_device
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-FINAL_WEIGHTS = "model_final.safetensors"
 METRICS = "metrics.jsonl"
 _FILES = ("log.txt", METRICS, "results.json", "predictions.png", FINAL_WEIGHTS, "wandb_id.txt")
 _FOLDERS = (CHECKPOINTS, "nonfinite", "tensorboard", "wandb")
@@ -120,44 +126,36 @@ def load_for_evaluation(
     Returns:
         The classes that the weights were trained on, if the file says so, else ``categories``.
     """
-    path = config.train.init_checkpoint
+    source = config.train.init_checkpoint
     if checkpointer is not None:
         checkpoint = checkpointer.resume()
         if checkpoint is None:
             raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
-        weights, metadata, path = checkpoint.weights, checkpoint.metadata, checkpoint.path
-    elif path:
-        weights, metadata = read_weights(path)
-    else:
+        source = checkpoint.path
+    elif not source:
         raise CheckpointError(
             "nothing to evaluate: give train.init_checkpoint=PATH, or --resume for the run's last checkpoint"
         )
-    load_weights(model, weights, strict=True, source=path)
-    warn_of_other_classes(metadata, categories, path)
-    return _trained_on(metadata) or categories
+    file = read_source(source, config.train.allow_pickle)
+    load(model, file, strict=True)
+    warn_of_other_classes(file, categories)
+    return file.categories or categories
 
 
-def load_initial(model: nn.Module, path: str | Path, categories: Categories | None) -> None:
-    """Loads the weights that training starts from, as far as they fit."""
-    weights, metadata = read_weights(path)
-    report = load_weights(model, weights, strict=False, source=path)
-    if not report.mismatched:
-        warn_of_other_classes(metadata, categories, path)
+def load_initial(model: nn.Module, config: DictConfig, categories: Categories | None) -> None:
+    """Loads ``train.init_checkpoint``, from which training starts, as far as it fits."""
+    file = read_source(config.train.init_checkpoint, config.train.allow_pickle)
+    report = load(model, file, categories=categories)
+    if not report.kept_rows and not report.reinitialised:
+        warn_of_other_classes(file, categories)
 
 
-def warn_of_other_classes(
-    metadata: Mapping[str, str], categories: Categories | None, source: str | Path
-) -> None:
+def warn_of_other_classes(file: WeightsFile, categories: Categories | None) -> None:
     """Warns if weights were trained with other classes, or the same in another order."""
-    trained = _trained_on(metadata)
+    trained = file.categories
     if categories is not None and trained is not None and trained.names != categories.names:
         names = [list(one.names) for one in (trained, categories)]
-        logger.warning("%s was trained with the classes %s, but the data has %s", source, *names)
-
-
-def _trained_on(metadata: Mapping[str, str]) -> Categories | None:
-    text = metadata.get("categories")
-    return None if text is None else Categories.from_dict(json.loads(text))
+        logger.warning("%s was trained with the classes %s, but the data has %s", file.path, *names)
 
 
 def _warn_of_changes(before: DictConfig, now: DictConfig) -> None:

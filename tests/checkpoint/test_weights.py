@@ -1,11 +1,9 @@
-import logging
-
 import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from detrex.checkpoint import CheckpointError, load_weights, read_weights, write_weights
+from detrex.checkpoint import CheckpointError, read_weights, write_weights
 
 
 class Model(nn.Module):
@@ -33,7 +31,7 @@ def test_tied_weights_are_stored_once_and_come_back_under_all_names(tmp_path):
     weights, metadata = read_weights(tmp_path / "a.safetensors")
     assert torch.equal(weights["b.weight"], model["a"].weight)
     assert "aliases" not in metadata
-    load_weights(model, weights, strict=True, source="a")
+    model.load_state_dict(weights, strict=True)
 
 
 def test_views_of_one_buffer_are_stored_apart(tmp_path):
@@ -80,39 +78,10 @@ def test_a_missing_file_is_an_error(tmp_path):
         read_weights(tmp_path / "b.safetensors")
 
 
-def test_another_class_count_keeps_the_initial_head_and_names_it(caplog):
-    source, target = Model(3), Model(5)
-    head = target.head.weight.clone()
-    with caplog.at_level(logging.INFO):
-        report = load_weights(target, source.state_dict(), strict=False, source="weights.file")
-    assert torch.equal(target.body.weight, source.body.weight)
-    assert torch.equal(target.head.weight, head)
-    assert report.mismatched == {"head.weight": ((3, 4), (5, 4)), "head.bias": ((3,), (5,))}
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert any("head.weight: 3x4 in the file, 5x4 in the model" in w for w in warnings)
-    assert any("head.bias: 3 in the file, 5 in the model" in w for w in warnings)
-    assert any("weights.file" in w for w in warnings)
-
-
-def test_missing_and_unexpected_names_are_logged(caplog):
+def test_the_prefix_of_a_distributed_wrapper_is_taken_off(tmp_path):
     state = Model(3).state_dict()
-    state["neck.weight"] = state.pop("body.weight")
-    report = load_weights(Model(3), state, strict=False, source="f")
-    assert report.missing == ["body.weight"] and report.unexpected == ["neck.weight"]
-    assert "body.weight" in caplog.text and "neck.weight" in caplog.text
-
-
-def test_a_strict_load_refuses_and_changes_nothing():
-    target = Model(5)
-    before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"head\.weight: 3x4 in the file, 5x4 in the model"):
-        load_weights(target, Model(3).state_dict(), strict=True, source="f")
-    assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
-
-
-def test_weights_of_another_model_are_an_error_even_if_not_strict():
-    with pytest.raises(CheckpointError, match="none of its 1 tensors"):
-        load_weights(Model(3), {"x": torch.zeros(1)}, strict=False, source="f")
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth")[0].keys() == state.keys()
 
 
 def test_files_have_the_usual_permissions(tmp_path):

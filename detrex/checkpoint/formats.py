@@ -1,0 +1,66 @@
+"""Recognising whose entries a file holds, and giving them this toolbox's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from detrex.checkpoint import backbones
+from detrex.checkpoint.dino import from_dino, is_dino
+from detrex.checkpoint.published import coarsest_first, from_published, is_published
+
+
+@dataclass
+class Converted:
+    """Entries under this toolbox's names.
+
+    Attributes:
+        format: what the file was taken for.
+        tensors: by name.
+        unused: names, as in the file, of entries that have no counterpart.
+        notes: what one should know.
+    """
+
+    format: str
+    tensors: Mapping[str, Tensor]
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
+    """Recognises entries by their names and converts them for ``model``.
+
+    Known are this toolbox's own weights, the published Mask DINO, DINO detectors of the detrex zoo, and
+    backbones of timm, torchvision, detectron2 and Swin's authors. Unknown entries keep their names.
+    """
+    if is_published(tensors):
+        notes = _anchor_notes(model, ascending=coarsest_first(tensors), whose="the published model")
+        return Converted("published Mask DINO", from_published(tensors, _num_heads(model)), notes=notes)
+    if is_dino(tensors):
+        taken, unused = from_dino(tensors, model)
+        return Converted("DINO detector", taken, unused, _anchor_notes(model, ascending=True, whose="DINO"))
+    if not any(name in tensors for name in model.state_dict()):
+        backbone = backbones.convert_backbone(tensors, model)
+        if backbone is not None:
+            return Converted(backbone.format, backbone.tensors, backbone.unused)
+    return Converted("detrex weights", tensors)
+
+
+def _num_heads(model: nn.Module) -> int:
+    """Heads of the deformable attention; as in all published models if ``model`` has none."""
+    layers = (m for m in model.modules() if hasattr(m, "sampling_offsets"))
+    return next((layer.num_heads for layer in layers), 8)
+
+
+def _anchor_notes(model: nn.Module, *, ascending: bool, whose: str) -> list[str]:
+    """A warning if the model's anchors run the other way over the levels than those it was trained with."""
+    sizes = list(getattr(getattr(getattr(model, "decoder", None), "query_init", None), "anchor_sizes", ()))
+    expected = sorted(sizes, reverse=not ascending)
+    if sizes == expected:
+        return []
+    return [
+        f"{whose} was trained with anchors of the sizes {expected}, finest level first, but the model has "
+        f"{sizes}: set model.decoder.query_init.anchor_sizes={expected}"
+    ]

@@ -1,0 +1,167 @@
+"""One way to load weights, wherever they come from and whoever made them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from detrex.checkpoint.checkpointer import CHECKPOINTS, FINAL_WEIGHTS, STATE_NAME, Checkpointer
+from detrex.checkpoint.download import fetch, is_url
+from detrex.checkpoint.fitting import LoadReport, load_weights
+from detrex.checkpoint.formats import convert
+from detrex.checkpoint.weights import (
+    WEIGHTS_NAME,
+    CheckpointError,
+    read_torch_file,
+    read_weights,
+    state_dict_of,
+)
+from detrex.checkpoint.zoo import entry_of_file, zoo_entries, zoo_entry
+from detrex.structures import Categories
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class WeightsFile:
+    """A file of weights, as it is.
+
+    Attributes:
+        path: on this machine.
+        tensors: on the CPU, under the file's own names.
+        metadata: text beside the weights; empty where the format has none.
+        categories: the classes that the weights were trained on, from the metadata or, for a published file,
+            from the model zoo; None if unknown.
+        state: the training state of a checkpoint folder, where it was asked for.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    categories: Categories | None
+    state: dict[str, Any] | None = None
+
+
+def load(
+    model: nn.Module,
+    source: str | Path | WeightsFile,
+    *,
+    strict: bool = False,
+    categories: Categories | None = None,
+    allow_pickle: bool = False,
+    with_state: bool = False,
+) -> LoadReport:
+    """Puts weights into a model, recognising their format.
+
+    Known are this toolbox's own files, the published Mask DINO, DINO detectors, and backbones of timm,
+    torchvision, detectron2 and Swin's authors; see ``docs/checkpoints.md``. What was loaded is logged as a
+    table.
+
+    Args:
+        model: the model, unwrapped.
+        source: see :func:`read_source`.
+        strict: raise if a parameter is missing, unused or of another shape. Otherwise what does not fit keeps
+            its initial values, except that a classifier for other classes takes the rows of classes whose
+            names the file and ``categories`` share.
+        categories: the model's classes.
+        allow_pickle, with_state: see :func:`read_source`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged or of an unknown kind, does not fit in a strict load, or nothing
+            of it fits.
+
+    Returns:
+        What was loaded, re-initialised, missing and unused.
+    """
+    file = source if isinstance(source, WeightsFile) else read_source(source, allow_pickle, with_state)
+    converted = convert(file.tensors, model)
+    report = load_weights(
+        model, converted.tensors, strict=strict, source=file.path, classes=(file.categories, categories)
+    )
+    report.format, report.state = converted.format, file.state
+    report.unused += converted.unused
+    report.notes += converted.notes
+    level = logging.INFO if report.complete and not report.notes else logging.WARNING
+    logger.log(level, "%s, taken as %s:\n%s", file.path, report.format, report.table())
+    return report
+
+
+def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool = False) -> WeightsFile:
+    """Reads weights on the CPU, from a file, a folder, the network or the model zoo.
+
+    Args:
+        source: a file (safetensors, ``torch.save`` or, with ``allow_pickle``, ``.pkl``); the folder of a
+            checkpoint or of a run, of which the final weights or else the newest checkpoint count; an
+            ``https://`` URL, which is downloaded once into a cache; or a name in the model zoo, whose URL is.
+        allow_pickle: read detectron2's old ``.pkl`` files. A reader of numbers and text only decodes
+            them, so that nothing in them is executed.
+        with_state: read the training state too, if the source is a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged or of another kind, or could not be downloaded, or the zoo has no
+            such name.
+    """
+    path = _local(source)
+    if path.suffix == ".pkl":
+        if not allow_pickle:
+            raise CheckpointError(
+                f"{path} is a pickle, which is not read unasked: give allow_pickle=True (in a config "
+                "train.allow_pickle=true, in tools --allow-pickle). The reader executes nothing in it."
+            )
+        from detrex.checkpoint.pickles import read_pickle
+
+        tensors, metadata = state_dict_of(read_pickle(path), path), {}
+    else:
+        tensors, metadata = read_weights(path)
+    state_file = path / STATE_NAME
+    state = read_torch_file(state_file) if with_state and state_file.is_file() else None
+    return WeightsFile(path, tensors, metadata, _categories(path, metadata), state)
+
+
+def _local(source: str | Path) -> Path:
+    """Where the file lies on this machine, after a download if ``source`` asks for one."""
+    path = Path(source)
+    if path.is_dir():
+        return _weights_in(path)
+    if path.exists():
+        return path
+    text = str(source)
+    if is_url(text):
+        return fetch(text)
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    entry = zoo_entry(text)
+    if entry.url is None:
+        published = [name for name, other in zoo_entries().items() if other.url is not None]
+        raise CheckpointError(
+            f"no weights were published for '{text}' of the model zoo; there are for {', '.join(published)}"
+        )
+    return fetch(entry.url, entry.sha256)
+
+
+def _weights_in(folder: Path) -> Path:
+    """The checkpoint folder itself, or what counts in the folder of a run."""
+    if (folder / WEIGHTS_NAME).is_file():
+        return folder
+    if (folder / FINAL_WEIGHTS).is_file():
+        return folder / FINAL_WEIGHTS
+    newest = Checkpointer(folder / CHECKPOINTS).resume()
+    if newest is None:
+        raise FileNotFoundError(
+            f"{folder} holds neither {WEIGHTS_NAME} nor {FINAL_WEIGHTS} nor {CHECKPOINTS}/"
+        )
+    return newest.path
+
+
+def _categories(path: Path, metadata: dict[str, str]) -> Categories | None:
+    if "categories" in metadata:
+        return Categories.from_dict(json.loads(metadata["categories"]))
+    entry = entry_of_file(path)
+    return None if entry is None else entry.categories()
