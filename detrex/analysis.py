@@ -1,0 +1,314 @@
+"""What a model costs: parameters, multiply-adds and activations, by module, without running it on numbers.
+
+The model is built and run on the meta device, on shapes alone: that takes no memory for weights and no time
+for arithmetic. One image is followed to all predictions: ``Detector.predict`` and, where there are masks, the
+product that makes the masks of all queries.
+
+* **Multiply-adds** (MACs) of convolutions, matrix products and deformable attention's operator, by the
+  formulas of ``torch.utils.flop_counter``. Papers call them FLOPs; true floating-point operations are twice
+  as many. The tools behind published figures do not know the operator, so its part is told apart.
+* **Activations**: the elements that come out of convolutions and matrix products, those of linear layers and
+  attention among them, but not out of the operator.
+
+Not counted: normalisation, activation functions, softmax, resizing, position encodings, choosing and resizing
+results.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from detrex.config import ConfigError, instantiate
+from detrex.data import DataError
+from detrex.modeling import Detector
+from detrex.ops import FLOP_FORMULAS
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+MASK_PRODUCT = "(mask product)"
+"""Where the product that post-processing makes is found among the modules."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image, or the average image, costs.
+
+    Attributes:
+        macs: multiply-adds, deformable attention's operator included.
+        operator_macs: the part of the operator.
+        activations: elements put out by convolutions and matrix products.
+    """
+
+    macs: float = 0
+    operator_macs: float = 0
+    activations: float = 0
+
+    @property
+    def macs_without_operator(self) -> float:
+        """As published tools count, which do not know the operator."""
+        return self.macs - self.operator_macs
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations: two for each multiply-add."""
+        return 2 * self.macs
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs + other.macs,
+            self.operator_macs + other.operator_macs,
+            self.activations + other.activations,
+        )
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(self.macs * factor, self.operator_macs * factor, self.activations * factor)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters.
+
+    Attributes:
+        total: all of them, each once.
+        trainable: those that an optimizer may change.
+    """
+
+    total: int = 0
+    trainable: int = 0
+
+    def __add__(self, other: Parameters) -> Parameters:
+        return Parameters(self.total + other.total, self.trainable + other.trainable)
+
+
+@dataclass(frozen=True)
+class ImageCost:
+    """What a model does for an image, or on average for several.
+
+    Attributes:
+        sizes: of the images as the model gets them.
+        padded: the same as it pads them, one by one.
+        modules: mean cost by dotted name of the module (the model itself is ``""``), for what it computes
+            outside of modules within it. :data:`MASK_PRODUCT` is an entry of its own.
+    """
+
+    sizes: tuple[Size, ...]
+    padded: tuple[Size, ...]
+    modules: dict[str, Cost]
+
+    @property
+    def total(self) -> Cost:
+        """Of all modules."""
+        return sum(self.modules.values(), Cost())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A module with all that is in it.
+
+    Attributes:
+        name: dotted; ``""`` is the whole model. The last row within a module may be its own name with
+            ``" itself"`` after it: what it has and computes outside of the modules within it.
+        depth: 0 for the model, 1 for its parts, and so on.
+        parameters, cost: of the module, and the sum of the rows one level deeper that follow, if any.
+    """
+
+    name: str
+    depth: int
+    parameters: Parameters
+    cost: Cost
+
+
+def build_on_meta(config: DictConfig) -> Detector:
+    """The model of a whole config, on the meta device and in evaluation mode. Nothing is downloaded.
+
+    Raises:
+        ConfigError: the config has no model, or it is no :class:`~detrex.modeling.Detector`.
+    """
+    if not isinstance(config.get("model"), DictConfig):
+        raise ConfigError("the config describes no 'model': needed is a config as for tools/train_net.py")
+    if "pretrained" in (config.model.get("backbone") or {}):
+        config = copy.deepcopy(config)
+        config.model.backbone.pretrained = False
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    if not isinstance(model, Detector):
+        raise ConfigError(f"'model' is of class {type(model).__name__}; what can be analysed is a Detector")
+    return model.eval()
+
+
+def count_parameters(model: nn.Module) -> dict[str, Parameters]:
+    """Parameters by dotted name of the module that holds them; one with several names counts at the first."""
+    counts: dict[str, Parameters] = defaultdict(Parameters)
+    for name, parameter in model.named_parameters():
+        size = parameter.numel()
+        counts[name.rpartition(".")[0]] += Parameters(size, size * parameter.requires_grad)
+    return dict(counts)
+
+
+def measure(model: Detector, sizes: Sequence[Size]) -> ImageCost:
+    """The cost of an image of a size; for several sizes their mean, of images processed one by one.
+
+    Args:
+        model: on the meta device, in evaluation mode; see :func:`build_on_meta`.
+        sizes: of images as they come to the model: resized, not padded.
+    """
+    padded = [model.preprocess([_image(size)]).padded_size for size in sizes]
+    total: dict[str, Cost] = defaultdict(Cost)
+    # Padding is all that a model sees of an image's size.
+    for size, count in Counter(padded).items():
+        for name, cost in _measure_one(model, size).items():
+            total[name] += cost * (count / len(sizes))
+    return ImageCost(tuple(sizes), tuple(padded), dict(total))
+
+
+def evaluation_sizes(config: DictConfig, count: int) -> list[Size]:
+    """(height, width) of the first ``count`` test images of a config, as resized for evaluation.
+
+    Images are not opened: the mapper of ``config.dataloader.test`` gets images without content.
+
+    Raises:
+        ConfigError: the config has no such data set and mapper.
+        DataError: the data set has fewer images.
+    """
+    loader = (config.get("dataloader") or {}).get("test") or {}
+    if not {"dataset", "mapper"} <= set(loader):
+        raise ConfigError(
+            "the config has no dataloader.test with a 'dataset' and a 'mapper', from which sizes of images "
+            "could be taken; give them with --input HEIGHTxWIDTH"
+        )
+    dataset, mapper = instantiate(loader.dataset), instantiate(loader.mapper)
+    if len(dataset) < count:
+        raise DataError(f"{count} images are asked for, but dataloader.test.dataset has {len(dataset)}")
+    sizes = []
+    for index in range(count):
+        height, width = dataset.image_size(index)
+        record = {**_image((height, width)), "height": height, "width": width}
+        sizes.append(tuple(mapper({**record, "image_id": index, "file_name": ""})["image"].shape[-2:]))
+    return sizes
+
+
+def table(parameters: dict[str, Parameters], cost: ImageCost, depth: int) -> list[Row]:
+    """The tree of modules down to ``depth``, in the model's order and without modules that have nothing.
+
+    Args:
+        parameters: from :func:`count_parameters`.
+        cost: of an image through the same model.
+        depth: 1 or more.
+    """
+    names = dict.fromkeys([*parameters, *cost.modules])
+    entries = [(n, parameters.get(n, Parameters()), cost.modules.get(n, Cost())) for n in names]
+    return list(_rows("", [e for e in entries if e[1] != Parameters() or e[2] != Cost()], 0, depth))
+
+
+_Entry = tuple[str, Parameters, Cost]
+
+
+def _rows(name: str, entries: list[_Entry], level: int, depth: int) -> Iterator[Row]:
+    """The row of ``name``, which holds all ``entries``, and the rows within it."""
+    yield _sum(name, level, entries)
+    inside: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        # A name with one part more, unless the entry is the module's own.
+        inside[".".join(entry[0].split(".")[: level + 1])].append(entry)
+    own = inside.pop(name, [])
+    if level == depth or not inside:
+        return
+    for child, members in inside.items():
+        yield from _rows(child, members, level + 1, depth)
+    if own:
+        yield _sum(f"{name} itself".strip(), level + 1, own)
+
+
+def _sum(name: str, level: int, entries: list[_Entry]) -> Row:
+    parameters = sum((p for _, p, _ in entries), Parameters())
+    return Row(name, level, parameters, sum((c for _, _, c in entries), Cost()))
+
+
+def _image(size: Size) -> dict[str, Any]:
+    return {"image": torch.empty(3, *size, dtype=torch.uint8, device="meta")}
+
+
+def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
+    images = model.preprocess([_image(size)])
+    macs = FlopCounterMode(display=False)
+    outputs = FlopCounterMode(display=False, custom_mapping=_OUTPUTS)
+    # Fused operators for attention differ between versions; its two matrix products are always the same.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), macs, outputs:
+        tally = _Tally(macs, outputs)
+        with tally.of_modules(model):
+            prediction = model.predict(images)
+        if prediction.final.mask_embed is not None:
+            with tally.of(MASK_PRODUCT):
+                prediction.final.mask_logits(prediction.pixel_embed)
+    return dict(tally.costs)
+
+
+class _Tally:
+    """Splits what two counters count, FLOPs and elements, by the innermost module that is running.
+
+    PyTorch's counter splits as well, but by names that it learns from calls: it does not know a module of
+    which only a method is called, and takes what is in it for models of their own.
+    """
+
+    def __init__(self, flops: FlopCounterMode, outputs: FlopCounterMode):
+        self._flops, self._outputs = flops, outputs
+        self.costs: dict[str, Cost] = defaultdict(Cost)
+        self._running = [""]
+        self._settled = Cost()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        self._enter(name)
+        yield
+        self._leave()
+
+    @contextmanager
+    def of_modules(self, model: nn.Module) -> Iterator[None]:
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                before = module.register_forward_pre_hook(lambda *_, name=name: self._enter(name))
+                after = module.register_forward_hook(lambda *_: self._leave())
+                hooks.callback(before.remove)
+                hooks.callback(after.remove)
+            yield
+            self._settle()
+
+    def _enter(self, name: str) -> None:
+        self._settle()
+        self._running.append(name)
+
+    def _leave(self) -> None:
+        self._settle()
+        self._running.pop()
+
+    def _settle(self) -> None:
+        flops, outputs = (c.flop_counts["Global"] for c in (self._flops, self._outputs))
+        of_operator = sum(flops[operator] for operator in FLOP_FORMULAS)
+        now = Cost(sum(flops.values()) // 2, of_operator // 2, sum(outputs.values()))
+        self.costs[self._running[-1]] += now + self._settled * -1
+        self._settled = now
+
+
+def _elements(*_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    return prod(out_shape)
+
+
+def _nothing(*_: Any, **__: Any) -> int:
+    return 0
+
+
+_OUTPUTS = {o: _nothing if o in FLOP_FORMULAS else _elements for o in flop_registry}
+"""Elements that come out of the operators that have formulas, but for deformable attention's."""
