@@ -1,0 +1,134 @@
+"""Predictions and ground truth drawn over images."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detrex.structures import Categories, Instances, Targets
+from detrex.visualization.colors import instance_color
+from detrex.visualization.labels import write_labels
+from detrex.visualization.pictures import Picture, to_pil
+from detrex.visualization.regions import Region, paint_box, paint_mask
+
+
+def draw_instances(
+    image: Picture,
+    instances: Instances,
+    categories: Categories,
+    score_threshold: float = 0.3,
+    max_detections: int = 100,
+    min_size: int = 512,
+    labels: bool = True,
+) -> Image.Image:
+    """Detections of at least ``score_threshold``, at most the ``max_detections`` of the highest scores."""
+    order = instances.scores.argsort(descending=True)[:max_detections]
+    chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
+    names = [
+        f"{categories.names[label]} {score:.0%}"
+        for label, score in zip(chosen.pred_classes.tolist(), chosen.scores.tolist(), strict=True)
+    ]
+    regions = _object_regions(chosen.pred_classes, names, chosen.pred_boxes, chosen.pred_masks, categories)
+    return _draw(image, regions, instances.image_size, min_size, labels)
+
+
+def draw_targets(
+    image: Picture,
+    targets: Targets,
+    categories: Categories,
+    min_size: int = 512,
+    labels: bool = True,
+) -> Image.Image:
+    """Ground truth in the frame of ``image``; stuff is drawn without boxes where there are masks."""
+    targets = targets.to("cpu")
+    names = [categories.names[label] for label in targets.labels.tolist()]
+    regions = _object_regions(targets.labels, names, targets.boxes, targets.masks, categories)
+    if targets.masks is not None:
+        for i in torch.nonzero(~targets.is_thing).flatten().tolist():
+            regions[i] = Region.of(categories.colors[targets.labels[i]], names[i], targets.masks[i].numpy())
+    size = None if targets.masks is None else tuple(targets.masks.shape[-2:])
+    return _draw(image, regions, size, min_size, labels)
+
+
+def draw_panoptic(
+    image: Picture,
+    panoptic_seg: tuple[Tensor, Sequence[dict[str, Any]]],
+    categories: Categories,
+    min_size: int = 512,
+    labels: bool = True,
+) -> Image.Image:
+    """A panoptic segmentation.
+
+    Args:
+        image: see :mod:`detrex.visualization`.
+        panoptic_seg: (H, W) integer segment ids, 0 for none, and for every segment a dictionary of ``id`` and
+            ``category_id`` (class index).
+        categories: the model's classes.
+        min_size: see :mod:`detrex.visualization`.
+        labels: whether to write class names.
+    """
+    ids, infos = panoptic_seg[0].cpu().numpy(), panoptic_seg[1]
+    seen: Counter[int] = Counter()
+    regions = []
+    for info in infos:
+        k = info["category_id"]
+        color = instance_color(categories, k, seen[k])
+        regions.append(Region.of(color, categories.names[k], ids == info["id"]))
+        seen[k] += 1
+    return _draw(image, regions, ids.shape, min_size, labels)
+
+
+def draw_semantic(
+    image: Picture,
+    class_map: Tensor | np.ndarray,
+    categories: Categories,
+    min_size: int = 512,
+    labels: bool = True,
+) -> Image.Image:
+    """A (H, W) map of class indices; pixels with values that are no class index stay as they are."""
+    class_map = class_map.cpu().numpy() if isinstance(class_map, Tensor) else class_map
+    present = [k for k in np.unique(class_map).tolist() if 0 <= k < len(categories)]
+    regions = [Region.of(categories.colors[k], categories.names[k], class_map == k) for k in present]
+    return _draw(image, regions, class_map.shape, min_size, labels)
+
+
+def _object_regions(
+    classes: Tensor, names: list[str], boxes: Tensor, masks: Tensor | None, categories: Categories
+) -> list[Region]:
+    seen: Counter[int] = Counter()
+    regions = []
+    for i, k in enumerate(classes.tolist()):
+        mask = None if masks is None else masks[i].numpy()
+        regions.append(
+            Region.of(instance_color(categories, k, seen[k]), names[i], mask, tuple(boxes[i].tolist()))
+        )
+        seen[k] += 1
+    return regions
+
+
+def _draw(
+    image: Picture, regions: Sequence[Region], size: tuple[int, int] | None, min_size: int, labels: bool
+) -> Image.Image:
+    canvas = to_pil(image)
+    height, width = size or (canvas.height, canvas.width)
+    scale = max(1, math.ceil(min_size / max(height, width)))
+    if (canvas.width, canvas.height) != (width * scale, height * scale):
+        canvas = canvas.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    # The largest first, so that small objects are not painted over.
+    regions = sorted(regions, key=lambda r: -r.area)
+    for region in regions:
+        if region.mask is not None:
+            paint_mask(canvas, region, scale)
+    for region in regions:
+        if region.box is not None:
+            paint_box(canvas, region, scale)
+    if labels:
+        write_labels(canvas, regions, scale)
+    return canvas

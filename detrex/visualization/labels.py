@@ -1,0 +1,159 @@
+"""Writing labels where they can be read and hide little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from detrex.visualization.colors import contrasting
+from detrex.visualization.regions import Region
+from detrex.visualization.text import Line, typeset
+
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, both ends inclusive
+
+_SHARE = 0.15  # of a picture's area that labels cover, at most
+_LONGEST = 0.35  # width of one label, as a share of the picture's
+_MIN_SIZE = 11  # of letters, in pixels
+_CROWDED = 0.65  # how much smaller letters may get to make room for more labels
+_MAX_COVERED = 0.6  # how much a label may hide, in whole objects
+_DEPTH_SIDE = 128  # pixels of the grid on which the middle of a mask is looked for
+
+
+def write_labels(canvas: Image.Image, regions: Sequence[Region], scale: int) -> None:
+    """Writes the labels of ``regions``, the first ones first, as long as there is room.
+
+    Args:
+        canvas: picture to write on.
+        regions: in pixels of the frame.
+        scale: pixels of the picture for one of the frame.
+    """
+    draw = ImageDraw.Draw(canvas)
+    lines = _set_lines([region.label for region in regions], canvas.size)
+    places = place_labels(regions, [(line.width, line.height) for line in lines], scale, canvas.size)
+    for region, line, place in zip(regions, lines, places, strict=True):
+        if place is None:
+            continue
+        center = (place[0] + place[2] + 1) / 2, (place[1] + place[3] + 1) / 2
+        draw.rectangle(place, fill=region.color)
+        draw.text(center, line.text, fill=contrasting(region.color), font=line.font, anchor="mm")
+
+
+def place_labels(
+    regions: Sequence[Region], extents: Sequence[tuple[int, int]], scale: int, size: tuple[int, int]
+) -> list[Rectangle | None]:
+    """A rectangle for each region's label; None where there is no good place for it.
+
+    They lie in the picture, do not overlap, cover a small share of the picture together and hide little of
+    small objects each.
+
+    Args:
+        regions: in pixels of the frame; the first ones choose first.
+        extents: (width, height) of their labels in pixels of the picture.
+        scale: pixels of the picture for one of the frame.
+        size: (width, height) of the picture.
+    """
+    budget = _SHARE * size[0] * size[1]
+    objects = np.array([r.extent or (0, 0, 0, 0) for r in regions], float).reshape(-1, 4) * scale
+    taken = np.zeros((0, 4))
+    chosen: list[Rectangle | None] = []
+    for i, (region, extent) in enumerate(zip(regions, extents, strict=True)):
+        width, height = extent
+        place = None
+        if region.extent is not None and width * height <= budget and width <= size[0] and height <= size[1]:
+            place = _best_place(_places(region, scale, width, height), extent, size, (objects, i), taken)
+        chosen.append(place)
+        if place is not None:
+            budget -= width * height
+            taken = np.vstack([taken, (place[0], place[1], place[2] + 1, place[3] + 1)])
+    return chosen
+
+
+def _best_place(
+    corners: Sequence[tuple[float, float]],
+    extent: tuple[int, int],
+    size: tuple[int, int],
+    objects: tuple[np.ndarray, int],
+    taken: np.ndarray,
+) -> Rectangle | None:
+    """The rectangle of ``extent`` at one of ``corners``, wanted in this order, that hides the least.
+
+    Args:
+        corners: (x, y) of the rectangle's upper left corner; moved into the picture if need be.
+        extent: (width, height).
+        size: (width, height) of the picture.
+        objects: (N, 4) xyxy of all objects, and which of them is the label's own.
+        taken: (M, 4) xyxy where other labels are.
+    """
+    boxes, own = objects
+    wanted = np.array(corners)
+    moved = np.round(np.clip(wanted, 0, np.array(size) - extent))
+    places = np.concatenate([moved, moved + extent], 1)
+    hidden = _overlap(places, boxes) / np.maximum(_area(boxes), 1)
+    hidden[:, own] /= 2  # a label may rather lie on its own object than on others
+    cost = hidden.sum(1)
+    free = (_overlap(places, taken).sum(1) == 0) & (cost <= _MAX_COVERED)
+    if not free.any():
+        return None
+    # Far from where it was wanted, it is harder to see what the label belongs to.
+    far = np.abs(moved - wanted).max(1) > 0.75 * extent[1]
+    x0, y0, x1, y1 = places[np.where(free, cost + 0.3 * far + 0.02 * np.arange(len(cost)), np.inf).argmin()]
+    return int(x0), int(y0), int(x1) - 1, int(y1) - 1
+
+
+def _places(region: Region, scale: int, width: int, height: int) -> list[tuple[float, float]]:
+    """Where the label's upper left corner may go, the best first."""
+    x0, y0, x1, y1 = (scale * c for c in region.extent)
+    around = [
+        (x0, y0 - height),
+        (x1 - width, y0 - height),
+        (x0, y1),
+        (x1 - width, y1),
+        (x1, y0),
+        (x0 - width, y0),
+        (x1, y1 - height),
+        (x0 - width, y1 - height),
+    ]
+    if region.box is None:
+        x, y = (scale * (c + 0.5) for c in _deepest_point(region))
+        middle = [(x - width / 2, y - height / 2 + shift * height) for shift in (0, -1, 1, -2, 2, -3, 3)]
+        return middle + around
+    inside = [(x0, y0), (x0, y1 - height), ((x0 + x1 - width) / 2, (y0 + y1 - height) / 2)]
+    return around + inside
+
+
+def _deepest_point(region: Region) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the edges of the region's mask; of a large mask, nearly so."""
+    step = math.ceil(max(region.mask.shape) / _DEPTH_SIDE)
+    coarse = region.mask[::step, ::step]
+    if not coarse.any():
+        step, coarse = 1, region.mask
+    depth = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return region.corner[0] + step * int(x), region.corner[1] + step * int(y)
+
+
+def _set_lines(labels: Sequence[str], size: tuple[int, int]) -> list[Line]:
+    """The labels, in letters that fit the picture and, as far as they stay legible, their number."""
+    width, height = size
+    letters = max(_MIN_SIZE, min(max(14, round(max(size) / 36)), height // 6))
+    lines = [typeset(label, letters, _LONGEST * width) for label in labels]
+    needed = sum(line.width * line.height for line in lines) / (_SHARE * width * height)
+    if needed <= 1:
+        return lines
+    smaller = max(_MIN_SIZE, round(letters * max(_CROWDED, needed**-0.5)))
+    return [typeset(label, smaller, _LONGEST * width) for label in labels]
+
+
+def _overlap(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(K, N) areas that (K, 4) and (N, 4) xyxy rectangles share."""
+    low = np.maximum(places[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
+    return (high - low).clip(0).prod(2)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
