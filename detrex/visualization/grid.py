@@ -25,7 +25,7 @@ def image_grid(
         titles: one for each column, or none.
         cell_size: longer side of every picture in the grid, in pixels.
         padding: pixels between pictures and around them.
-        captions: one for each row, or none; a line each, cut if it is longer than the grid is wide.
+        captions: one for each row, or none; lines that are longer than the grid is wide are cut.
 
     Raises:
         ValueError: there is no picture, or there are titles or captions, but not one for each column or row.
@@ -40,22 +40,24 @@ def image_grid(
     heights = [max((cell.height for cell in row), default=0) for row in cells]
     lefts = [padding + sum(widths[:k]) + padding * k for k in range(columns)]
     width = sum(widths) + padding * (columns + 1)
-    letters = max(14, cell_size // 22)
-    heads = [typeset(t, letters, w) for t, w in zip(titles, widths, strict=False)]
-    lines = [typeset(c, letters, width - 2 * padding) for c in captions]
-    band = max((line.height + padding for line in lines), default=0)
-    top = padding + max((line.height + padding for line in heads), default=0)
-    grid = Image.new("RGB", (width, top + sum(heights) + (band + padding) * len(rows)), WHITE)
+    heads = [typeset(t, max(14, cell_size // 22), w) for t, w in zip(titles, widths, strict=False)]
+    texts = [
+        [typeset(line, max(12, cell_size // 28), width - 2 * padding) for line in caption.splitlines()]
+        for caption in captions or [""] * len(rows)
+    ]
+    bands = [sum(line.height for line in lines) + padding for lines in texts]
+    top = max((line.height + padding for line in heads), default=0)
+    grid = Image.new("RGB", (width, top + sum(bands) + sum(heights) + padding), WHITE)
     draw = ImageDraw.Draw(grid)
     for line, left, cell_width in zip(heads, lefts, widths, strict=False):
         _write(draw, line, left + (cell_width - line.width) / 2, padding)
-    for number, (row, height) in enumerate(zip(cells, heights, strict=True)):
-        if lines:
-            _write(draw, lines[number], padding, top)
+    for row, height, lines, band in zip(cells, heights, texts, bands, strict=True):
+        for number, line in enumerate(lines):
+            _write(draw, line, padding, top + padding / 2 + number * line.height)
         top += band
         for cell, left, cell_width in zip(row, lefts, widths, strict=False):
             grid.paste(cell, (left + (cell_width - cell.width) // 2, top + (height - cell.height) // 2))
-        top += height + padding
+        top += height
     return grid
 
 
