@@ -1,16 +1,59 @@
 """What holds for every config file of the repository."""
 
+import ast
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detrex.config import LazyConfig
+from detrex.config import LazyConfig, instantiate
+from detrex.data import read_categories
+from detrex.structures import Sample, Targets
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*ROOT.glob("configs/**/*.py"), *ROOT.glob("projects/*/configs/**/*.py")])
+# Whole runs, and not the models and other pieces that they are made of.
+RUNS = sorted(ROOT.glob("projects/*/configs/*.py"))
 
-each_config = pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+# What is made smaller for a step of training, where a config has it.
+REDUCTIONS = {
+    "model.num_classes": 6,
+    "model.postprocess.thing_classes": [0, 1, 2, 3],
+    "model.*.hidden_dim": 64,
+    "model.*.mask_dim": 16,
+    "model.*.ffn_dim": 32,
+    "model.*.num_heads": 4,
+    "model.*decoder.num_points": 2,
+    "model.*.points.num_points": 64,
+    "model.*encoder.num_layers": 1,
+    "model.pixel_decoder.num_layers": 1,
+    "model.decoder.num_layers": 2,
+    "model.*.num_queries": 12,
+    "model.backbone.channels": 32,
+    "model.backbone.pretrained": False,
+}
+# By the beginning of the name that timm has for a model: a tiny one of its kind.
+BACKBONES = {
+    "resnet50": ("test_resnet", {}),
+    "convnext": ("test_convnext", {}),
+    "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": [1, 1, 2, 1]}),
+    "vit": ("vit_small_patch16_dinov3", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
+}
+# What evaluators look for in a model's results.
+RESULTS = {"coco": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}
+
+
+def each(files: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", files, ids=lambda p: p.relative_to(ROOT).as_posix())
+
+
+def with_model(files: list[Path]) -> list[Path]:
+    return [path for path in files if "model" in LazyConfig.load(path)]
 
 
 def spoil(node: DictConfig | ListConfig) -> None:
@@ -25,27 +68,133 @@ def spoil(node: DictConfig | ListConfig) -> None:
         node["spoilt"] = True
 
 
+def dotted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Paths and values of all that is in a config, as written."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        name = f"{path}.{key}" if path else key
+        yield name, item
+        yield from dotted(item, name)
+
+
+def reduced(config: DictConfig) -> DictConfig:
+    """The config with a model small enough for a step of training within a second."""
+    written = dict(dotted(OmegaConf.to_container(config, resolve=False)))
+    overrides = [
+        f"{key}={value}"
+        for pattern, value in REDUCTIONS.items()
+        for key, old in written.items()
+        if fnmatchcase(key, pattern) and old is not None and not str(old).startswith("${")
+    ]
+    config = LazyConfig.apply_overrides(config, overrides)
+    for kind, (name, options) in BACKBONES.items():
+        if str(written.get("model.backbone.name")).startswith(kind):
+            config.model.backbone.name = name
+            config.model.backbone.options.update(options)
+    return config
+
+
+def samples() -> list[Sample]:
+    """Two images of noise, the second one smaller, with three objects each."""
+    made = []
+    for size in ((64, 64), (48, 60)):
+        masks = torch.zeros(3, *size, dtype=torch.bool)
+        masks[0, 5:20, 8:30] = masks[1, 18:40, 2:50] = masks[2, 30:44, 33:58] = True
+        boxes = torch.tensor([[8, 5, 30, 20], [2, 18, 50, 40], [33, 30, 58, 44]]).float()
+        targets = Targets(torch.tensor([0, 2, 5]), boxes, masks, torch.tensor([True, True, False]))
+        made.append(Sample(image=torch.randint(0, 256, (3, *size), dtype=torch.uint8), targets=targets))
+    return made
+
+
+def built_on_meta(config: DictConfig) -> torch.nn.Module:
+    """The model without its weights: building it takes no memory."""
+    with torch.device("meta"):
+        return instantiate(config.model)
+
+
+def parameters(path: Path) -> int:
+    return sum(p.numel() for p in built_on_meta(LazyConfig.load(path)).parameters())
+
+
 def test_there_are_configs():
-    assert FILES
+    assert FILES and RUNS
 
 
-@each_config
+@each(FILES)
 def test_saved_and_loaded_again_it_is_equal(path, tmp_path):
     config = LazyConfig.load(path)
     LazyConfig.save(config, tmp_path / "config.yaml")
     assert LazyConfig.load(tmp_path / "config.yaml") == config
 
 
-@each_config
+@each(FILES)
 def test_printed_as_python_it_is_equal(path, tmp_path):
     config = LazyConfig.load(path)
     (tmp_path / "config.py").write_text(LazyConfig.to_py(config), encoding="utf-8")
     assert LazyConfig.load(tmp_path / "config.py") == config
 
 
-@each_config
+@each(FILES)
 def test_a_changed_config_does_not_leak_into_the_next_load(path):
     first = LazyConfig.load(path)
     before = OmegaConf.to_container(first)
     spoil(first)
     assert OmegaConf.to_container(LazyConfig.load(path)) == before != OmegaConf.to_container(first)
+
+
+@each(with_model(FILES))
+def test_made_small_saved_and_loaded_it_trains_and_predicts(path, tmp_path):
+    torch.manual_seed(0)
+    LazyConfig.save(reduced(LazyConfig.load(path)), tmp_path / "config.yaml")
+    config = LazyConfig.load(tmp_path / "config.yaml")
+    model = instantiate(config.model)
+    assert sum(p.numel() for p in model.parameters()) < 3e6
+
+    losses = model.train()(samples())
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    # A parameter without gradient would stop distributed training.
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+    if "optimizer" in config:
+        optimizer = instantiate(config.optimizer, model=model)
+        scheduler = instantiate(config.scheduler, optimizer=optimizer)
+        optimizer.step()
+        scheduler.step()
+    with torch.inference_mode():
+        results = model.eval()(samples())
+    evaluators = config.dataloader.evaluators if "dataloader" in config else {}
+    assert {RESULTS[name] for name in evaluators} <= set(results[0])
+
+
+@each(RUNS)
+def test_the_docstring_has_the_command(path):
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"--config-file {path.relative_to(ROOT).as_posix()}" in doc
+
+
+@each([path for path in RUNS if "this config builds" in " ".join(path.read_text().split())])
+def test_the_docstring_has_the_number_of_parameters(path):
+    doc = " ".join(path.read_text().split())
+    (said,) = re.findall(r"this config builds ([\d.]+) M parameters", doc)
+    built = parameters(path) / 1e6
+    assert float(said) == pytest.approx(built, abs=0.006)
+    published = re.search(r"([\d.]+) M parameters, \d+ GFLOPs", doc)
+    if published and "hid1024" not in path.name:  # see there
+        assert float(published[1]) == round(built)
+
+
+@each([path for path in RUNS if "category_file" in str(LazyConfig.load(path).dataloader.get("categories"))])
+def test_the_model_has_the_classes_of_the_list(path):
+    config = LazyConfig.load(path)
+    categories = read_categories(instantiate(config.dataloader.categories))
+    assert config.model.num_classes == len(categories)
+    if config.model.postprocess.thing_classes is not None:
+        assert config.model.postprocess.thing_classes == categories.thing_classes
+
+
+@each([path for path in RUNS if "milestones" in LazyConfig.load(path).scheduler])
+def test_the_last_step_of_the_schedule_is_within_the_run(path):
+    config = LazyConfig.load(path)
+    assert config.scheduler.milestones[-1] < config.train.max_iter

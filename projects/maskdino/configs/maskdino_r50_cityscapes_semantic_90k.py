@@ -1,0 +1,25 @@
+"""Mask DINO, ResNet-50, Cityscapes semantic segmentation, 90,000 iterations of 16 crops of 512 x 1024.
+
+    python tools/train_net.py --num-gpus 8 \\
+        --config-file projects/maskdino/configs/maskdino_r50_cityscapes_semantic_90k.py \\
+        dataloader.root=/path/to/cityscapes model.backbone.pretrained=true
+
+`model.backbone.pretrained=true`: see `maskdino_r50_coco_instance_50ep.py`.
+The model of `maskdino_r50_ade20k_semantic_160k.py`, which also says what is not certain of the schedule. The
+data: see `configs/common/data/cityscapes_semantic.py`.
+Published result (arXiv 2206.02777): 79.8 mIoU on the validation images; this config builds 43.75 M
+parameters.
+Checkpoint:
+https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.0/maskdino_r50_50ep_100q_celoss_hid1024_3s_semantic_cityscapes_79.8miou.pth
+"""
+
+from detrex.config import get_config
+
+from .maskdino_r50_ade20k_semantic_160k import model, optimizer, scheduler, train
+
+dataloader = get_config("common/data/cityscapes_semantic.py").dataloader
+
+model.num_classes = 19
+
+train.output_dir = "output/maskdino_r50_cityscapes_semantic_90k"
+train.max_iter = 90000

@@ -1,0 +1,7 @@
+"""Mask DINO with a ResNet-50 and five levels, from stride 4 on; larger backbones take their place in it."""
+
+from .maskdino_r50 import model
+
+model.pixel_decoder.strides = [4, 8, 16, 32, 64]
+model.decoder.num_levels = 5
+model.decoder.query_init.anchor_sizes = [0.8, 0.4, 0.2, 0.1, 0.05]
