@@ -1,0 +1,14 @@
+"""Prediction in one call: ``load(...)`` gives a :class:`Predictor`, its ``predict`` gives :class:`Result`.
+
+from detrex.predict import load
+
+model = load("output/mine")
+result = model.predict("photo.jpg", score_threshold=0.5)
+result.save("found.png")
+"""
+
+from detrex.predict.loading import load
+from detrex.predict.predictor import Predictor
+from detrex.predict.result import Detection, Result
+
+__all__ = ["Detection", "Predictor", "Result", "load"]

@@ -1,0 +1,84 @@
+"""Results of many images in one file of COCO's format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from detrex.checkpoint.atomic import replaced_file
+from detrex.predict.result import Result
+from detrex.structures import Categories
+
+
+class CocoFile:
+    """Collects results of one task; :meth:`write` writes them as JSON.
+
+    The file has ``images`` (``id``, ``file_name``, ``height``, ``width``), ``categories`` and
+    ``annotations``: of instances and semantic classes one for each mask or box (instances with ``score``), as
+    COCO's instance and stuff files; of panoptic results one for each image, as COCO's panoptic files, with
+    PNGs in the folder named as the file is, without its suffix.
+
+    Args:
+        path: of the JSON file.
+        task: ``instance``, ``panoptic`` or ``semantic``.
+        categories: the model's classes.
+    """
+
+    def __init__(self, path: str | Path, task: str, categories: Categories):
+        self.path, self.task, self.categories = Path(path), task, categories
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, result: Result, file_name: str, **details: Any) -> None:
+        """Takes the results of an image.
+
+        Args:
+            result: with results of the task.
+            file_name: of the image.
+            details: what else to note with the image, such as the number of a frame.
+        """
+        image_id = len(self._images) + 1
+        height, width = result.image_size
+        image = {"id": image_id, "file_name": file_name, "height": height, "width": width, **details}
+        self._images.append(image)
+        if self.task == "panoptic":
+            self._annotations.append(self._panoptic(result, image_id))
+            return
+        found = result.to_coco(image_id) if self.task == "instance" else result.to_coco_semantic(image_id)
+        first = len(self._annotations) + 1
+        self._annotations += [
+            {"id": number, **entry, "area": _area(entry), "iscrowd": 0}
+            for number, entry in enumerate(found, start=first)
+        ]
+
+    def write(self) -> Path:
+        """Writes the file, whole or not at all, and returns its path."""
+        names = self.categories
+        categories = [
+            {"id": i, "name": name, "isthing": int(thing), "color": list(color)}
+            for i, name, thing, color in zip(
+                names.ids, names.names, names.is_thing, names.colors, strict=True
+            )
+        ]
+        content = {"images": self._images, "categories": categories, "annotations": self._annotations}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(self.path) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+        return self.path
+
+    def _panoptic(self, result: Result, image_id: int) -> dict[str, Any]:
+        name = f"{image_id:06d}.png"
+        entry, picture = result.to_coco_panoptic(image_id, name)
+        folder = self.path.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+        return entry
+
+
+def _area(entry: dict[str, Any]) -> float:
+    if "segmentation" in entry:
+        return float(coco_mask.area(entry["segmentation"]))
+    return entry["bbox"][2] * entry["bbox"][3]

@@ -1,0 +1,123 @@
+"""Results in the formats of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import box_convert, masks_to_boxes
+
+from detrex.evaluation.coco import encode_masks
+from detrex.structures import Categories, Instances
+from detrex.structures.panoptic import rgb_from_ids
+
+if TYPE_CHECKING:
+    import supervision
+
+ImageId = int | str
+
+
+def instances_to_coco(
+    instances: Instances, categories: Categories, image_id: ImageId
+) -> list[dict[str, Any]]:
+    """COCO's result format, ready for JSON.
+
+    Returns:
+        For each object ``image_id``, ``category_id`` (that of the annotation file), ``bbox`` (x, y, width,
+        height in pixels), ``score`` and, where there are masks, ``segmentation`` (compressed RLE).
+    """
+    boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").tolist()
+    rles = [None] * len(boxes) if instances.pred_masks is None else encode_masks(instances.pred_masks)
+    rows = zip(boxes, instances.scores.tolist(), instances.pred_classes.tolist(), rles, strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": categories.ids[label],
+            "bbox": box,
+            "score": score,
+            **({} if rle is None else {"segmentation": rle}),
+        }
+        for box, score, label, rle in rows
+    ]
+
+
+def panoptic_to_coco(
+    ids: Tensor, segments: Sequence[dict[str, Any]], categories: Categories, image_id: ImageId, file_name: str
+) -> tuple[dict[str, Any], Image.Image]:
+    """COCO's panoptic format: the entry of ``annotations``, ready for JSON, and the PNG that it refers to.
+
+    Args:
+        ids: (H, W) segment ids, 0 for none.
+        segments: ``id``, ``category_id`` (class index) and ``score`` of each.
+        categories: the model's classes.
+        image_id: for the entry.
+        file_name: of the PNG, for the entry.
+    """
+    infos = []
+    for segment in segments:
+        mask = ids == segment["id"]
+        x0, y0, x1, y1 = masks_to_boxes(mask[None])[0].int().tolist()
+        label = segment["category_id"]
+        infos.append(
+            {
+                "id": int(segment["id"]),
+                "category_id": categories.ids[label],
+                "isthing": int(categories.is_thing[label]),
+                "area": int(mask.sum()),
+                "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
+                "iscrowd": 0,
+                "score": float(segment["score"]),
+            }
+        )
+    entry = {"image_id": image_id, "file_name": file_name, "segments_info": infos}
+    return entry, Image.fromarray(rgb_from_ids(ids.numpy()))
+
+
+def semantic_to_coco(class_map: Tensor, categories: Categories, image_id: ImageId) -> list[dict[str, Any]]:
+    """COCO's stuff format, ready for JSON.
+
+    Args:
+        class_map: (H, W) class indices.
+        categories: the model's classes.
+        image_id: for the entries.
+
+    Returns:
+        For each class that there is ``image_id``, ``category_id`` and ``segmentation`` (compressed RLE).
+    """
+    present = class_map.unique()
+    rles = encode_masks(class_map == present[:, None, None])
+    return [
+        {"image_id": image_id, "category_id": categories.ids[k], "segmentation": rle}
+        for k, rle in zip(present.tolist(), rles, strict=True)
+    ]
+
+
+def instances_to_supervision(instances: Instances, categories: Categories) -> supervision.Detections:
+    """As ``supervision.Detections``, with class names in ``data["class_name"]``.
+
+    Raises:
+        ImportError: the package supervision is not installed.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError(
+            "to_supervision() needs the package supervision: pip install supervision"
+        ) from error
+    classes = instances.pred_classes.numpy()
+    return supervision.Detections(
+        xyxy=instances.pred_boxes.numpy(),
+        mask=None if instances.pred_masks is None else instances.pred_masks.numpy(),
+        confidence=instances.scores.numpy(),
+        class_id=classes,
+        data={"class_name": np.array([categories.names[k] for k in classes], dtype=str)},
+    )
+
+
+def mask_to_rle(mask: Tensor) -> dict[str, Any]:
+    """A (H, W) bool mask as COCO's compressed RLE, ready for JSON."""
+    return encode_masks(torch.as_tensor(mask)[None])[0]

@@ -1,0 +1,257 @@
+"""A model with all that it takes to predict: preprocessing, class names, device and arithmetic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrex.data import DataError, Record
+from detrex.engine.precision import autocast
+from detrex.predict.inputs import ImageInput, to_record, to_uint8
+from detrex.predict.result import TASKS, Result
+from detrex.structures import Categories, Instances, Sample
+
+# Images that are looked at together for such as may share a batch, in batches.
+_WINDOW = 4
+
+Threshold = float | Mapping[str, float] | None
+ErrorHandler = Callable[[ImageInput, DataError], None]
+
+
+class Predictor:
+    """Images in, :class:`~detrex.predict.Result` out; made by :func:`detrex.predict.load`.
+
+    Calls leave the model and its settings as they are, so several threads may share a predictor.
+
+    **Batches.** Images of one batch are padded to one size, and Mask DINO takes padding for a part of the
+    image: beside a larger image its scores change (by up to 0.4, measured on small models). So only images
+    whose sizes, resized and padded on their own, are equal share a batch; then results differ from those of
+    single images by no more than rounding. ``batch_size`` is a matter of speed and memory alone.
+
+    Attributes:
+        model: in evaluation mode, with a ``postprocess`` as of :class:`~detrex.modeling.Detector`.
+        mapper: from a :class:`~detrex.data.Record` to the model's :class:`~detrex.structures.Sample`.
+        categories: the model's classes.
+        amp: arithmetic, ``off``, ``bf16`` or ``fp16``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mapper: Callable[[Record], Sample],
+        categories: Categories,
+        amp: str = "off",
+    ):
+        """
+        Raises:
+            ValueError: ``amp`` is something else.
+        """
+        self.model = model.eval()
+        self.mapper, self.categories, self.amp = mapper, categories, amp
+        autocast(amp, self.device)  # to fail now, not at the first image
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the model gives of ``instance``, ``panoptic`` and ``semantic``."""
+        return tuple(task for task in TASKS if getattr(self.model.postprocess, task) is not None)
+
+    def predict(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        *,
+        score_threshold: Threshold = None,
+        max_detections: int | None = None,
+        tasks: Sequence[str] | None = None,
+        batch_size: int = 1,
+        keep_scores: bool = False,
+    ) -> Result | list[Result]:
+        """Finds what is in an image, or in each of a list.
+
+        Args:
+            images: one image or a list of them, of any mixture of: path of a file; PIL image; uint8 array
+                (H, W, 3) in **RGB** (not BGR as OpenCV's) or (H, W) in grey; tensor (3, H, W) in RGB, uint8
+                or float in 0..255.
+            score_threshold: objects with lower scores, and panoptic segments of queries with lower ones, are
+                left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: what the
+                config says (for objects often 0, as evaluation wants it).
+            max_detections: at most so many objects an image, the best ones. None: what the config says.
+            tasks: those of the model's ``tasks`` that are wanted, None for all; others cost no time.
+            batch_size: how many images go through the model together.
+            keep_scores: keep the semantic scores of all classes (4 bytes for each class and pixel).
+
+        Raises:
+            DataError: a file cannot be read.
+            ValueError, TypeError: an image or an argument is not as described.
+
+        Returns:
+            A result, or a list of them in the order of the images. For more images than fit into memory with
+            their masks, use :meth:`predict_iter`.
+        """
+        several = isinstance(images, list | tuple)
+        results = self.predict_iter(
+            images if several else [images],
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            tasks=tasks,
+            batch_size=batch_size,
+            keep_scores=keep_scores,
+        )
+        return list(results) if several else next(results)
+
+    def predict_iter(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        score_threshold: Threshold = None,
+        max_detections: int | None = None,
+        tasks: Sequence[str] | None = None,
+        batch_size: int = 1,
+        keep_scores: bool = False,
+        on_error: ErrorHandler | None = None,
+    ) -> Iterator[Result]:
+        """The results one after another, in the order of the images, which are read as they are needed.
+
+        Args:
+            images: any number of images, see :meth:`predict`; may be a generator. With a ``batch_size``
+                above 1 some batches are read ahead.
+            score_threshold, max_detections, tasks, batch_size, keep_scores: see :meth:`predict`.
+            on_error: called with an image that cannot be read and the error; that image is left out. By
+                default the error is raised.
+
+        Raises:
+            DataError, ValueError, TypeError: see :meth:`predict`; of arguments at once, of images on the way.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        thresholds = _thresholds(score_threshold)
+        model = self._configured(thresholds, max_detections, tasks)
+        records = _read(images, on_error)
+        return self._stream(model, records, batch_size, keep_scores, thresholds.get("instance"))
+
+    def _configured(
+        self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None
+    ) -> nn.Module:
+        """The model with other post-processing. Its weights are shared, and ``self.model`` stays as it is."""
+        if max_detections is not None and max_detections < 1:
+            raise ValueError(f"max_detections={max_detections}: expected at least 1")
+        unknown = sorted(set(tasks or ()) - set(self.tasks))
+        if unknown or (tasks is not None and not tasks):
+            raise ValueError(
+                f"tasks={list(tasks)}: this model gives {', '.join(self.tasks)}, as model.postprocess says"
+            )
+        postprocess = copy.copy(self.model.postprocess)
+        for task in self.tasks:
+            inference = getattr(postprocess, task)
+            if task in thresholds:
+                inference = replace(inference, score_threshold=thresholds[task])
+            if task == "instance" and max_detections is not None:
+                inference = replace(inference, max_detections=max_detections)
+            setattr(postprocess, task, inference if tasks is None or task in tasks else None)
+        model = copy.copy(self.model)
+        model.postprocess = postprocess
+        return model
+
+    def _stream(
+        self,
+        model: nn.Module,
+        records: Iterator[Record],
+        batch_size: int,
+        keep_scores: bool,
+        drawn_from: float | None,
+    ) -> Iterator[Result]:
+        window = 1 if batch_size == 1 else _WINDOW * batch_size
+        while some := list(islice(records, window)):
+            samples = [self.mapper(record) for record in some]
+            results: dict[int, Result] = {}
+            for batch in _batches(samples, getattr(model, "size_divisor", 1), batch_size):
+                outputs = self._forward(model, [samples[i] for i in batch])
+                for i, output in zip(batch, outputs, strict=True):
+                    results[i] = _result(some[i], output, self.categories, keep_scores, drawn_from)
+            for i in range(len(some)):
+                yield results.pop(i)
+
+    @torch.inference_mode()
+    def _forward(self, model: nn.Module, samples: list[Sample]) -> list[dict[str, Any]]:
+        with autocast(self.amp, self.device):
+            return model(samples)
+
+
+def _thresholds(value: Threshold) -> dict[str, float]:
+    """By task."""
+    if value is None:
+        return {}
+    given = dict(value) if isinstance(value, Mapping) else {"instance": value, "panoptic": value}
+    for task, threshold in given.items():
+        if task not in ("instance", "panoptic"):
+            raise ValueError(f"score_threshold: {task!r} has none; 'instance' and 'panoptic' have")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"score_threshold={threshold}: expected a number from 0 to 1")
+    return given
+
+
+def _read(images: Iterable[ImageInput], on_error: ErrorHandler | None) -> Iterator[Record]:
+    for index, image in enumerate(images):
+        try:
+            record = to_record(image, index)
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(image, error)
+        else:
+            yield record
+
+
+def _batches(samples: Sequence[Sample], divisor: int, batch_size: int) -> Iterator[list[int]]:
+    """Indices of samples that get no more padding together than alone."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, sample in enumerate(samples):
+        padded = tuple(-(-side // divisor) for side in sample["image"].shape[-2:])
+        groups.setdefault(padded, []).append(i)
+    for group in groups.values():
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
+
+
+def _result(
+    record: Record,
+    output: Mapping[str, Any],
+    categories: Categories,
+    keep_scores: bool,
+    drawn_from: float | None,
+) -> Result:
+    panoptic, scores = output.get("panoptic_seg"), output.get("sem_seg")
+    return Result(
+        image=to_uint8(record["image"]),
+        categories=categories,
+        file_name=record["file_name"],
+        instances=_own_instances(output["instances"]) if "instances" in output else None,
+        panoptic=None if panoptic is None else (_own(panoptic[0]), panoptic[1]),
+        semantic=None if scores is None else _own(scores.argmax(0)),
+        semantic_scores=_own(scores) if keep_scores and scores is not None else None,
+        drawn_from=drawn_from,
+    )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, made outside of inference mode, so that users may change it in place."""
+    return tensor.to("cpu", copy=True)
+
+
+def _own_instances(found: Instances) -> Instances:
+    return replace(
+        found,
+        pred_boxes=_own(found.pred_boxes),
+        scores=_own(found.scores),
+        pred_classes=_own(found.pred_classes),
+        pred_masks=None if found.pred_masks is None else _own(found.pred_masks),
+    )

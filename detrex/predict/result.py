@@ -1,0 +1,275 @@
+"""What a model found in one image.
+
+Shape letters: N objects, C classes, H and W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from torch import Tensor
+
+from detrex.predict import formats
+from detrex.structures import Categories, Instances
+from detrex.visualization import draw_instances, draw_panoptic, draw_semantic
+
+if TYPE_CHECKING:
+    import supervision
+
+TASKS = ("instance", "panoptic", "semantic")
+_NAMED = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One object.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels; it may reach beyond the image.
+        score: in [0, 1].
+        class_index: of the model.
+        class_name: of ``class_index``.
+        mask: (H, W) bool, or None from models without masks.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    class_index: int
+    class_name: str
+    mask: Tensor | None
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{c:.1f}" for c in self.box)
+        return f"<Detection {self.class_name} {self.score:.0%} at ({box})>"
+
+
+@dataclass(repr=False, eq=False)
+class Result:
+    """Results at the size of the original image; all tensors are on the CPU.
+
+    It is a sequence of its objects: ``len(result)``, ``for detection in result`` (best first).
+
+    Attributes:
+        image: (3, H, W) uint8 RGB, the original.
+        categories: names, ids and colours of the model's classes.
+        file_name: as it was given, or empty.
+        instances: the objects, or None if the model or the call does not give any.
+        panoptic: segment ids (H, W) int32, 0 for none, and for each segment ``id``, ``category_id`` (class
+            index), ``isthing`` and ``score``; or None.
+        semantic: class index of every pixel (H, W) int64, or None.
+        semantic_scores: (C, H, W) float32, if they were asked for.
+        drawn_from: lowest score that is drawn, if ``draw`` is not told; None for the default of
+            :func:`detrex.visualization.draw_instances`.
+    """
+
+    image: Tensor
+    categories: Categories
+    file_name: str = ""
+    instances: Instances | None = None
+    panoptic: tuple[Tensor, list[dict[str, Any]]] | None = None
+    semantic: Tensor | None = None
+    semantic_scores: Tensor | None = None
+    drawn_from: float | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return tuple(self.image.shape[1:])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What there is of ``instance``, ``panoptic`` and ``semantic``."""
+        found = (self.instances, self.panoptic, self.semantic)
+        return tuple(task for task, part in zip(TASKS, found, strict=True) if part is not None)
+
+    @property
+    def boxes(self) -> Tensor:
+        """(N, 4) float32, absolute xyxy in pixels; as the model gave them, so they may leave the image."""
+        return self._part("instance").pred_boxes
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) float32 in [0, 1], descending."""
+        return self._part("instance").scores
+
+    @property
+    def classes(self) -> Tensor:
+        """(N,) int64, class indices of the model."""
+        return self._part("instance").pred_classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """A name for each object."""
+        return [self.categories.names[k] for k in self.classes.tolist()]
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, H, W) bool, or None from models without masks."""
+        return self._part("instance").pred_masks
+
+    def __len__(self) -> int:
+        """The number of objects; 0 without instances."""
+        return 0 if self.instances is None else len(self.instances)
+
+    def __iter__(self) -> Iterator[Detection]:
+        if self.instances is None:
+            return
+        masks = [None] * len(self) if self.masks is None else self.masks
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), masks, strict=True)
+        for box, score, label, mask in rows:
+            yield Detection(tuple(box), score, label, self.categories.names[label], mask)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        found = []
+        if self.instances is not None:
+            found.append(self._counted(self.classes.tolist()) or "no objects")
+        if self.panoptic is not None:
+            segments = [info["category_id"] for info in self.panoptic[1]]
+            found.append(f"panoptic segments: {self._counted(segments) or 'none'}")
+        if self.semantic is not None:
+            present = [self.categories.names[k] for k in self.semantic.unique().tolist()]
+            found.append(f"semantic classes: {_shortened(present)}")
+        return f"<Result {self.file_name or 'image'}, {height} x {width}: {'; '.join(found)}>"
+
+    def draw(
+        self, kind: str | None = None, *, score_threshold: float | None = None, **options: Any
+    ) -> Image.Image:
+        """A picture of the results over the image.
+
+        Args:
+            kind: ``instance``, ``panoptic`` or ``semantic``; by default the first there is of panoptic,
+                instance and semantic.
+            score_threshold: objects below are not drawn. By default that of the prediction or, if none was
+                given, that of :func:`detrex.visualization.draw_instances`.
+            options: others of the functions in :mod:`detrex.visualization`, such as ``min_size`` or
+                ``labels``.
+
+        Raises:
+            ValueError: there are no results of this kind.
+        """
+        kind = kind or next(iter(by_content(self.tasks)), "instance")
+        part = self._part(kind)
+        if kind == "panoptic":
+            return draw_panoptic(self.image, part, self.categories, **options)
+        if kind == "semantic":
+            return draw_semantic(self.image, part, self.categories, **options)
+        threshold = self.drawn_from if score_threshold is None else score_threshold
+        if threshold is not None:
+            options = {"max_detections": len(part), "score_threshold": threshold, **options}
+        return draw_instances(self.image, part, self.categories, **options)
+
+    def save(self, path: str | Path, kind: str | None = None, **options: Any) -> Path:
+        """Writes the picture that :meth:`draw` makes; its folder is made if need be.
+
+        Raises:
+            ValueError: there are no results of this kind, or the suffix is of no known picture format.
+        """
+        picture = self.draw(kind, **options)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        return path
+
+    def to_coco(self, image_id: formats.ImageId = 0) -> list[dict[str, Any]]:
+        """The objects in COCO's result format; see :func:`detrex.predict.formats.instances_to_coco`."""
+        return formats.instances_to_coco(self._part("instance"), self.categories, image_id)
+
+    def to_coco_panoptic(
+        self, image_id: formats.ImageId = 0, file_name: str = "panoptic.png"
+    ) -> tuple[dict[str, Any], Image.Image]:
+        """The segments in COCO's panoptic format: an entry for ``annotations``, and the PNG it names.
+
+        See :func:`detrex.predict.formats.panoptic_to_coco`.
+        """
+        ids, segments = self._part("panoptic")
+        return formats.panoptic_to_coco(ids, segments, self.categories, image_id, file_name)
+
+    def to_coco_semantic(self, image_id: formats.ImageId = 0) -> list[dict[str, Any]]:
+        """A mask per class in COCO's stuff format; see :func:`detrex.predict.formats.semantic_to_coco`."""
+        return formats.semantic_to_coco(self._part("semantic"), self.categories, image_id)
+
+    def to_supervision(self) -> supervision.Detections:
+        """The objects as ``supervision.Detections``, with class names in ``data["class_name"]``.
+
+        Raises:
+            ImportError: the package supervision is not installed.
+        """
+        return formats.instances_to_supervision(self._part("instance"), self.categories)
+
+    def to_dict(self, masks: bool = True) -> dict[str, Any]:
+        """All results as plain values, ready for JSON.
+
+        Args:
+            masks: with masks, as COCO's compressed RLE.
+
+        Returns:
+            ``file_name``, ``height``, ``width`` and, as far as there are such, ``instances``
+            (``class_name``, ``category_id``, ``score``, ``box`` as xyxy in pixels), ``panoptic`` and
+            ``semantic`` (``class_name``, ``category_id``, ``area`` in pixels, for segments ``id``,
+            ``isthing`` and ``score``), each with ``mask``.
+        """
+        height, width = self.image_size
+        content: dict[str, Any] = {"file_name": self.file_name, "height": height, "width": width}
+        if self.instances is not None:
+            content["instances"] = [
+                {**self._class(d.class_index), "score": d.score, "box": list(d.box), **_mask(d.mask, masks)}
+                for d in self
+            ]
+        if self.panoptic is not None:
+            ids, segments = self.panoptic
+            content["panoptic"] = [
+                {
+                    **self._class(segment["category_id"]),
+                    **{key: segment[key] for key in ("id", "isthing", "score")},
+                    **_area(ids == segment["id"], masks),
+                }
+                for segment in segments
+            ]
+        if self.semantic is not None:
+            content["semantic"] = [
+                {**self._class(k), **_area(self.semantic == k, masks)}
+                for k in self.semantic.unique().tolist()
+            ]
+        return content
+
+    def _part(self, task: str) -> Any:
+        if task not in TASKS:
+            raise ValueError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
+        part = {"instance": self.instances, "panoptic": self.panoptic, "semantic": self.semantic}[task]
+        if part is None:
+            raise ValueError(
+                f"there are no {task} results here, but {', '.join(self.tasks) or 'none at all'}: the model "
+                "does not give them, or the call asked for other tasks"
+            )
+        return part
+
+    def _class(self, k: int) -> dict[str, Any]:
+        return {"class_name": self.categories.names[k], "category_id": self.categories.ids[k]}
+
+    def _counted(self, classes: list[int]) -> str:
+        counts = Counter(self.categories.names[k] for k in classes).most_common()
+        return _shortened([f"{count} {name}" for name, count in counts])
+
+
+def by_content(tasks: Sequence[str]) -> tuple[str, ...]:
+    """``tasks`` with those first whose pictures tell most."""
+    return tuple(task for task in ("panoptic", "instance", "semantic") if task in tasks)
+
+
+def _mask(mask: Tensor | None, wanted: bool) -> dict[str, Any]:
+    return {"mask": formats.mask_to_rle(mask)} if wanted and mask is not None else {}
+
+
+def _area(mask: Tensor, wanted: bool) -> dict[str, Any]:
+    return {"area": int(mask.sum()), **_mask(mask, wanted)}
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
