@@ -1,0 +1,325 @@
+"""Draws what a model finds in images, videos and the pictures of a camera, and writes it as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from detrex.data import DataError
+from detrex.engine import readable_errors
+from detrex.predict import Predictor, Result, load
+from detrex.predict.coco_file import CocoFile
+from detrex.predict.files import find_files, is_video, output_names
+from detrex.predict.inputs import ImageInput
+from detrex.predict.predictor import ErrorHandler
+from detrex.predict.result import TASKS, by_content
+from detrex.predict.video import VideoReader, VideoWriter, Window, opencv
+
+EXAMPLES = """\
+examples:
+  a run's model    demo.py --model output/mine --input photos --output found
+  published        demo.py --model maskdino_r50_coco_instance --weights published --input 'photos/**/*.jpg'
+  own file         demo.py --model CONFIG.py --weights model.safetensors --input a.jpg b.mp4
+  all pictures     demo.py --model output/mine --input photos --tasks instance panoptic semantic
+  JSON alone       demo.py --model output/mine --input photos --json found.json
+  camera           demo.py --model output/mine --webcam 0 --show
+  config changes   demo.py --model output/mine --input photos --output found model.postprocess.temperature=0.1
+
+Pictures are named NAME_TASK.png, videos NAME_TASK.mp4. With several tasks, each has a JSON file of its own,
+FILE_TASK.json. Files that cannot be read are named and left out; the exit code is then 1.
+"""
+DEFAULT_OUTPUT = "output/demo"
+DEFAULT_CONFIDENCE = 0.5  # of instances
+
+OpenVideo = Callable[[Path | int], VideoReader]
+Screen = Callable[[Image.Image], bool]
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, by default that of this process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="folder of a run, weights file of this toolbox, config file, or name in the model zoo",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="file, folder or URL, or 'published' to download those of the model zoo; by default the run's",
+    )
+    parser.add_argument("--allow-pickle", action="store_true", help="read old detectron2 .pkl files")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="image and video files, folders (without their subfolders), quoted glob patterns",
+    )
+    source.add_argument("--webcam", type=int, metavar="N", help="camera number N, until Ctrl-C")
+    _add_output(parser)
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at a time")
+    parser.add_argument(
+        "--device", default="auto", help="auto (the default: a GPU if there is one), cpu, cuda:1"
+    )
+    parser.add_argument("--amp", default="off", choices=("off", "bf16", "fp16"), help="mixed precision")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
+    )
+    parsed = parser.parse_intermixed_args(arguments)
+    if parsed.show and parsed.webcam is None:
+        parser.error("--show goes with --webcam")
+    return parsed
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help=f"folder for pictures and videos (default: {DEFAULT_OUTPUT}; none are made with --json alone)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write results in COCO's format")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        metavar="T",
+        help="leave out objects and panoptic segments of lower scores; by default "
+        f"{DEFAULT_CONFIDENCE} for objects, and for segments what the config says",
+    )
+    parser.add_argument("--max-detections", type=int, metavar="N", help="at most N objects an image")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=TASKS,
+        help="kinds of results; by default one: panoptic if the model gives it, else instance or semantic",
+    )
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="stop a video or the camera after N frames"
+    )
+    parser.add_argument("--show", action="store_true", help="show the camera's frames in a window (q ends)")
+
+
+class Demo:
+    """What the command line asks for, done with a model.
+
+    Attributes:
+        failures: how many files could not be read.
+        written: how many pictures and videos were made.
+    """
+
+    def __init__(self, predictor: Predictor, arguments: argparse.Namespace, console: Console):
+        self.predictor, self.arguments, self.console = predictor, arguments, console
+        self.tasks = arguments.tasks or list(by_content(predictor.tasks)[:1])
+        draws = arguments.output or not arguments.json
+        self.output = Path(arguments.output or DEFAULT_OUTPUT) if draws else None
+        paths = _json_paths(arguments.json, self.tasks) if arguments.json else {}
+        self.json = [CocoFile(path, task, predictor.categories) for task, path in paths.items()]
+        self.failures = self.written = 0
+
+    def run_on_files(self, files: list[Path], open_video: OpenVideo) -> None:
+        """All images, then all videos.
+
+        Raises:
+            FileExistsError: a picture would take the place of one of ``files``.
+        """
+        names = output_names(files)
+        self._check_outputs(names)
+        images, videos = ([f for f in files if is_video(f) == wanted] for wanted in (False, True))
+        with self._progress() as progress:
+            if images:
+                self._images(images, names, progress)
+            for video in videos:
+                self._video(video, names[video], open_video, progress)
+
+    def run_on_camera(self, open_video: OpenVideo) -> None:
+        """Until Ctrl-C, a key in the window or the last frame that is wanted."""
+        with self._progress() as progress, open_video(self.arguments.webcam) as reader:
+            self._say(f"{reader.name}: Ctrl-C ends")
+            try:
+                self._frames(reader, Path("webcam"), progress)
+            except KeyboardInterrupt:
+                self._say("stopped")
+
+    def finish(self) -> int:
+        """Writes the JSON files, says what was done, and returns the exit code."""
+        for file in self.json:
+            self._say(f"wrote {file.write()}")
+        if self.output is not None:
+            self._say(f"wrote {self.written} pictures and videos to {self.output}")
+        if self.failures:
+            self._say(f"{self.failures} files could not be read and were left out, see above", "bold red")
+        return 1 if self.failures else 0
+
+    def _images(self, images: list[Path], names: dict[Path, Path], progress: Progress) -> None:
+        bar = progress.add_task("images", total=len(images))
+
+        def leave_out(_image: object, error: DataError) -> None:
+            self._fail(error)
+            progress.advance(bar)
+
+        for result in self._predict(images, self.arguments.batch_size, leave_out):
+            for task in self.tasks if self.output else ():
+                result.save(self._picture(names[Path(result.file_name)], task, ".png"), task)
+                self.written += 1
+            for file in self.json:
+                file.add(result, result.file_name)
+            progress.advance(bar)
+
+    def _video(self, path: Path, name: Path, open_video: OpenVideo, progress: Progress) -> None:
+        try:
+            reader = open_video(path)
+        except DataError as error:
+            self._fail(error)
+            return
+        with reader:
+            count = self._frames(reader, name, progress)
+        expected = reader.frame_count
+        if self.arguments.max_frames is None and expected is not None and count < expected:
+            self._say(f"{path} ended after {count} of {expected} frames", "yellow")
+
+    def _frames(self, reader: VideoReader, name: Path, progress: Progress) -> int:
+        """Returns how many frames there were."""
+        counts = [n for n in (reader.frame_count, self.arguments.max_frames) if n is not None]
+        bar = progress.add_task(reader.name, total=min(counts, default=None))
+        frames = islice(reader, self.arguments.max_frames)
+        number = 0
+        with ExitStack() as stack:
+            screens = self._screens(reader, name, stack)
+            results = self._predict(frames, 1 if reader.live else self.arguments.batch_size)
+            for number, result in enumerate(results, start=1):
+                for file in self.json:
+                    file.add(result, reader.name, frame=number - 1)
+                # All of them, and only then whether one asks for the end.
+                asked = [screen(result.draw(task, min_size=1)) for task, screen in screens]
+                progress.advance(bar)
+                if any(asked):
+                    break
+        return number
+
+    def _screens(self, reader: VideoReader, name: Path, stack: ExitStack) -> list[tuple[str, Screen]]:
+        """What takes the pictures of a task, and returns whether the user wants to end."""
+        screens: list[tuple[str, Screen]] = []
+        for task in self.tasks if self.output else ():
+            path = self._picture(name, task, ".mp4")
+            writer = stack.enter_context(VideoWriter(path, reader.fps, reader.size))
+            screens.append((task, _recorder(writer, reader)))
+            self.written += 1
+        if self.arguments.show:
+            screens.append((self.tasks[0], stack.enter_context(Window(reader.name)).show))
+        return screens
+
+    def _predict(
+        self, images: Iterable[ImageInput], batch_size: int, on_error: ErrorHandler | None = None
+    ) -> Iterator[Result]:
+        confidence = self.arguments.confidence_threshold
+        return self.predictor.predict_iter(
+            images,
+            score_threshold={"instance": DEFAULT_CONFIDENCE} if confidence is None else confidence,
+            max_detections=self.arguments.max_detections,
+            tasks=self.tasks,
+            batch_size=batch_size,
+            on_error=on_error,
+        )
+
+    def _check_outputs(self, names: dict[Path, Path]) -> None:
+        if self.output is None:
+            return
+        inputs = {file.resolve() for file in names}
+        for file, name in names.items():
+            for task in self.tasks:
+                path = self._picture(name, task, ".mp4" if is_video(file) else ".png")
+                if path.resolve() in inputs:
+                    raise FileExistsError(
+                        f"{path}, made of {file}, would overwrite another input: give another --output"
+                    )
+
+    def _picture(self, name: Path, task: str, suffix: str) -> Path:
+        return self.output / f"{name}_{task}{suffix}"
+
+    def _fail(self, error: DataError) -> None:
+        self.failures += 1
+        self._say(f"left out: {error}", "bold red")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        return Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+
+
+def _recorder(writer: VideoWriter, reader: VideoReader) -> Screen:
+    """Writes frames of a file one by one; those of a camera as often as the clock says.
+
+    A model is slower than a camera; the video would run too fast.
+    """
+    start, written = monotonic(), 0
+
+    def record(picture: Image.Image) -> bool:
+        nonlocal written
+        due = round((monotonic() - start) * reader.fps) - written if reader.live else 1
+        times = max(1, due)
+        writer.write(picture, times)
+        written += times
+        return False
+
+    return record
+
+
+def _json_paths(path: str, tasks: list[str]) -> dict[str, Path]:
+    """By task."""
+    if len(tasks) == 1:
+        return {tasks[0]: Path(path)}
+    return {task: Path(path).with_stem(f"{Path(path).stem}_{task}") for task in tasks}
+
+
+def run(arguments: argparse.Namespace, open_video: OpenVideo = VideoReader) -> None:
+    """Does what the command line says.
+
+    Args:
+        arguments: of :func:`parse_arguments`.
+        open_video: from a file's path or a camera's number to its frames.
+
+    Raises:
+        SystemExit: with code 1, if a file could not be read, or after an error that is the user's to solve
+            has been logged.
+    """
+    with readable_errors(arguments.debug):
+        files = [] if arguments.webcam is not None else find_files(*arguments.input)
+        if arguments.webcam is not None or any(map(is_video, files)):
+            opencv()  # to fail before the model is loaded
+        predictor = load(
+            arguments.model,
+            arguments.weights,
+            overrides=arguments.overrides,
+            device=arguments.device,
+            amp=arguments.amp,
+            allow_pickle=arguments.allow_pickle,
+        )
+        demo = Demo(predictor, arguments, Console())
+        if arguments.webcam is None:
+            demo.run_on_files(files, open_video)
+        else:
+            demo.run_on_camera(open_video)
+        code = demo.finish()
+    if code:
+        raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    run(parse_arguments())
