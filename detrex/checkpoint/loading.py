@@ -14,6 +14,7 @@ from detrex.checkpoint.checkpointer import CHECKPOINTS, FINAL_WEIGHTS, STATE_NAM
 from detrex.checkpoint.download import fetch, is_url
 from detrex.checkpoint.fitting import LoadReport, load_weights
 from detrex.checkpoint.formats import convert
+from detrex.checkpoint.pickles import read_pickle
 from detrex.checkpoint.weights import (
     WEIGHTS_NAME,
     CheckpointError,
@@ -115,8 +116,6 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
                 f"{path} is a pickle, which is not read unasked: give allow_pickle=True (in a config "
                 "train.allow_pickle=true, in tools --allow-pickle). The reader executes nothing in it."
             )
-        from detrex.checkpoint.pickles import read_pickle
-
         tensors, metadata = state_dict_of(read_pickle(path), path), {}
     else:
         tensors, metadata = read_weights(path)
@@ -155,7 +154,8 @@ def _weights_in(folder: Path) -> Path:
     newest = Checkpointer(folder / CHECKPOINTS).resume()
     if newest is None:
         raise FileNotFoundError(
-            f"{folder} holds neither {WEIGHTS_NAME} nor {FINAL_WEIGHTS} nor {CHECKPOINTS}/"
+            f"{folder} is no folder of a checkpoint or run: neither {WEIGHTS_NAME} nor {FINAL_WEIGHTS} nor "
+            f"{CHECKPOINTS}/ is in it"
         )
     return newest.path
 

@@ -1,0 +1,122 @@
+"""A Mask DINO that starts from a DINO detector proposes what DINO proposes."""
+
+import importlib.util
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detrex.checkpoint import load
+from detrex.config import LazyConfig, instantiate
+from detrex.structures import Sample
+
+CONFIG = "projects/maskdino/configs/models/maskdino_r50.py"
+ANCHORS = "model.decoder.query_init.anchor_sizes=[0.05,0.1,0.2,0.4]"
+
+
+@pytest.fixture(scope="module")
+def dino(parity) -> dict[str, torch.Tensor]:
+    """A DINO checkpoint of the detrex zoo: R50, four levels, 80 classes."""
+    spec = importlib.util.spec_from_file_location("parity_reference", parity / "reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    state = reference.family_state_dict("dino_r50_4scale")
+    return {name: torch.as_tensor(value) for name, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def started(dino, tmp_path_factory) -> tuple[nn.Module, object]:
+    """A Mask DINO started from that checkpoint's file, and the report."""
+    path = tmp_path_factory.mktemp("dino") / "dino.pth"
+    torch.save({"model": dino}, path)
+    model = instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [ANCHORS]).model).eval()
+    return model, load(model, path)
+
+
+def mlp(dino, name, x):
+    for i in range(3):
+        x = F.linear(x, dino[f"{name}.layers.{i}.weight"], dino[f"{name}.layers.{i}.bias"])
+        x = x if i == 2 else x.relu()
+    return x
+
+
+def proposals_of_dino(dino, memory, shapes):
+    """DINO's 300 proposals for the tokens of its encoder: class logits and normalised cxcywh boxes."""
+    anchors = []
+    for level, (height, width) in enumerate(shapes):
+        y, x = torch.meshgrid(
+            (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
+        )
+        size = torch.full_like(x, 0.05 * 2**level)
+        anchors.append(torch.stack([x, y, size, size], -1).flatten(0, 1))
+    anchors = torch.cat(anchors)
+    valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+    tokens = memory * valid[:, None]
+    tokens = F.linear(tokens, dino["transformer.enc_output.weight"], dino["transformer.enc_output.bias"])
+    tokens = F.layer_norm(
+        tokens, (256,), dino["transformer.enc_output_norm.weight"], dino["transformer.enc_output_norm.bias"]
+    )
+    logits = F.linear(tokens, dino["class_embed.6.weight"], dino["class_embed.6.bias"])
+    boxes = (mlp(dino, "bbox_embed.6", tokens) + torch.logit(anchors)).sigmoid()
+    best = logits.amax(-1).masked_fill(~valid, -torch.inf).topk(300).indices
+    return logits[best], boxes[best]
+
+
+def test_boxes_and_classes_start_as_dino_proposes_them(dino, started):
+    model, _ = started
+    image = torch.randint(
+        0, 256, (3, 256, 320), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    with torch.inference_mode():
+        images = model.preprocess([Sample(image=image)])
+        memory, pixel_embed = model.pixel_decoder(model.backbone(images.tensor))
+        proposals = model.decoder(memory, pixel_embed).proposals
+        logits, boxes = proposals_of_dino(dino, memory.tokens[0], memory.shapes)
+    torch.testing.assert_close(proposals.boxes[0], boxes)
+    # Mask DINO normalises once more before it classifies, so logits are near, not equal.
+    ours, theirs = proposals.logits[0] - proposals.logits[0].mean(), logits - logits.mean()
+    assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.95
+    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.8
+
+
+def test_the_report_says_what_the_two_share(dino, started):
+    model, report = started
+    assert report.format == "DINO detector" and report.notes == []
+    parts = {name.split(".")[0] + "." + name.split(".")[1] for name in report.missing}
+    assert parts == {"pixel_decoder.lateral", "pixel_decoder.fusion", "pixel_decoder.pixel_embed"} | {
+        "decoder.heads",
+        "decoder.layers",
+    }
+    assert {name for name in report.missing if name.startswith("decoder.heads")} == {
+        f"decoder.heads.mask.layers.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")
+    }
+    assert {name.split(".")[2] for name in report.missing if name.startswith("decoder.layers")} == {
+        "6",
+        "7",
+        "8",
+    }
+    expected = {n for n in dino if n.startswith(("class_embed.", "bbox_embed.")) and n.split(".")[1] != "6"}
+    assert set(report.unused) == expected | {"transformer.tgt_embed.weight"}
+    own = model.state_dict()
+    assert torch.equal(own["denoising.label_embed.weight"], dino["label_enc.weight"])
+    assert torch.equal(own["pixel_decoder.projections.3.0.weight"], dino["neck.extra_convs.0.conv.weight"])
+    shared = "decoder.layers.5.self_attention.in_proj_weight"
+    assert torch.equal(own[shared], dino["transformer.decoder.layers.5.attentions.0.attn.in_proj_weight"])
+
+
+def test_decoder_layers_that_dino_has_not_start_as_identities(started):
+    model, _ = started
+    content = F.layer_norm(torch.randn(1, 5, 256), (256,))
+    boxes = 0.25 + 0.5 * torch.rand(1, 5, 4)
+    images = model.preprocess([Sample(image=torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))])
+    with torch.inference_mode():
+        memory, _ = model.pixel_decoder(model.backbone(images.tensor))
+        out = model.decoder.layers[7](content, torch.randn(1, 5, 256), boxes, memory, None)
+    torch.testing.assert_close(out, content, atol=1e-4, rtol=1e-4)
+
+
+def test_anchors_that_dino_was_not_trained_with_are_noted(dino, tmp_path):
+    torch.save({"model": dino}, tmp_path / "dino.pth")
+    model = instantiate(LazyConfig.load(CONFIG).model)
+    assert "anchor_sizes=[0.05, 0.1, 0.2, 0.4]" in load(model, tmp_path / "dino.pth").notes[0]
