@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -242,18 +241,21 @@ def _image(size: Size) -> dict[str, Any]:
 
 
 def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
+    # A copy, for the hooks and because PyTorch's counter stumbles over views of parameters that are trained.
+    model = copy.deepcopy(model).requires_grad_(False)
     images = model.preprocess([_image(size)])
     macs = FlopCounterMode(display=False)
     outputs = FlopCounterMode(display=False, custom_mapping=_OUTPUTS)
     # Fused operators for attention differ between versions; its two matrix products are always the same.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), macs, outputs:
         tally = _Tally(macs, outputs)
-        with tally.of_modules(model):
-            prediction = model.predict(images)
+        tally.follow(model)
+        prediction = model.predict(images)
+        tally.enter(MASK_PRODUCT)
         if prediction.final.mask_embed is not None:
-            with tally.of(MASK_PRODUCT):
-                prediction.final.mask_logits(prediction.pixel_embed)
-    return dict(tally.costs)
+            prediction.final.mask_logits(prediction.pixel_embed)
+        tally.leave()
+    return {name: cost for name, cost in tally.costs.items() if cost != Cost()}
 
 
 class _Tally:
@@ -269,28 +271,17 @@ class _Tally:
         self._running = [""]
         self._settled = Cost()
 
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        self._enter(name)
-        yield
-        self._leave()
+    def follow(self, model: nn.Module) -> None:
+        """Splits what the model does from now on; its hooks stay."""
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
+            module.register_forward_hook(lambda *_: self.leave())
 
-    @contextmanager
-    def of_modules(self, model: nn.Module) -> Iterator[None]:
-        with ExitStack() as hooks:
-            for name, module in model.named_modules():
-                before = module.register_forward_pre_hook(lambda *_, name=name: self._enter(name))
-                after = module.register_forward_hook(lambda *_: self._leave())
-                hooks.callback(before.remove)
-                hooks.callback(after.remove)
-            yield
-            self._settle()
-
-    def _enter(self, name: str) -> None:
+    def enter(self, name: str) -> None:
         self._settle()
         self._running.append(name)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         self._settle()
         self._running.pop()
 

@@ -36,18 +36,28 @@ PUBLISHED = ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py
 SMALL_OPERATOR_MACS = (96 + 24 + 6 + 10) * 12 * 64 * 5
 
 
+class Block(nn.Module):
+    """Has no ``forward``, as heads of which the parts are used one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 5, bias=False)
+        self.linear.weight.requires_grad_(False)
+        self.again = self.linear
+        self.scale = nn.Parameter(torch.ones(5, 6))
+
+    def features(self, x):
+        return self.linear(x) @ self.scale
+
+
 class Toy(nn.Module):
-    """A convolution, a block of which only a method is called, attention, and three masks."""
+    """A convolution, a block of which only a method is called, attention with learned queries, four masks."""
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-        self.block = nn.Module()
-        self.block.linear = nn.Linear(4, 5, bias=False)
-        self.block.linear.weight.requires_grad_(False)
-        self.block.again = self.block.linear
-        self.block.scale = nn.Parameter(torch.ones(5, 6))
-        self.block.apply_it = lambda x: self.block.linear(x) @ self.block.scale
+        self.block = Block()
+        self.queries = nn.Parameter(torch.ones(4, 6))
         self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
 
     def preprocess(self, samples):
@@ -55,9 +65,9 @@ class Toy(nn.Module):
 
     def predict(self, images):
         features = self.conv(images.tensor).relu()
-        x = self.block.apply_it(features.flatten(2).transpose(1, 2))
-        x, _ = self.attention(x, x, x, need_weights=False)
-        return SimpleNamespace(final=Prediction(x, x, x[:, :3, :4]), pixel_embed=features)
+        memory = self.block.features(features.flatten(2).transpose(1, 2))
+        x, _ = self.attention(self.queries[None], memory, memory, need_weights=False)
+        return SimpleNamespace(final=Prediction(x, x, x[:, :, 2:]), pixel_embed=features)
 
 
 @pytest.fixture
@@ -78,9 +88,9 @@ def test_a_toy_by_hand(toy):
         "conv": Cost(64 * 4 * 27, 0, 64 * 4),  # 8 x 8 cells of 4 channels from 3 x 3 x 3 values each
         "block.linear": Cost(64 * 4 * 5, 0, 64 * 5),
         "": Cost(64 * 5 * 6, 0, 64 * 6),
-        # Projections of query, key, value and output; every head's 64 x 64 products of 3 channels, twice.
-        "attention": Cost(4 * 64 * 36 + 2 * 2 * 64 * 64 * 3, 0, 4 * 64 * 6 + 2 * 64 * 64 + 64 * 6),
-        MASK_PRODUCT: Cost(3 * 4 * 64, 0, 3 * 64),
+        # Projections of 4 queries, to and fro, of keys and values; 4 x 64 products in each of 2 heads, twice.
+        "attention": Cost((2 * 4 + 2 * 64) * 36 + 2 * 2 * 4 * 64 * 3, 0, (3 * 4 + 2 * 64) * 6 + 2 * 4 * 64),
+        MASK_PRODUCT: Cost(4 * 4 * 64, 0, 4 * 64),
     }
     assert cost.total.flops == 2 * cost.total.macs == 2 * sum(c.macs for c in cost.modules.values())
 
@@ -90,6 +100,7 @@ def test_parameters_of_a_toy(toy):
         "conv": Parameters(3 * 4 * 9 + 4, 3 * 4 * 9 + 4),
         "block.linear": Parameters(20, 0),  # once, though it has two names, and frozen
         "block": Parameters(30, 30),
+        "": Parameters(24, 24),
         "attention": Parameters(3 * 36 + 18, 3 * 36 + 18),
         "attention.out_proj": Parameters(36 + 6, 36 + 6),
     }
