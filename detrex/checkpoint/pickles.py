@@ -117,7 +117,7 @@ class _Builder:
             _, shape, dtype, fortran, data = state  # the first is a version
             value.tensor = self._tensor(data, dtype, shape, "F" if fortran else "C")
         else:
-            raise RefusedError(f"sets the state of a {type(value).__name__.lstrip('_').lower()}")
+            raise RefusedError("sets the state of what is no new array")
 
     def _encode(self, text: object, encoding: object) -> bytes:
         """How bytes are written in protocols before 3."""
