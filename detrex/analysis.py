@@ -246,7 +246,7 @@ def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
     images = model.preprocess([_image(size)])
     macs = FlopCounterMode(display=False)
     outputs = FlopCounterMode(display=False, custom_mapping=_OUTPUTS)
-    # Fused operators for attention differ between versions; its two matrix products are always the same.
+    # Versions differ in the fused operators for attention that they count; all count its two matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), macs, outputs:
         tally = _Tally(macs, outputs)
         tally.follow(model)
