@@ -1,8 +1,21 @@
-"""Backbones that were published on their own: names of other code bases against timm's."""
+"""Backbones that were published on their own, and other code bases' names for timm's modules."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from timm.layers import resize_rel_pos_bias_table
+from torch import Tensor, nn
+
+_PREFIX = "backbone."
+# What backbones are wrapped in: by DistributedDataParallel, detectors, FPNs and self-supervised training.
+_WRAPPERS = re.compile(r"^(?:(?:module|model|backbone|bottom_up|encoder|body)\.)*")
+_BIAS_TABLE = "relative_position_bias_table"
 
 # Stage i of detectron2's ResNet ("res2" to "res5") is timm's "layer<i - 1>".
 _TO_TIMM_RESNET = (
@@ -75,3 +88,212 @@ def _renamed(name: str, table: tuple) -> str:
         if count:
             return renamed
     return name
+
+
+# Detectron's ResNet, as Caffe2 names it; batch norms are scale and bias.
+_CAFFE2_RESNET = (
+    (r"^conv1_", "conv1."),
+    (r"^res_conv1_bn_", "bn1."),
+    (r"^res(\d)_(\d+)_branch1_bn_", lambda m: f"layer{int(m[1]) - 1}.{m[2]}.downsample.1."),
+    (r"^res(\d)_(\d+)_branch1_", lambda m: f"layer{int(m[1]) - 1}.{m[2]}.downsample.0."),
+    (
+        r"^res(\d)_(\d+)_branch2([abc])_bn_",
+        lambda m: f"layer{int(m[1]) - 1}.{m[2]}.bn{'abc'.index(m[3]) + 1}.",
+    ),
+    (
+        r"^res(\d)_(\d+)_branch2([abc])_",
+        lambda m: f"layer{int(m[1]) - 1}.{m[2]}.conv{'abc'.index(m[3]) + 1}.",
+    ),
+)
+_CAFFE2_FIELDS = {"w": "weight", "s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+
+
+def _caffe2_name(name: str) -> str | None:
+    """timm's name for an entry of Detectron's ResNet, or None."""
+    module, _, last = _renamed(name, _CAFFE2_RESNET).rpartition(".")
+    return f"{module}.{_CAFFE2_FIELDS[last]}" if last in _CAFFE2_FIELDS else None
+
+
+# Stages and the reductions between them alternate.
+_TORCHVISION_SWIN = (
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.([1357])\.(\d+)\.mlp\.0\.", lambda m: f"{_torchvision_block(m)}mlp.fc1."),
+    (r"^features\.([1357])\.(\d+)\.mlp\.3\.", lambda m: f"{_torchvision_block(m)}mlp.fc2."),
+    (r"^features\.([1357])\.(\d+)\.", lambda m: _torchvision_block(m)),
+    (r"^features\.([246])\.", lambda m: f"layers.{int(m[1]) // 2}.downsample."),
+)
+
+
+def _torchvision_block(match: re.Match) -> str:
+    return f"layers.{int(match[1]) // 2}.blocks.{match[2]}."
+
+
+def _torchvision_swin_name(name: str) -> str | None:
+    """timm's name for an entry of torchvision's Swin."""
+    return None if _COMPUTED_SWIN.search(name) else _renamed(name, _TORCHVISION_SWIN)
+
+
+class _Format(NamedTuple):
+    """How someone names the entries of a backbone.
+
+    ``name`` gives timm's name, or None for what is no weight. ``folded``: batch norms may lack statistics,
+    which are then in their weight and bias.
+    """
+
+    description: str
+    name: Callable[[str], str | None]
+    folded: bool = False
+    note: str = ""
+
+
+_BGR = "BGR images of 0 to 255, of which only the mean was subtracted"
+_FORMATS = (
+    _Format("classifier of timm or torchvision", lambda name: name),
+    _Format("ResNet of detectron2", resnet_name, folded=True),
+    _Format(
+        "ResNet of Caffe2/MSRA (for BGR images, with stride in 1x1 convolutions)",
+        _caffe2_name,
+        folded=True,
+        note=f"these weights were trained with {_BGR}, and MSRA's (R-50.pkl, R-101.pkl) with the stride "
+        "in the first 1x1 convolution of a stage (STRIDE_IN_1X1), not in the 3x3 one as here: the features are not "
+        "those of training. Weights derived from torchvision or timm fit",
+    ),
+    _Format("Swin of its authors or detectron2", swin_name),
+    _Format("Swin of torchvision", _torchvision_swin_name),
+)
+
+
+@dataclass
+class BackboneWeights:
+    """Entries of a backbone under the detector's names.
+
+    Attributes:
+        format: what the file was taken for.
+        tensors: by name in the detector ("backbone.model.conv1.weight").
+        unused: names, as in the file, of entries without a counterpart, such as a classifier.
+        notes: what one should know before using them.
+    """
+
+    format: str
+    tensors: dict[str, Tensor]
+    unused: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneWeights | None:
+    """Recognises the weights of a backbone and gives them the names that they have in ``model``.
+
+    Args:
+        state: entries of a classifier or backbone by timm, torchvision (ResNets and Swin), detectron2
+            (ResNets, with its own names or Caffe2's, and Swin) or Swin's authors, with or without the
+            prefixes of wrappers and detectors. Shapes need not fit; tables of relative positions for windows
+            of another size are interpolated.
+        model: a detector with a ``backbone`` of timm's modules.
+
+    Returns:
+        The converted entries, or None if less than half of the file's or of the backbone's names are known.
+    """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        return None
+    own = backbone.state_dict()
+    known = _keys(backbone, own)
+    prefixes = {_WRAPPERS.match(name).group() for name in state} | {""}
+    taken, form, prefix = max(
+        ((_taken(state, p, f.name, known), f, p) for p in sorted(prefixes) for f in _FORMATS),
+        # Names of two formats can agree where they mean different modules: then shapes tell.
+        key=lambda option: (
+            sum(state[f].shape == own[o].shape for o, f in option[0].items()),
+            len(option[0]),
+        ),
+    )
+    if 2 * len(taken) < min(len(own), len(state)):
+        return None
+    tensors = {name: state[source] for name, source in taken.items()}
+    notes = [form.note] if form.note else []
+    if form.name is resnet_name and prefix.endswith("bottom_up."):
+        notes.append(
+            f"this is a detector's backbone; most of detectron2's detectors were trained with {_BGR}"
+        )
+    notes += _fit_bias_tables(tensors, backbone)
+    _complete_norms(tensors, backbone, own, folded=form.folded)
+    return BackboneWeights(
+        form.description,
+        {_PREFIX + name: value for name, value in tensors.items()},
+        _unused(state, set(taken.values())),
+        notes,
+    )
+
+
+def _keys(backbone: nn.Module, own: Mapping[str, Tensor]) -> dict[str, str]:
+    """The backbone's names by :func:`_key`; norms of outputs are counted by stage, as published Swins do."""
+    keys = {}
+    for name in own:
+        if match := re.match(r"norms\.(\d+)\.", name):
+            reductions = [info["reduction"] for info in backbone.model.feature_info.info]
+            stage = reductions.index(backbone.strides[int(match[1])])
+            keys[_key(f"norms.{stage}.{name[match.end() :]}")] = name
+        else:
+            keys[_key(name)] = name
+    return keys
+
+
+def _key(name: str) -> str:
+    """A name without what timm's feature extractors make of it: "model.stages_0.x" and "stages.0.x" agree."""
+    return re.sub(r"^(model\.)+", "", name).replace("_", ".")
+
+
+def _taken(
+    state: Mapping[str, Tensor], prefix: str, rename: Callable[[str], str | None], known: Mapping[str, str]
+) -> dict[str, str]:
+    """The file's names by the backbone's."""
+    taken = {}
+    for source in state:
+        name = rename(source.removeprefix(prefix)) if source.startswith(prefix) else None
+        if name is not None and (target := known.get(_key(name))) is not None:
+            taken[target] = source
+    return taken
+
+
+def _unused(state: Mapping[str, Tensor], used: set[str]) -> list[str]:
+    """What is not used, except what a model has of its own: counters of batch norms, indices of windows."""
+    left = [name for name in state if name not in used]
+    return [n for n in left if not n.endswith("num_batches_tracked") and not _COMPUTED_SWIN.search(n)]
+
+
+def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[str]:
+    """Interpolates Swin's tables of relative positions that were trained with windows of another size."""
+    fitted = set()
+    for name in tensors:
+        if not name.endswith(f".{_BIAS_TABLE}"):
+            continue
+        attention = backbone.get_submodule(name.removesuffix(f".{_BIAS_TABLE}"))
+        shape, table = attention.relative_position_bias_table.shape, tensors[name]
+        side = math.isqrt(len(table))
+        if table.shape == shape or table.shape[1:] != shape[1:] or side**2 != len(table):
+            continue
+        tensors[name] = resize_rel_pos_bias_table(table.float(), attention.window_size, shape).to(table.dtype)
+        fitted.add(((side + 1) // 2, attention.window_size[0]))
+    return [
+        f"tables of relative positions were interpolated from windows of {old}x{old} to {new}x{new}"
+        for old, new in sorted(fitted)
+    ]
+
+
+def _complete_norms(
+    tensors: dict[str, Tensor], backbone: nn.Module, own: Mapping[str, Tensor], *, folded: bool
+) -> None:
+    """Adds the entries of batch norms that their weights imply."""
+    for name in own:
+        module, _, last = name.rpartition(".")
+        if name in tensors or f"{module}.weight" not in tensors:
+            continue
+        like = tensors[f"{module}.weight"]
+        if last == "num_batches_tracked":
+            tensors[name] = torch.zeros_like(own[name], device=like.device)
+        elif folded and last == "running_mean":
+            tensors[name] = torch.zeros_like(like)
+        elif folded and last == "running_var":
+            # Together with the norm's epsilon a variance of 1.
+            tensors[name] = torch.ones_like(like) - backbone.get_submodule(module).eps
