@@ -20,14 +20,37 @@ def backbone_channels(
     Args:
         name: timm's name of the model.
         options: keyword arguments of ``timm.create_model``.
-        strides: the feature maps that are used; None for all that there are.
+        strides: the feature maps that are used, finest first; None for all that there are.
 
     Raises:
-        ValueError: if timm has no such model, or it has no feature map at one of the strides.
+        ValueError: if timm has no such model, it has no feature map at one of the strides, or these do not
+            ascend.
+    """
+    return {stride: channels for stride, (_, channels) in _feature_maps(name, options, strides).items()}
+
+
+def timm_features(
+    name: str, strides: Sequence[int], pretrained: bool = False, options: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, dict[int, int]]:
+    """timm's model with just the feature maps at ``strides``, and the channels of these by stride.
+
+    Raises:
+        ValueError: as :func:`backbone_channels`.
+    """
+    maps = _feature_maps(name, options, strides)
+    indices = [index for index, _ in maps.values()]
+    model = create_features(name, pretrained=pretrained, out_indices=indices, **(options or {}))
+    return model, {stride: channels for stride, (_, channels) in maps.items()}
+
+
+def create_features(name: str, **options: Any) -> nn.Module:
+    """``timm.create_model`` for feature maps; a name that timm does not know is answered with similar ones.
+
+    Raises:
+        ValueError: if timm has no such model.
     """
     try:
-        with torch.device("meta"):  # only the shapes are of interest
-            model = timm.create_model(name, features_only=True, pretrained=False, **(options or {}))
+        return timm.create_model(name, features_only=True, **options)
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise
@@ -35,11 +58,35 @@ def backbone_channels(
         raise ValueError(
             f"timm {timm.__version__} has no model named '{name}'; similar: {', '.join(similar) or 'none'}"
         ) from error
-    available = dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
-    missing = sorted(set(strides or ()) - set(available))
+
+
+def _feature_maps(
+    name: str, options: Mapping[str, Any] | None, strides: Sequence[int] | None
+) -> dict[int, tuple[int, int]]:
+    """Index in timm and channels of the map at each stride: the deepest, where several have the same."""
+    with torch.device("meta"):  # only the shapes are of interest
+        info = create_features(name, pretrained=False, **(options or {})).feature_info
+    numbers = zip(info.out_indices, info.channels(), strict=True)
+    available = dict(zip(info.reduction(), numbers, strict=True))
+    if strides is None:
+        return available
+    missing = sorted(set(strides) - set(available))
     if missing:
         raise ValueError(f"backbone '{name}' has feature maps at strides {list(available)}, not at {missing}")
-    return available if strides is None else {stride: available[stride] for stride in strides}
+    check_ascending(strides)
+    return {stride: available[stride] for stride in strides}
+
+
+def check_ascending(strides: Sequence[int]) -> None:
+    """Maps are listed finest first.
+
+    Raises:
+        ValueError: if the strides are not in ascending order, or one comes twice.
+    """
+    if list(strides) != sorted(set(strides)):
+        raise ValueError(
+            f"the backbone's strides {list(strides)} must be in ascending order (finest map first), each once"
+        )
 
 
 class TimmBackbone(nn.Module):
@@ -53,7 +100,8 @@ class TimmBackbone(nn.Module):
         options: further keyword arguments of ``timm.create_model``.
 
     Raises:
-        ValueError: if there is no such model, or it has no feature map at one of the strides.
+        ValueError: if there is no such model, it has no feature map at one of the strides, or these do not
+            ascend.
     """
 
     def __init__(
@@ -66,12 +114,7 @@ class TimmBackbone(nn.Module):
     ):
         super().__init__()
         self.strides = tuple(strides)
-        self.channels = backbone_channels(name, options, strides)
-        available = list(backbone_channels(name, options))
-        indices = [available.index(stride) for stride in strides]
-        model = timm.create_model(
-            name, features_only=True, out_indices=indices, pretrained=pretrained, **(options or {})
-        )
+        model, self.channels = timm_features(name, strides, pretrained, options)
         # Transformers in timm, Swin among them, give (B, H, W, C) and say so.
         self.channels_last = getattr(model, "output_fmt", Format.NCHW) == Format.NHWC
         self.model = freeze_batch_norm_2d(model) if frozen_norm else model

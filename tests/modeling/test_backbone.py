@@ -66,3 +66,29 @@ def test_an_unknown_name_is_answered_with_similar_ones():
 def test_a_missing_stride_is_named():
     with pytest.raises(ValueError, match=r"test_vit.*strides \[16.*not at \[4, 8, 32\]"):
         TimmBackbone("test_vit")
+
+
+def test_of_maps_of_equal_stride_the_last_counts():
+    options = dict(embed_dim=32, depth=3, num_heads=2, dynamic_img_size=True)
+    backbone = TimmBackbone("vit_tiny_patch16_224", strides=[16], options=options).eval()
+    assert backbone.channels == {16: 32}
+    assert len(backbone.model.model.blocks) == 3
+
+
+def test_strides_must_ascend():
+    with pytest.raises(ValueError, match=r"\[16, 4\].*ascending"):
+        TimmBackbone("test_resnet", strides=[16, 4])
+
+
+def test_convnext_with_stochastic_depth():
+    backbone = TimmBackbone("test_convnext", options={"drop_path_rate": 0.5})
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+    images = torch.randn(4, 3, 64, 96)
+    with torch.no_grad():
+        assert not torch.equal(backbone.train()(images)[32], backbone(images)[32])
+        maps = backbone.eval()(images)
+    torch.testing.assert_close(maps[32], backbone(images)[32])
+    sizes = {s: (4, backbone.channels[s], 64 // s, 96 // s) for s in (4, 8, 16, 32)}
+    assert {s: tuple(m.shape) for s, m in maps.items()} == sizes
+    sum((m * torch.randn_like(m)).sum() for m in backbone(images).values()).backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
