@@ -11,6 +11,8 @@ from detrex.modeling.pixel_decoder import DeformablePixelDecoder
 from detrex.modeling.points import GridPoints, RandomPoints
 from detrex.modeling.postprocess import InstanceInference, PanopticInference, PostProcess, SemanticInference
 from detrex.modeling.query_init import LearnedQueries, TwoStageQueries
+from detrex.modeling.simple_pyramid import VitPyramid, pyramid_channels
+from detrex.modeling.swin import SwinBackbone
 
 __all__ = [
     "DecoderOutput",
@@ -29,7 +31,10 @@ __all__ = [
     "SemanticInference",
     "SetCriterion",
     "SoftmaxClassLoss",
+    "SwinBackbone",
     "TimmBackbone",
     "TwoStageQueries",
+    "VitPyramid",
     "backbone_channels",
+    "pyramid_channels",
 ]
