@@ -31,8 +31,11 @@ def find_files(*sources: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: for one of ``sources`` there is no file.
     """
-    found = {path.resolve(): path for source in reversed(sources) for path in reversed(_of_source(source))}
-    return list(reversed(found.values()))
+    found: dict[Path, Path] = {}
+    for source in sources:
+        for path in _of_source(source):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def output_names(files: Sequence[Path]) -> dict[Path, Path]:

@@ -72,7 +72,7 @@ def _pixels(image: ImageInput, index: int) -> Tensor:
         return _from_array(image, index)
     if isinstance(image, Tensor):
         return _from_tensor(image, index)
-    raise TypeError(f"image {index} is a {type(image).__name__}; an image may be {_KINDS}")
+    raise TypeError(f"image {index} is of type {type(image).__name__}; an image may be {_KINDS}")
 
 
 def _from_file(path: Path) -> Tensor:
