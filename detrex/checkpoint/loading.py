@@ -15,6 +15,8 @@ from detrex.checkpoint.download import fetch, is_url
 from detrex.checkpoint.fitting import LoadReport, load_weights
 from detrex.checkpoint.formats import convert
 from detrex.checkpoint.pickles import read_pickle
+from detrex.checkpoint.published import is_published
+from detrex.checkpoint.settings import fitting_rows, settings_of_file
 from detrex.checkpoint.weights import (
     WEIGHTS_NAME,
     CheckpointError,
@@ -82,9 +84,12 @@ def load(
     """
     file = source if isinstance(source, WeightsFile) else read_source(source, allow_pickle, with_state)
     converted = convert(file.tensors, model)
-    report = load_weights(
-        model, converted.tensors, strict=strict, source=file.path, classes=(file.categories, categories)
-    )
+    try:
+        report = load_weights(
+            model, converted.tensors, strict=strict, source=file.path, classes=(file.categories, categories)
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_hint(file.tensors)}") from error
     report.format, report.state = converted.format, file.state
     report.unused += converted.unused
     report.notes += converted.notes
@@ -122,6 +127,16 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
     state_file = path / STATE_NAME
     state = read_torch_file(state_file) if with_state and state_file.is_file() else None
     return WeightsFile(path, tensors, metadata, _categories(path, metadata), state)
+
+
+def _hint(tensors: dict[str, Tensor]) -> str:
+    """For a published file that does not fit: what it is of, and which configs it fits."""
+    if not is_published(tensors):
+        return ""
+    settings = settings_of_file(tensors)
+    names = fitting_rows(settings)
+    fits = f"; in the model zoo this is {' or '.join(names)}" if names else ""
+    return f"\n  The file is of a published Mask DINO with {settings}{fits}."
 
 
 def _local(source: str | Path) -> Path:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detrex.checkpoint import CheckpointError, load
 from detrex.checkpoint.formats import convert
 from detrex.checkpoint.published import coarsest_first, from_published, is_published, to_published
+from detrex.checkpoint.settings import fitting_rows, settings_of_config, settings_of_file
 from detrex.config import LazyConfig, instantiate
 from detrex.structures import Sample
 
@@ -113,3 +115,27 @@ def test_reversing_levels_changes_nothing_that_a_model_computes(build):
         found = other([sample])[0]["instances"]
     torch.testing.assert_close(found.pred_boxes, expected.pred_boxes)
     torch.testing.assert_close(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_published_file_tells_its_settings(case, parity):
+    """By which the loader finds the row of the zoo that a file fits, where the given config does not."""
+    shapes = json.loads((parity / f"{case}.keys.json").read_text())
+    settings = settings_of_file({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    config = LazyConfig.load(ROOT / f"projects/maskdino/configs/{CASES[case]}.py")
+    assert settings == settings_of_config(config.model)
+    assert case.split("_")[0] in "".join(fitting_rows(settings))
+
+
+def test_three_and_four_levels_are_told_apart(build, tmp_path):
+    """The published row with feed-forward networks of 1024: its config has three levels, its file's name four."""
+    four = build("model.pixel_decoder.ffn_dim=1024", "model.num_classes=80")
+    torch.save({"model": to_published(four.state_dict(), four)}, tmp_path / "four.pth")
+    with pytest.raises(
+        CheckpointError, match=r"4 levels \(3 of them .* maskdino_r50_coco_instance_hid1024_3sd1\."
+    ):
+        load(
+            build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]"),
+            tmp_path / "four.pth",
+            strict=True,
+        )
