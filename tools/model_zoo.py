@@ -56,7 +56,8 @@ def _results(entry: ZooEntry) -> str:
 
 def show(entries: list[ZooEntry]) -> None:
     """A table on the terminal."""
-    table = Table("name", "model", "published result", "weights")
+    table = Table("name", "model", "published result", "weights", box=None)
+    table.columns[0].no_wrap = True
     for entry in entries:
         table.add_row(entry.name, entry.title, _results(entry), "yes" if entry.url else "no")
     Console().print(table)

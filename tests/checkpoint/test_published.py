@@ -128,14 +128,10 @@ def test_a_published_file_tells_its_settings(case, parity):
 
 
 def test_three_and_four_levels_are_told_apart(build, tmp_path):
-    """The published row with feed-forward networks of 1024: its config has three levels, its file's name four."""
+    """Of the published row with feed-forward width 1024, the config has three levels, the file's name four."""
     four = build("model.pixel_decoder.ffn_dim=1024", "model.num_classes=80")
     torch.save({"model": to_published(four.state_dict(), four)}, tmp_path / "four.pth")
-    with pytest.raises(
-        CheckpointError, match=r"4 levels \(3 of them .* maskdino_r50_coco_instance_hid1024_3sd1\."
-    ):
-        load(
-            build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]"),
-            tmp_path / "four.pth",
-            strict=True,
-        )
+    three = build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]")
+    row = r"4 levels \(3 of them .* maskdino_r50_coco_instance_hid1024_3sd1\."
+    with pytest.raises(CheckpointError, match=row):
+        load(three, tmp_path / "four.pth", strict=True)
