@@ -39,8 +39,8 @@ class Settings:
     def __str__(self) -> str:
         return (
             f"a {'Swin' if self.swin else 'ResNet'}, {self.levels} levels ({self.backbone_levels} of them "
-            f"from the backbone), an encoder's feed-forward width of {self.ffn_dim}, {self.classes} classes and "
-            f"{'learned' if self.learned_queries else 'selected'} queries"
+            f"from the backbone), an encoder's feed-forward width of {self.ffn_dim}, {self.classes} classes, "
+            f"and {'learned' if self.learned_queries else 'selected'} queries"
         )
 
 

@@ -128,7 +128,7 @@ def test_a_published_file_tells_its_settings(case, parity):
 
 
 def test_three_and_four_levels_are_told_apart(build, tmp_path):
-    """Of the published row with feed-forward width 1024, the config has three levels, the file's name four."""
+    """Of the published row of width 1024, the config has three levels, and the name of its file says four."""
     four = build("model.pixel_decoder.ffn_dim=1024", "model.num_classes=80")
     torch.save({"model": to_published(four.state_dict(), four)}, tmp_path / "four.pth")
     three = build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]")
