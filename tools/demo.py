@@ -160,9 +160,9 @@ class Demo:
         for file in self.json:
             self._say(f"wrote {file.write()}")
         if self.output is not None:
-            self._say(f"wrote {self.written} pictures and videos to {self.output}")
+            self._say(f"pictures and videos written to {self.output}: {self.written}")
         if self.failures:
-            self._say(f"{self.failures} files could not be read and were left out, see above", "bold red")
+            self._say(f"files left out because they could not be read: {self.failures}", "bold red")
         return 1 if self.failures else 0
 
     def _images(self, images: list[Path], names: dict[Path, Path], progress: Progress) -> None:

@@ -8,11 +8,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detrex.predict.coco_file import CocoFile
-from tests.predict.conftest import CATEGORIES, read_json
+from tests.predict.tiny_run import CATEGORIES, noise, read_json
 
 
 @pytest.fixture
-def results(predictor, noise):
+def results(predictor):
     return predictor.predict([noise(40, 60), noise(50, 30, 1)])
 
 

@@ -11,12 +11,13 @@ from PIL import Image
 from detrex.data import DataError
 from detrex.data.image_io import read_image
 from detrex.predict.inputs import to_record, to_uint8
+from tests.predict.tiny_run import noise
 
 EXIF_ORIENTATION = 0x0112
 
 
 @pytest.fixture
-def pixels(noise):
+def pixels():
     return noise(5, 7)
 
 

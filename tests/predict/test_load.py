@@ -14,7 +14,7 @@ from detrex.config import ConfigError, LazyConfig
 from detrex.data import category_file, read_categories
 from detrex.engine.artifacts import checkpoint_metadata
 from detrex.predict import load
-from tests.predict.conftest import CATEGORIES, FIXED, ROOT
+from tests.predict.tiny_run import CATEGORIES, FIXED, ROOT
 
 MODEL_ALONE = ROOT / "projects/maskdino/configs/models/maskdino_small.py"
 

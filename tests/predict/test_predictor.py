@@ -12,7 +12,7 @@ from PIL import Image
 from detrex.data import DataError, EvalMapper
 from detrex.predict import Result, load
 from detrex.structures import Instances
-from tests.predict.conftest import CATEGORIES
+from tests.predict.tiny_run import CATEGORIES, noise, save_noise
 
 SIZES = [(40, 60), (60, 40), (40, 60), (30, 50), (40, 60), (52, 40), (64, 64)]
 FEW = 0.003  # of the pixels: rounding may decide between two segments
@@ -59,7 +59,7 @@ def assert_equal(one: Result, other: Result) -> None:
         assert torch.equal(one.panoptic[0], other.panoptic[0]) and one.panoptic[1] == other.panoptic[1]
 
 
-def test_one_image_at_its_original_size(predictor, by_hand, noise):
+def test_one_image_at_its_original_size(predictor, by_hand):
     result = predictor.predict(noise(40, 60))
     assert isinstance(result, Result)
     assert_same(result, by_hand(noise(40, 60))[0])
@@ -69,8 +69,8 @@ def test_one_image_at_its_original_size(predictor, by_hand, noise):
     assert result.categories == CATEGORIES and set(result.class_names) <= {"cat", "dog"}
 
 
-def test_a_list_of_different_kinds(predictor, by_hand, noise, save):
-    path = save("ab.png", 50, 30)
+def test_a_list_of_different_kinds(predictor, by_hand, tmp_path):
+    path = save_noise(tmp_path / "ab.png", 50, 30)
     images = [
         path,
         str(path),
@@ -87,14 +87,14 @@ def test_a_list_of_different_kinds(predictor, by_hand, noise, save):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
-def test_results_do_not_depend_on_their_neighbours(predictor, by_hand, noise, batch_size):
+def test_results_do_not_depend_on_their_neighbours(predictor, by_hand, batch_size):
     images = [noise(*size, seed=i) for i, size in enumerate(SIZES)]
     results = predictor.predict(images, batch_size=batch_size)
     for result, output in zip(results, by_hand(*images), strict=True):
         assert_same(result, output)
 
 
-def test_padded_beside_a_larger_image_they_would(by_hand, noise):
+def test_padded_beside_a_larger_image_they_would(by_hand):
     images = noise(40, 60), noise(60, 40, 1)
     alone, together = by_hand(*images), by_hand(*images, batched=True)
     gaps = [
@@ -105,7 +105,7 @@ def test_padded_beside_a_larger_image_they_would(by_hand, noise):
     assert not gaps or max(gaps) > 1e-3
 
 
-def test_batches_are_as_large_as_they_may_be(predictor, noise, monkeypatch):
+def test_batches_are_as_large_as_they_may_be(predictor, monkeypatch):
     sizes = []
     forward = predictor._forward
     monkeypatch.setattr(predictor, "_forward", lambda m, s: sizes.append(len(s)) or forward(m, s))
@@ -118,7 +118,7 @@ def test_batches_are_as_large_as_they_may_be(predictor, noise, monkeypatch):
     assert sizes == [1] * 6
 
 
-def test_a_threshold_leaves_out_what_is_below(predictor, noise):
+def test_a_threshold_leaves_out_what_is_below(predictor):
     everything = predictor.predict(noise(40, 60))
     middle = float(everything.scores.median())
     some = predictor.predict(noise(40, 60), score_threshold=middle)
@@ -130,7 +130,7 @@ def test_a_threshold_leaves_out_what_is_below(predictor, noise):
 
 
 @pytest.mark.parametrize("segments", [None, 0.7])
-def test_settings_of_a_call_are_those_of_a_config(tiny_run, predictor, noise, segments):
+def test_settings_of_a_call_are_those_of_a_config(tiny_run, predictor, segments):
     middle = float(predictor.predict(noise(40, 60)).scores.median())
     changed = load(
         tiny_run.folder,
@@ -146,7 +146,7 @@ def test_settings_of_a_call_are_those_of_a_config(tiny_run, predictor, noise, se
     assert_equal(result, expected)
 
 
-def test_a_threshold_for_one_task(predictor, noise):
+def test_a_threshold_for_one_task(predictor):
     plain = predictor.predict(noise(40, 60))
     result = predictor.predict(noise(40, 60), score_threshold={"instance": 1.0})
     assert len(result) == 0 and torch.equal(result.panoptic[0], plain.panoptic[0])
@@ -154,14 +154,14 @@ def test_a_threshold_for_one_task(predictor, noise):
     assert len(result) == len(plain) and plain.panoptic[1] and not result.panoptic[1]
 
 
-def test_only_the_tasks_that_are_asked_for(predictor, noise):
+def test_only_the_tasks_that_are_asked_for(predictor):
     assert predictor.tasks == ("instance", "panoptic", "semantic")
     result = predictor.predict(noise(40, 60), tasks=["panoptic"])
     assert result.tasks == ("panoptic",) and result.instances is None and result.semantic is None
     assert predictor.predict(noise(40, 60)).tasks == predictor.tasks
 
 
-def test_scores_of_all_classes_only_if_asked_for(predictor, by_hand, noise):
+def test_scores_of_all_classes_only_if_asked_for(predictor, by_hand):
     assert predictor.predict(noise(40, 60)).semantic_scores is None
     result = predictor.predict(noise(40, 60), keep_scores=True)
     torch.testing.assert_close(result.semantic_scores, by_hand(noise(40, 60))[0]["sem_seg"])
@@ -185,7 +185,7 @@ def test_settings_out_of_range_are_told_before_the_first_image(predictor, settin
         predictor.predict_iter(iter([]), **settings)
 
 
-def test_a_task_that_the_model_does_not_give(tiny_run, noise):
+def test_a_task_that_the_model_does_not_give(tiny_run):
     model = load(tiny_run.folder, overrides=["model.postprocess.panoptic=null"])
     assert model.tasks == ("instance", "semantic")
     assert model.predict(noise(40, 60), score_threshold=0.5).panoptic is None
@@ -193,7 +193,7 @@ def test_a_task_that_the_model_does_not_give(tiny_run, noise):
         model.predict(noise(40, 60), tasks=["panoptic"])
 
 
-def test_images_are_read_as_they_are_needed(predictor, noise):
+def test_images_are_read_as_they_are_needed(predictor):
     read = []
 
     def images():
@@ -209,9 +209,9 @@ def test_images_are_read_as_they_are_needed(predictor, noise):
     assert len(read) - 1 == 8
 
 
-def test_an_image_that_cannot_be_read_can_be_left_out(predictor, save, tmp_path):
+def test_an_image_that_cannot_be_read_can_be_left_out(predictor, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
-    images = [save("a.png"), tmp_path / "bad.png", save("bb.png")]
+    images = [save_noise(tmp_path / "a.png"), tmp_path / "bad.png", save_noise(tmp_path / "bb.png")]
     with pytest.raises(DataError, match=r"bad.png cannot be decoded"):
         list(predictor.predict_iter(images))
     told = []
@@ -221,7 +221,7 @@ def test_an_image_that_cannot_be_read_can_be_left_out(predictor, save, tmp_path)
     assert image == images[1] and isinstance(error, DataError)
 
 
-def test_results_are_ordinary_tensors(predictor, noise):
+def test_results_are_ordinary_tensors(predictor):
     results = predictor.predict_iter([noise(40, 60)], keep_scores=True)
     result = next(results)
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
@@ -231,7 +231,7 @@ def test_results_are_ordinary_tensors(predictor, noise):
         tensor[:] = 0
 
 
-def test_threads_share_a_predictor(predictor, noise):
+def test_threads_share_a_predictor(predictor):
     images = [noise(40, 60, i) for i in range(3)]
     thresholds = [0.0, 0.3, 0.6, 1.0] * 3
     expected = {t: predictor.predict(images, score_threshold=t) for t in set(thresholds)}
@@ -243,13 +243,13 @@ def test_threads_share_a_predictor(predictor, noise):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (300, 2), (700, 500)])
-def test_images_of_unusual_sizes(predictor, noise, size):
+def test_images_of_unusual_sizes(predictor, size):
     result = predictor.predict(noise(*size))
     assert result.masks.shape[1:] == result.semantic.shape == size
     assert json.dumps(result.to_dict()) and result.draw().size[0] >= size[1]
 
 
-def test_mixed_precision(tiny_run, predictor, noise):
+def test_mixed_precision(tiny_run, predictor):
     exact = predictor.predict(noise(40, 60), keep_scores=True)
     result = load(tiny_run.folder, device="cpu", amp="bf16").predict(noise(40, 60), keep_scores=True)
     assert result.scores.dtype == torch.float32
@@ -258,7 +258,7 @@ def test_mixed_precision(tiny_run, predictor, noise):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(tiny_run, predictor, noise):
+def test_on_a_gpu(tiny_run, predictor):
     images = [noise(*size, seed=i) for i, size in enumerate(SIZES)]
     model = load(tiny_run.folder, device="cuda")
     for result, other in zip(model.predict(images, batch_size=4), predictor.predict(images), strict=True):
@@ -268,7 +268,7 @@ def test_on_a_gpu(tiny_run, predictor, noise):
     assert_equal(model.predict(on_device), model.predict(images[0]))
 
 
-def test_loading_and_predicting_print_nothing(tiny_run, noise, capsys, caplog):
+def test_loading_and_predicting_print_nothing(tiny_run, capsys, caplog):
     with caplog.at_level(logging.WARNING):
         load(tiny_run.folder).predict(noise(40, 60))
     assert capsys.readouterr() == ("", "") and not caplog.text
