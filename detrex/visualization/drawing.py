@@ -29,7 +29,7 @@ def draw_instances(
     labels: bool = True,
 ) -> Image.Image:
     """Detections of at least ``score_threshold``, at most the ``max_detections`` of the highest scores."""
-    order = instances.scores.argsort(descending=True)[:max_detections]
+    order = instances.scores.argsort(descending=True, stable=True)[:max_detections]
     chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
     names = [
         f"{categories.names[label]} {score:.0%}"

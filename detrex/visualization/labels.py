@@ -16,7 +16,8 @@ from detrex.visualization.text import Line, typeset
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, both ends inclusive
 
 _SHARE = 0.15  # of a picture's area that labels cover, at most
-_LONGEST = 0.35  # width of one label, as a share of the picture's
+_LONGEST = 0.35  # width of a label, as a share of the picture's,
+_MIN_LONGEST = 12  # or, if that is more, in heights of letters
 _MIN_SIZE = 11  # of letters, in pixels
 _CROWDED = 0.65  # how much smaller letters may get to make room for more labels
 _MAX_COVERED = 0.6  # how much a label may hide, in whole objects
@@ -140,12 +141,17 @@ def _set_lines(labels: Sequence[str], size: tuple[int, int]) -> list[Line]:
     """The labels, in letters that fit the picture and, as far as they stay legible, their number."""
     width, height = size
     letters = max(_MIN_SIZE, min(max(14, round(max(size) / 36)), height // 6))
-    lines = [typeset(label, letters, _LONGEST * width) for label in labels]
+    lines = _set(labels, letters, width)
     needed = sum(line.width * line.height for line in lines) / (_SHARE * width * height)
     if needed <= 1:
         return lines
     smaller = max(_MIN_SIZE, round(letters * max(_CROWDED, needed**-0.5)))
-    return [typeset(label, smaller, _LONGEST * width) for label in labels]
+    return _set(labels, smaller, width)
+
+
+def _set(labels: Sequence[str], letters: int, width: int) -> list[Line]:
+    longest = min(width, max(_LONGEST * width, _MIN_LONGEST * letters))
+    return [typeset(label, letters, longest) for label in labels]
 
 
 def _overlap(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,196 @@
+"""Pictures of images of a data set, for tools that show data and results."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from detrex.config import ConfigError, instantiate
+from detrex.data import DataError, ImageDataset
+from detrex.visualization import image_grid
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+DEFAULT_COUNT = 8
+_CELL = {False: 768, True: 512}  # longer side of a picture in pixels, alone and in a grid of all
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is shown of one image.
+
+    Attributes:
+        name: of the image's file.
+        caption: lines above the pictures.
+        pictures: side by side.
+    """
+
+    name: str
+    caption: str
+    pictures: Sequence[Image.Image]
+
+
+def add_gallery_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """The arguments that tools have in common which draw images of a config's data set."""
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
+    )
+    parser.add_argument(
+        "--count", type=_positive, metavar="N", help=f"images to draw (default: {DEFAULT_COUNT})"
+    )
+    parser.add_argument(
+        "--image-id", action="append", default=[], metavar="ID", help="draw this image; may be repeated"
+    )
+    parser.add_argument(
+        "--file-name", action="append", default=[], metavar="NAME", help="likewise, by file name"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(output), metavar="DIR", help="for the PNGs (default: %(default)s)"
+    )
+    parser.add_argument("--grid", action="store_true", help="one picture, grid.png, instead of one per image")
+    parser.add_argument("--no-labels", action="store_true", help="draw without class names and scores")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
+    )
+
+
+def loader_config(config: DictConfig, split: str) -> DictConfig:
+    """``dataloader.train`` or ``dataloader.test``.
+
+    Raises:
+        ConfigError: the config has none, or one without data set.
+    """
+    node = config.get("dataloader", {}).get(split)
+    if node is None or node.get("dataset") is None:
+        raise ConfigError(f"the config has no dataloader.{split}.dataset, of which images could be drawn")
+    return node
+
+
+def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
+    """The data set of a loader's config, with or without its annotations.
+
+    Data sets for evaluation are mostly configured without, as evaluators read annotations themselves.
+    """
+    if targets and "targets" not in loader.dataset:
+        return instantiate(loader.dataset)
+    return instantiate(loader.dataset, targets=targets)
+
+
+def image_names(dataset: ImageDataset) -> list[tuple[int | str, str]]:
+    """(image id, file name) of all images, none of which is opened."""
+    return [(entry["image_id"], entry["file_name"]) for entry in dataset._entries]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
+    count = min(count, length)
+    return [i * length // count for i in range(count)]
+
+
+def find_images(
+    dataset: ImageDataset, image_ids: Sequence[str], file_names: Sequence[str]
+) -> list[int] | None:
+    """The indices of certain images, in the data set's order; None if none are named.
+
+    Args:
+        dataset: to look in.
+        image_ids: as text.
+        file_names: with or without their folders.
+
+    Raises:
+        DataError: there is none of such an id or name.
+    """
+    if not (image_ids or file_names):
+        return None
+    names = image_names(dataset)
+    found: set[int] = set()
+    for kind, wanted in [("id", i) for i in image_ids] + [("file name", n) for n in file_names]:
+        matching = [
+            index
+            for index, (image_id, name) in enumerate(names)
+            if wanted in ((str(image_id),) if kind == "id" else (name, Path(name).name))
+        ]
+        if not matching:
+            raise DataError(
+                f"The data set has no image with the {kind} {wanted!r}. Its {len(names)} images in "
+                f"{dataset.images} are like {names[0][1]} (id {names[0][0]})."
+            )
+        found.update(matching)
+    return sorted(found)
+
+
+def save_gallery(
+    items: Sequence[Item],
+    draw: Callable[[Item], Row],
+    titles: Sequence[str],
+    output: Path,
+    grid: bool = False,
+) -> None:
+    """Draws ``items`` and writes PNGs; a terminal shows a progress bar.
+
+    A broken image is logged as an error, and the next one drawn.
+
+    Args:
+        items: one for each row.
+        draw: makes the row of an item.
+        titles: of the columns.
+        output: folder; made if need be.
+        grid: whether to write all rows to one file, ``grid.png``, instead of a file each.
+
+    Raises:
+        DataError: at the end, if images could not be drawn.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    failed = 0
+    for number, item in enumerate(with_progress(items, "drawing"), start=1):
+        try:
+            row = draw(item)
+        except (DataError, OSError) as error:
+            logger.error("%s", error)
+            failed += 1
+            continue
+        if not grid:
+            path = output / f"{number:03d}_{Path(row.name).with_suffix('').as_posix().replace('/', '_')}.png"
+            image_grid([row.pictures], titles, _CELL[grid], captions=[row.caption]).save(path)
+        else:
+            for picture in row.pictures:
+                picture.thumbnail((_CELL[grid],) * 2, Image.Resampling.LANCZOS)
+            rows.append(row)
+    if rows:
+        captions = [row.caption for row in rows]
+        image_grid([row.pictures for row in rows], titles, _CELL[grid], captions=captions).save(
+            output / "grid.png"
+        )
+    if failed:
+        raise DataError(f"{failed} of {len(items)} images could not be drawn; see above.")
+
+
+def with_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """``items`` one after another, with a progress bar if there is a terminal."""
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield from progress.track(items, description=title)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number

@@ -1,0 +1,163 @@
+"""Draws what a config's data loader produces, beside the images and annotations it is made of; see --help."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from itertools import islice
+
+from omegaconf import DictConfig
+
+from detrex.config import LazyConfig, instantiate
+from detrex.data import ImageDataset, Record, TrainLoader
+from detrex.data.samplers import Draw, ShuffledBatches
+from detrex.engine import readable_errors
+from detrex.engine.gallery import (
+    DEFAULT_COUNT,
+    Row,
+    add_gallery_arguments,
+    build_dataset,
+    find_images,
+    loader_config,
+    save_gallery,
+    spread,
+)
+from detrex.structures import Sample, Targets
+from detrex.visualization import draw_targets
+
+EXAMPLES = """\
+examples:
+  first samples of training   visualize_data.py --config-file CONFIG.py
+  of a data set of one's own  visualize_data.py --config-file CONFIG.py dataloader.root=mydata --count 20
+  other random numbers        visualize_data.py --config-file CONFIG.py train.seed=1
+  other augmentation          visualize_data.py --config-file CONFIG.py dataloader.train.mapper.min_scale=0.5
+  one image                   visualize_data.py --config-file CONFIG.py --file-name 000000000139.jpg
+  images for evaluation       visualize_data.py --config-file CONFIG.py --split test
+  without annotations         visualize_data.py --config-file CONFIG.py --split test --no-targets
+
+On the left is the image with its annotations. On the right, for training, is the augmented sample with its
+targets, as a run with this config gets it: the first samples, or those of the chosen images in the first
+epoch. For evaluation it is the image that the model gets. The same command draws the same pictures. A broken
+image is named, and the next one drawn; the exit code is then 1.
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, by default that of this process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_gallery_arguments(parser, "output/visualize_data")
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="train", help="which loader (default: %(default)s)"
+    )
+    parser.add_argument("--no-targets", action="store_true", help="read no annotations, where there are none")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; ends with exit code 1 after an error."""
+    options = parse_arguments(arguments)
+    with readable_errors(options.debug):
+        config = LazyConfig.apply_overrides(LazyConfig.load(options.config_file), options.overrides)
+        loader = loader_config(config, options.split)
+        dataset = build_dataset(loader, targets=not options.no_targets)
+        chosen = find_images(dataset, options.image_id, options.file_name)
+        kind = TrainingSamples if options.split == "train" else EvaluationSamples
+        samples = kind(loader, dataset, chosen, options.count)
+        draw = partial(draw_row, dataset, samples, not options.no_labels)
+        save_gallery(samples.draws, draw, ["image", samples.title], options.output, options.grid)
+    print(f"{len(samples.draws)} images drawn in {options.output}")
+
+
+class TrainingSamples:
+    """Samples that training gets.
+
+    Each depends on the seed and its number alone, so a loader of batches of one image gives those of any
+    batch size.
+
+    Args:
+        loader: config of the loader.
+        dataset: built of it.
+        chosen: indices of images, whose samples of the first epoch are taken; None: the first samples.
+        count: number of samples at most; None: all chosen ones.
+
+    Attributes:
+        draws: which samples.
+    """
+
+    title = "training sample"
+
+    def __init__(
+        self, loader: DictConfig, dataset: ImageDataset, chosen: list[int] | None, count: int | None
+    ):
+        self._loader: TrainLoader = instantiate(
+            loader,
+            dataset=dataset,
+            total_batch_size=1,
+            num_workers=0,
+            aspect_ratio_grouping=False,
+            pin_memory=False,
+        )
+        seed = self._loader.state_dict()["seed"]
+        draws = (draw for (draw,) in ShuffledBatches(len(dataset), 1, seed))
+        if chosen is None:
+            self.draws = list(islice(draws, count or DEFAULT_COUNT))
+        else:
+            first_epoch = {draw.index: draw for draw in islice(draws, len(dataset))}
+            self.draws = [first_epoch[index] for index in chosen[:count]]
+
+    def sample(self, draw: Draw, _record: Record) -> Sample:
+        """The augmented image with its targets."""
+        self._loader.load_state_dict({**self._loader.state_dict(), "consumed_batches": draw.number})
+        (sample,) = next(iter(self._loader))
+        return sample
+
+
+class EvaluationSamples:
+    """Samples for evaluation; arguments and attributes as of :class:`TrainingSamples`.
+
+    Without ``chosen`` they are of images that are spread evenly over the data set.
+    """
+
+    title = "model input"
+
+    def __init__(
+        self, loader: DictConfig, dataset: ImageDataset, chosen: list[int] | None, count: int | None
+    ):
+        self._mapper = instantiate(loader.mapper)
+        if chosen is None:
+            chosen = spread(len(dataset), count or DEFAULT_COUNT)
+        self.draws = [Draw(number, index) for number, index in enumerate(chosen[:count])]
+
+    def sample(self, _draw: Draw, record: Record) -> Sample:
+        """The image at the size for evaluation; it has no targets."""
+        return self._mapper(record)
+
+
+def draw_row(
+    dataset: ImageDataset, samples: TrainingSamples | EvaluationSamples, labels: bool, draw: Draw
+) -> Row:
+    """The image with its annotations, and the sample with its targets."""
+    record = dataset[draw.index]
+    sample = samples.sample(draw, record)
+    image, targets = sample["image"], sample.get("targets")
+    height, width = image.shape[-2:]
+    caption = (
+        f"{record['file_name']} (image id {record['image_id']})\n"
+        f"image {_described(record['height'], record['width'], record['targets'])}; "
+        f"{samples.title} {_described(height, width, targets)} (height x width)"
+    )
+    pictures = [
+        draw_targets(record["image"], record["targets"], dataset.categories, labels=labels),
+        draw_targets(image, targets or Targets.empty(height, width), dataset.categories, labels=labels),
+    ]
+    return Row(record["file_name"], caption, pictures)
+
+
+def _described(height: int, width: int, targets: Targets | None) -> str:
+    return f"{height} x {width}" + ("" if targets is None else f", {len(targets)} objects")
+
+
+if __name__ == "__main__":
+    main()
