@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from timm.layers import resize_rel_pos_bias_table
+from timm.layers import resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 
 _PREFIX = "backbone."
@@ -156,8 +156,8 @@ _FORMATS = (
         _caffe2_name,
         folded=True,
         note=f"these weights were trained with {_BGR}, and MSRA's (R-50.pkl, R-101.pkl) with the stride "
-        "in the first 1x1 convolution of a stage (STRIDE_IN_1X1), not in the 3x3 one as here: the features are not "
-        "those of training. Weights derived from torchvision or timm fit",
+        "in the first 1x1 convolution of a stage (STRIDE_IN_1X1), not in the 3x3 one as here: the features "
+        "are not those of training. Weights derived from torchvision or timm fit",
     ),
     _Format("Swin of its authors or detectron2", swin_name),
     _Format("Swin of torchvision", _torchvision_swin_name),
@@ -208,7 +208,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
             len(option[0]),
         ),
     )
-    if 2 * len(taken) < min(len(own), len(state)):
+    if not taken or 2 * len(taken) < min(len(own), len(state)):
         return None
     tensors = {name: state[source] for name, source in taken.items()}
     notes = [form.note] if form.note else []
@@ -273,7 +273,9 @@ def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[st
         side = math.isqrt(len(table))
         if table.shape == shape or table.shape[1:] != shape[1:] or side**2 != len(table):
             continue
-        tensors[name] = resize_rel_pos_bias_table(table.float(), attention.window_size, shape).to(table.dtype)
+        # Bicubically, as Swin's authors do it. timm itself goes linearly over a grid that widens outwards.
+        table = resize_rel_pos_bias_table_simple(table.float(), attention.window_size, shape)
+        tensors[name] = table.to(tensors[name].dtype)
         fitted.add(((side + 1) // 2, attention.window_size[0]))
     return [
         f"tables of relative positions were interpolated from windows of {old}x{old} to {new}x{new}"
