@@ -1,0 +1,134 @@
+"""The commands and code of the documentation run, and the table of models is up to date."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detrex.checkpoint import zoo_entries
+from detrex.checkpoint.published import to_published
+from detrex.config import LazyConfig, instantiate
+from tools.model_zoo import markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"(?:<!-- needs (?P<needs>[^>]*) -->\n)?```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
+
+
+@dataclass
+class Block:
+    page: str
+    number: int
+    kind: str
+    text: str
+    needs: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}"
+
+
+def blocks() -> list[Block]:
+    return [
+        Block(page.stem, number, match["kind"], match["text"], match["needs"])
+        for page in PAGES
+        for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), start=1)
+    ]
+
+
+def own_data(folder: Path) -> None:
+    """Two images of 64 x 96 for training and for validation, with a square each."""
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+        for i in (1, 2):
+            pixels = np.random.default_rng(i).integers(0, 120, (64, 96, 3), np.uint8)
+            pixels[10:40, 20:50] = 255
+            Image.fromarray(pixels).save(folder / split / f"{i}.png")
+        square = dict(bbox=[20, 10, 30, 30], area=900, segmentation=[[20, 10, 50, 10, 50, 40, 20, 40]])
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png", "height": 64, "width": 96} for i in (1, 2)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "iscrowd": 0, **square} for i in (1, 2)
+            ],
+            "categories": [{"id": 1, "name": "square"}],
+        }
+        (folder / "annotations").mkdir(exist_ok=True)
+        (folder / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder like a checkout in which someone works: photos, own data, a trained run, a published file."""
+    place = tmp_path_factory.mktemp("docs")
+    for name in ("tools", "projects", "configs", "tests"):
+        (place / name).symlink_to(ROOT / name)
+    (place / "photos").mkdir()
+    for name in ("first", "second"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(
+            place / f"photos/{name}.jpg"
+        )
+    own_data(place / "mydata")
+    small = (
+        "model.pixel_decoder.num_layers=1 model.decoder.num_layers=1 dataloader.train.mapper.image_size=64"
+    )
+    command = (
+        "python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py "
+        f"dataloader.root=mydata train.output_dir=output/mine train.max_iter=1 dataloader.train.mapper.image_size=64 {small}"
+    )
+    done = shell(command, place)
+    assert done.returncode == 0, done.stderr
+    config = LazyConfig.load(ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py")
+    model = instantiate(config.model)
+    torch.save({"model": to_published(model.state_dict(), model)}, place / "published.pth")
+    return place
+
+
+def shell(text: str, place: Path) -> subprocess.CompletedProcess:
+    """Runs commands as a user would, with this interpreter as ``python``."""
+    bin_folder = place / ".bin"
+    bin_folder.mkdir(exist_ok=True)
+    if not (bin_folder / "python").exists():
+        (bin_folder / "python").symlink_to(shutil.which(sys.executable))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{bin_folder}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+        "DETREX_CACHE": str(place / "cache"),
+    }
+    return subprocess.run(
+        ["bash", "-e", "-c", text], cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [b for b in blocks() if b.needs is None], ids=str)
+def test_what_the_pages_show_runs(block, place):
+    text = block.text if block.kind == "bash" else f"python - <<'END_OF_PAGE'\n{block.text}\nEND_OF_PAGE"
+    done = shell(text, place)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_what_cannot_run_here_is_left_out():
+    assert {b.needs for b in blocks()} <= {None, "the network", "COCO", "the parity kit"}
+    assert len([b for b in blocks() if b.needs is None]) >= 6
+
+
+def test_the_table_of_models_is_that_of_the_zoo():
+    """After a change: ``python tools/model_zoo.py --markdown`` below the page's introduction."""
+    page = (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8")
+    assert page[page.index("| name |") :] == markdown(list(zoo_entries().values()))
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
