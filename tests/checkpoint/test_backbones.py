@@ -262,6 +262,25 @@ def test_a_resnet_of_detectron2(prefix, frozen_norm, images):
     assert agree(backbone, images, torchvision_maps(model, images))
 
 
+def test_a_resnet_of_early_detectron2(images):
+    """Its frozen norms had a weight and a bias only."""
+    model = without_statistics(randomise(torchvision.models.resnet18()))
+    state = {n: v for n, v in as_detectron2(model).items() if "running" not in n}
+    backbone = TimmBackbone("resnet18")
+    _, missing = load(state, backbone)
+    assert missing == ["head.weight", "head.bias"]
+    assert agree(backbone, images, torchvision_maps(model, images))
+
+
+def without_statistics(model):
+    """With norms that only scale and add."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+            module.running_var.fill_(1 - module.eps)
+    return model
+
+
 def as_caffe2(model):
     """Names of Detectron; its norms are a scale and a bias."""
     branches = {"downsample.0": "branch1_w", "downsample.1": "branch1_bn", "conv1": "branch2a_w"}
@@ -283,11 +302,7 @@ def as_caffe2(model):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("frozen_norm", [True, False])
 def test_a_resnet_of_caffe2(name, frozen_norm, images):
-    model = randomise(getattr(torchvision.models, name)())
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.zero_()
-            module.running_var.fill_(1 - module.eps)
+    model = without_statistics(randomise(getattr(torchvision.models, name)()))
     state = as_caffe2(model)
     assert {"conv1_w", "res_conv1_bn_s", "res3_0_branch1_bn_b", "res5_1_branch2b_w"} <= set(state)
     state["conv1_w_momentum"] = state["conv1_w"]
@@ -438,15 +453,24 @@ def test_another_depth_is_recognised_and_its_shapes_are_kept():
         {},
         nn.TransformerEncoderLayer(8, 2).state_dict(),
         {f"blocks.{i}.attn.qkv.weight": torch.zeros(1) for i in range(100)},
-        # something else, with a few names in common
-        {"bn1.weight": torch.zeros(64), **{f"decoder.{i}.weight": torch.zeros(1) for i in range(400)}},
     ],
-    ids=["empty", "transformer", "vit", "other model"],
+    ids=["empty", "transformer", "vit"],
 )
 def test_other_weights_are_not_recognised(state):
     with torch.device("meta"):
         detector = Detector(TimmBackbone("resnet18"))
     assert convert_backbone(state, detector) is None
+
+
+@pytest.mark.parametrize(("share", "recognised"), [(0.45, False), (0.55, True)])
+def test_half_of_the_names_must_be_known(share, recognised):
+    with torch.device("meta"):
+        detector = Detector(TimmBackbone("resnet18"))
+        state = timm.create_model("resnet18", features_only=True).state_dict()
+    common = [n for n in state if not n.endswith("tracked")]
+    state = {n: state[n] for n in common[: int(share * len(common))]}
+    state |= {f"decoder.{i}.weight": torch.zeros(1) for i in range(400)}
+    assert (convert_backbone(state, detector) is not None) == recognised
 
 
 def test_a_model_without_backbone():
