@@ -81,7 +81,7 @@ def place(tmp_path_factory) -> Path:
     )
     command = (
         "python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py "
-        f"dataloader.root=mydata train.output_dir=output/mine train.max_iter=1 dataloader.train.mapper.image_size=64 {small}"
+        f"dataloader.root=mydata train.output_dir=output/mine train.max_iter=1 {small}"
     )
     done = shell(command, place)
     assert done.returncode == 0, done.stderr

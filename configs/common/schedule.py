@@ -15,6 +15,14 @@ coco_50_epochs = L(schedule.multi_step)(
 # train.max_iter=88500; 12 epochs, the last one at a tenth of the learning rate
 coco_12_epochs = L(schedule.multi_step)(milestones=[81125], gamma=0.1, warmup_iters=10, warmup_factor=1.0)
 
+# train.max_iter=160000 and 90000, for semantic segmentation: steps at the same shares of both runs
+ade20k_160k = L(schedule.multi_step)(
+    milestones=[135000, 150000], gamma=0.1, warmup_iters=10, warmup_factor=1.0
+)
+cityscapes_90k = L(schedule.multi_step)(
+    milestones=[75938, 84375], gamma=0.1, warmup_iters=10, warmup_factor=1.0
+)
+
 # For a run of any length: these follow train.max_iter.
 cosine = L(schedule.cosine)(
     max_iter="${train.max_iter}", final_factor=0.0, warmup_iters=100, warmup_factor=0.001

@@ -6,8 +6,8 @@
 
 `model.backbone.pretrained=true`: see `maskdino_r50_coco_instance_50ep.py`.
 Queries are learned, not selected; classes exclude one another (softmax), with one for "no object". The data:
-see `configs/common/data/ade20k_semantic.py`. The learning rate falls polynomially (power 0.9), as is usual in
-semantic segmentation; whether the published run had the same schedule is not certain.
+see `configs/common/data/ade20k_semantic.py`. The published run lowered its learning rate in steps, too; where
+they lay is not certain, nor is every detail of its augmentation.
 Published result (arXiv 2206.02777): 48.7 mIoU on the validation images; this config builds 43.81 M
 parameters.
 Checkpoint:
@@ -22,7 +22,7 @@ from .models.maskdino_r50 import model
 
 dataloader = get_config("common/data/ade20k_semantic.py").dataloader
 optimizer = get_config("common/optim.py").optimizer
-scheduler = get_config("common/schedule.py").poly
+scheduler = get_config("common/schedule.py").ade20k_160k
 train = get_config("common/train.py").train
 
 model.num_classes = 150
@@ -35,8 +35,6 @@ model.criterion.class_loss = L(SoftmaxClassLoss)(weight=4.0, no_object_weight=0.
 model.criterion.initial_denoising = False
 model.postprocess.instance = None
 model.postprocess.semantic = L(SemanticInference)(resize_masks=False)
-
-scheduler.warmup_iters = 0
 
 train.output_dir = "output/maskdino_r50_ade20k_semantic_160k"
 train.max_iter = 160000

@@ -5,7 +5,7 @@
         dataloader.root=/path/to/cityscapes model.backbone.pretrained=true
 
 `model.backbone.pretrained=true`: see `maskdino_r50_coco_instance_50ep.py`.
-The model of `maskdino_r50_ade20k_semantic_160k.py`, which also says what is not certain of the schedule. The
+The model of `maskdino_r50_ade20k_semantic_160k.py`, which also says what is not certain of the training. The
 data: see `configs/common/data/cityscapes_semantic.py`.
 Published result (arXiv 2206.02777): 79.8 mIoU on the validation images; this config builds 43.75 M
 parameters.
@@ -15,9 +15,10 @@ https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.
 
 from detrex.config import get_config
 
-from .maskdino_r50_ade20k_semantic_160k import model, optimizer, scheduler, train
+from .maskdino_r50_ade20k_semantic_160k import model, optimizer, train
 
 dataloader = get_config("common/data/cityscapes_semantic.py").dataloader
+scheduler = get_config("common/schedule.py").cityscapes_90k
 
 model.num_classes = 19
 
