@@ -113,7 +113,10 @@ def _plan(model: str | Path | DictConfig, weights: str | Path | None) -> _Plan:
         return _Plan(None, _own(weights, model))
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no config, weights file or folder of a run at {model}")
-    entry = zoo_entry(str(model))
+    try:
+        entry = zoo_entry(str(model))
+    except CheckpointError as error:
+        raise CheckpointError(f"there is no file or folder '{model}', and {error}") from None
     return _Plan(LazyConfig.load(entry.config), _explicit(weights, f"'{model}'", entry))
 
 

@@ -215,7 +215,7 @@ def test_a_row_without_published_weights(zoo_row):
     [
         ("no/such/run", FileNotFoundError, "no config, weights file or folder of a run at no/such/run"),
         ("model.safetensors", FileNotFoundError, "at model.safetensors"),
-        ("tyni", CheckpointError, "no 'tyni'.*tiny"),
+        ("tyni", CheckpointError, "no file or folder 'tyni', and .* no 'tyni'.*tiny"),
     ],
 )
 def test_what_is_not_there(zoo_row, model, error, message):
