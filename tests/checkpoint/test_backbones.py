@@ -361,6 +361,13 @@ def test_a_swin_of_its_authors(swin, larger_images, prefix):
     assert agree(backbone, larger_images, swin_maps(swin, larger_images))
 
 
+def test_a_swin_of_its_authors_for_the_first_stages(swin, larger_images):
+    """As many of its names are timm's, of other modules, as are Swin's own."""
+    backbone = TimmBackbone(SWIN, strides=(4, 8), options={**SMALL_SWIN, "img_size": 256})
+    load(as_published_swin(swin, 4), backbone)
+    assert agree(backbone, larger_images, swin_maps(swin, larger_images)[:2])
+
+
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 32), (4, 8)])
 def test_a_swin_of_a_detector(swin, larger_images, strides):
     """Each norm of an output is found again where only some of the maps are used."""
