@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "visualization": BOTTOM,
     "analysis": BOTTOM | {"ops", "modeling", "data"},
     "engine": BOTTOM | {"layers", "modeling", "data", "evaluation", "checkpoint", "visualization"},
-    "predict": BOTTOM | {"modeling", "data", "evaluation", "checkpoint", "visualization", "engine"},
+    "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization", "engine"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}
 

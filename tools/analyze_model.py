@@ -24,8 +24,8 @@ from detrex.analysis import (
     measure,
     table,
 )
-from detrex.config import LazyConfig
 from detrex.engine import readable_errors
+from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
 
 DEFAULT_INPUT = (800, 1333)
 WIDTH = 110  # of tables that go to a file
@@ -60,12 +60,8 @@ NOTES = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
-    )
+    parser = command_parser(__doc__, EXAMPLES)
+    add_config_file(parser)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -82,13 +78,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--depth", type=_positive, default=2, metavar="D", help="levels of modules to show (default: 2)"
     )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
-    )
+    add_overrides(parser)
     parsed = parser.parse_intermixed_args(arguments)
     # Overrides after --input are taken for its values.
     parsed.overrides = [*(i for i in parsed.input if isinstance(i, str)), *parsed.overrides]
@@ -114,7 +104,7 @@ def _positive(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Counts and prints."""
     with readable_errors(arguments.debug):
-        config = LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+        config = read_config(arguments)
         model = build_on_meta(config)
         parameters = count_parameters(model)
         costs = [measure(model, sizes) for sizes in _inputs(arguments, config)]

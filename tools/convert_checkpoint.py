@@ -1,8 +1,4 @@
-"""Converts a checkpoint into this toolbox's format, or back into the published Mask DINO's.
-
-published, DINO, ...   convert_checkpoint.py IN.pth --config-file CONFIG.py --output OUT.safetensors
-back                   convert_checkpoint.py IN.safetensors --config-file CONFIG.py --output OUT.pth --to published
-"""
+"""Converts a checkpoint into this toolbox's format, or back into that of the published Mask DINO."""
 
 from __future__ import annotations
 
@@ -16,8 +12,9 @@ from omegaconf import DictConfig
 from detrex.checkpoint import CheckpointError, load, read_source, write_weights
 from detrex.checkpoint.atomic import replaced_file
 from detrex.checkpoint.published import to_published
-from detrex.config import LazyConfig, fix_values, instantiate
+from detrex.config import fix_values, instantiate
 from detrex.data import read_categories
+from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
 from detrex.engine.artifacts import checkpoint_metadata
 from detrex.engine.launch import readable_errors
 from detrex.structures import Categories
@@ -25,14 +22,23 @@ from detrex.structures import Categories
 logger = logging.getLogger(__name__)
 
 
+EXAMPLES = """\
+examples:
+  published   convert_checkpoint.py IN.pth --config-file CONFIG.py --output OUT.safetensors
+  back        convert_checkpoint.py IN.safetensors --config-file CONFIG.py --to published --output OUT.pth
+  a backbone  convert_checkpoint.py R50.pth --config-file CONFIG.py --partial --output OUT.safetensors
+
+What was taken over is shown as a table. A file that does not hold exactly the configured model is refused,
+unless --partial is given.
+"""
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "input", metavar="IN", help="a file, a run's folder, an https:// URL or a name in the zoo"
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    add_config_file(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="OUT", help="the file to write")
     parser.add_argument(
         "--to",
@@ -48,8 +54,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="read detectron2's .pkl files, executing nothing in them"
     )
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the config")
+    add_overrides(parser)
     return parser.parse_intermixed_args(arguments)
 
 
@@ -62,7 +67,7 @@ def convert(arguments: argparse.Namespace) -> None:
     suffix = {"detrex": ".safetensors", "published": ".pth"}[arguments.to]
     if arguments.output.suffix != suffix:
         raise CheckpointError(f"--output {arguments.output}: files of '{arguments.to}' end in {suffix}")
-    config = LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+    config = read_config(arguments)
     if "pretrained" in config.model.get("backbone", {}):
         config.model.backbone.pretrained = False
     config = fix_values(config, "model")

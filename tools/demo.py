@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detrex.data import DataError
 from detrex.engine import readable_errors
+from detrex.engine.arguments import add_overrides, command_parser
 from detrex.predict import Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
 from detrex.predict.files import find_files, is_video, output_names
@@ -45,9 +46,7 @@ Screen = Callable[[Image.Image], bool]
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--model",
         required=True,
@@ -74,13 +73,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--device", default="auto", help="auto (the default: a GPU if there is one), cpu, cuda:1"
     )
     parser.add_argument("--amp", default="off", choices=("off", "bf16", "fp16"), help="mixed precision")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
-    )
+    add_overrides(parser)
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.show and parsed.webcam is None:
         parser.error("--show goes with --webcam")

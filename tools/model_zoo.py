@@ -13,14 +13,13 @@ from rich.table import Table
 
 from detrex.checkpoint import ZooEntry, zoo_entries
 from detrex.config import projects_directory
+from detrex.engine.arguments import command_parser
 
 _LEFT_OUT = ("parameters (M)", "GFLOPs")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--markdown", action="store_true", help="as Markdown, with links")
     return parser.parse_args(arguments)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from detrex.config import LazyConfig
 from detrex.engine import launch, main, readable_errors
+from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
 
 EXAMPLES = """\
 examples:
@@ -24,12 +24,8 @@ checkpoints/, model_final.safetensors, results.json, predictions.png. Errors end
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
-    )
+    parser = command_parser(__doc__, EXAMPLES)
+    add_config_file(parser)
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -46,13 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="delete an earlier run in train.output_dir (otherwise, unless resumed, that is an error)",
     )
     _add_processes(parser)
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
-    )
+    add_overrides(parser)
     return parser.parse_intermixed_args(arguments)
 
 
@@ -78,7 +68,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Loads the config and starts the processes."""
     with readable_errors(arguments.debug):
-        config = LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+        config = read_config(arguments)
         launch(
             main,
             (config, arguments.eval_only, arguments.resume, arguments.overwrite, arguments.debug),

@@ -8,10 +8,11 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from detrex.config import LazyConfig, instantiate
+from detrex.config import instantiate
 from detrex.data import ImageDataset, Record, TrainLoader
 from detrex.data.samplers import Draw, ShuffledBatches
 from detrex.engine import readable_errors
+from detrex.engine.arguments import command_parser, read_config
 from detrex.engine.gallery import (
     DEFAULT_COUNT,
     Row,
@@ -44,9 +45,7 @@ image is named, and the next one drawn; the exit code is then 1.
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, EXAMPLES)
     add_gallery_arguments(parser, "output/visualize_data")
     parser.add_argument(
         "--split", choices=("train", "test"), default="train", help="which loader (default: %(default)s)"
@@ -59,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command; ends with exit code 1 after an error."""
     options = parse_arguments(arguments)
     with readable_errors(options.debug):
-        config = LazyConfig.apply_overrides(LazyConfig.load(options.config_file), options.overrides)
+        config = read_config(options)
         loader = loader_config(config, options.split)
         dataset = build_dataset(loader, targets=not options.no_targets)
         chosen = find_images(dataset, options.image_id, options.file_name)

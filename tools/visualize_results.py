@@ -10,16 +10,15 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from detrex.config import LazyConfig
 from detrex.data import DataError, ImageDataset, Record
 from detrex.engine import readable_errors
+from detrex.engine.arguments import command_parser, read_config
 from detrex.engine.gallery import (
     DEFAULT_COUNT,
     Row,
     add_gallery_arguments,
     build_dataset,
     find_images,
-    image_names,
     loader_config,
     save_gallery,
     spread,
@@ -55,9 +54,7 @@ is then 1.
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, EXAMPLES)
     add_gallery_arguments(parser, "output/visualize_results")
     parser.add_argument(
         "--predictions",
@@ -81,9 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command; ends with exit code 1 after an error."""
     options = parse_arguments(arguments)
     with readable_errors(options.debug):
-        config = LazyConfig.apply_overrides(LazyConfig.load(options.config_file), options.overrides)
+        config = read_config(options)
         dataset = build_dataset(loader_config(config, "test"))
-        results = read_saved_results(options.predictions, dataset.categories, dict(image_names(dataset)))
+        results = read_saved_results(options.predictions, dataset.categories, dict(dataset.image_names()))
         labels = not options.no_labels
         if isinstance(results, SavedPanoptic):
             comparison = PanopticComparison(results, dataset, labels)
@@ -173,7 +170,7 @@ def images_to_compare(results: SavedInstances | SavedPanoptic, dataset: ImageDat
     Raises:
         DataError: none of the results are for images of the data set.
     """
-    ids = [image_id for image_id, _ in image_names(dataset)]
+    ids = [image_id for image_id, _ in dataset.image_names()]
     known, found = set(ids), set(results.image_ids)
     strangers = [i for i in results.image_ids if i not in known]
     if found and len(strangers) == len(found):

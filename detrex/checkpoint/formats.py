@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from detrex.checkpoint import backbones
+from detrex.checkpoint.backbones import convert_backbone
 from detrex.checkpoint.dino import from_dino, is_dino
 from detrex.checkpoint.published import coarsest_first, from_published, is_published
 
@@ -42,9 +42,9 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
         taken, unused = from_dino(tensors, model)
         return Converted("DINO detector", taken, unused, _anchor_notes(model, ascending=True, whose="DINO"))
     if not any(name in tensors for name in model.state_dict()):
-        backbone = backbones.convert_backbone(tensors, model)
+        backbone = convert_backbone(tensors, model)
         if backbone is not None:
-            return Converted(backbone.format, backbone.tensors, backbone.unused)
+            return Converted(backbone.format, backbone.tensors, backbone.unused, backbone.notes)
     return Converted("detrex weights", tensors)
 
 

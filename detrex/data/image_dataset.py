@@ -72,6 +72,10 @@ class ImageDataset(Dataset):
             targets=self._targets(entry, height, width),
         )
 
+    def image_names(self) -> list[tuple[int | str, str]]:
+        """(image id, file name) of all images, without opening any."""
+        return [(entry["image_id"], entry["file_name"]) for entry in self._entries]
+
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of image ``index`` in pixels, without opening it."""
         raise NotImplementedError
@@ -94,6 +98,10 @@ class CocoDataset(ImageDataset):
         super().__init__(images, categories)
         check_images(listed, where)
         check_files(self.images, {i["file_name"]: i["id"] for i in listed}, where)
+
+    def image_names(self) -> list[tuple[int | str, str]]:
+        """(image id, file name) of all images, without opening any."""
+        return [(entry["image_id"], entry["file_name"]) for entry in self._entries]
 
     def image_size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index]

@@ -1,12 +1,26 @@
-"""Checks COCO's compressed run-length encoding: of one too short, pycocotools makes random pixels."""
+"""COCO's compressed run-length encoding of masks."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """(N, H, W) bool masks on any device to COCO's compressed RLE, with one transfer to the host."""
+    # pycocotools wants column-major (H, W, N): (N, W, H) is transposed to it for free, once on the host.
+    columns = masks.transpose(1, 2).contiguous().cpu().numpy().view(np.uint8)
+    rles = coco_mask.encode(columns.transpose(2, 1, 0)) if len(columns) else []
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def rle_length(counts: str | bytes) -> int:
     """How many pixels the runs of a compressed RLE are together.
+
+    Of one that is too short, pycocotools makes random pixels.
 
     Each number is a series of characters, from the lowest 5 bits to the highest; bit 5 of a character (after
     48 is taken off) says that another one follows, and bit 4 of the last one is the sign. From the fourth on,

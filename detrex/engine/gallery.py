@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detrex.config import ConfigError, instantiate
 from detrex.data import DataError, ImageDataset
+from detrex.engine.arguments import add_config_file, add_overrides
 from detrex.visualization import image_grid
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ class Row:
 
 def add_gallery_arguments(parser: argparse.ArgumentParser, output: str) -> None:
     """The arguments that tools have in common which draw images of a config's data set."""
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
-    )
+    add_config_file(parser)
     parser.add_argument(
         "--count", type=_positive, metavar="N", help=f"images to draw (default: {DEFAULT_COUNT})"
     )
@@ -60,13 +59,7 @@ def add_gallery_arguments(parser: argparse.ArgumentParser, output: str) -> None:
     )
     parser.add_argument("--grid", action="store_true", help="one picture, grid.png, instead of one per image")
     parser.add_argument("--no-labels", action="store_true", help="draw without class names and scores")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
-    )
+    add_overrides(parser)
 
 
 def loader_config(config: DictConfig, split: str) -> DictConfig:
@@ -91,11 +84,6 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
     return instantiate(loader.dataset, targets=targets)
 
 
-def image_names(dataset: ImageDataset) -> list[tuple[int | str, str]]:
-    """(image id, file name) of all images, none of which is opened."""
-    return [(entry["image_id"], entry["file_name"]) for entry in dataset._entries]
-
-
 def spread(length: int, count: int) -> list[int]:
     """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
     count = min(count, length)
@@ -117,7 +105,7 @@ def find_images(
     """
     if not (image_ids or file_names):
         return None
-    names = image_names(dataset)
+    names = dataset.image_names()
     found: set[int] = set()
     for kind, wanted in [("id", i) for i in image_ids] + [("file name", n) for n in file_names]:
         matching = [

@@ -26,5 +26,5 @@ def is_scaled(amp: str) -> bool:
 
 def _dtype(amp: str) -> torch.dtype | None:
     if amp not in _DTYPES:
-        raise ValueError(f"train.amp must be one of {', '.join(_DTYPES)}, not {amp!r}")
+        raise ValueError(f"amp must be one of {', '.join(_DTYPES)}, not {amp!r}")
     return _DTYPES[amp]

@@ -103,12 +103,12 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     Returns:
         The figures of the last evaluation.
     """
-    config = fix_values(config, "model")
     train = config.train
     output_dir = Path(train.output_dir)
     device = resolve_device(train.device)
     seed_everything(train.seed + rank())
     loader = instantiate(config.dataloader.train)
+    config = fix_values(config, "model")  # after the data, which says best what is wrong with its files
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)

@@ -68,7 +68,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"train.device={name!r} cannot be used on this machine: {reason}") from error
+        raise ValueError(f"device {name!r} cannot be used on this machine: {reason}") from error
     if device.type == "cuda" and device.index is None:
         return default_device()
     return device

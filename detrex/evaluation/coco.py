@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 from torchvision.ops import box_convert
 
+from detrex.data.rle import encode_masks
 from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints, read_ground_truth
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
@@ -166,14 +165,6 @@ class CocoEvaluator:
             labels[category_id]: _mean_percent(precision[:, :, k, 0])
             for k, category_id in enumerate(sorted(self.ground_truth.cats))
         }
-
-
-def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(N, H, W) bool masks on any device to COCO's compressed RLE, with one transfer to the host."""
-    # pycocotools wants column-major (H, W, N): (N, W, H) is transposed to it for free, once on the host.
-    columns = masks.transpose(1, 2).contiguous().cpu().numpy().view(np.uint8)
-    rles = coco_mask.encode(columns.transpose(2, 1, 0)) if len(columns) else []
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def _figures(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detrex.evaluation.coco import encode_masks
+from detrex.data.rle import encode_masks
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
 from detrex.structures import Instances, Targets
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from detrex.config import ConfigError
 from detrex.data import DataError, SemanticFolder
-from detrex.engine.gallery import Row, find_images, image_names, loader_config, save_gallery, spread
+from detrex.engine.gallery import Row, find_images, loader_config, save_gallery, spread
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_spread():
 
 
 def test_finding_images(dataset):
-    assert image_names(dataset) == [("a/x", "a/x.jpg"), ("b/x", "b/x.jpg"), ("b/y", "b/y.jpg")]
+    assert dataset.image_names() == [("a/x", "a/x.jpg"), ("b/x", "b/x.jpg"), ("b/y", "b/y.jpg")]
     assert find_images(dataset, [], []) is None
     assert find_images(dataset, ["b/y", "a/x"], []) == [0, 2]
     assert find_images(dataset, ["b/x"], ["b/x.jpg"]) == [1]

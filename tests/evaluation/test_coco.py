@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detrex.data.rle import encode_masks
 from detrex.evaluation import CocoEvaluator
-from detrex.evaluation.coco import encode_masks
 from detrex.structures import Categories, Instances
 
 SIZE = (60, 80)

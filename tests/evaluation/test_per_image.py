@@ -9,8 +9,8 @@ from made_instances import square_instances
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
+from detrex.data.rle import encode_masks
 from detrex.evaluation import PanopticEvaluator
-from detrex.evaluation.coco import encode_masks
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints
 from detrex.evaluation.per_image import Matches, match_instances, panoptic_map, panoptic_quality
 from detrex.structures import Targets

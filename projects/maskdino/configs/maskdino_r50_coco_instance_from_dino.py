@@ -6,8 +6,9 @@
 
 The checkpoint is one of the detrex zoo's, with a ResNet-50, four levels and selected queries. Backbone,
 encoder, query selection, six of nine decoder layers and the class and box heads come from it; the log says
-what does not (see `docs/checkpoints.md`). The first boxes are DINO's, from the box head and its anchors, since
-masks are untrained. Without published result, and not trained by us; this config builds 52.06 M parameters.
+what does not (see `docs/checkpoints.md`). The first boxes are DINO's, from the box head and its anchors, as
+the masks are untrained. Without published result, and not trained by us; this config builds 52.06 M
+parameters.
 """
 
 from .maskdino_r50_coco_instance_12ep import dataloader, model, optimizer, scheduler, train

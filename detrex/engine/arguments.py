@@ -1,0 +1,43 @@
+"""What the command lines of the tools have in common."""
+
+from __future__ import annotations
+
+import argparse
+
+from omegaconf import DictConfig
+
+from detrex.config import LazyConfig
+
+
+def command_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A parser that shows both texts as they are written."""
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_config_file(parser: argparse.ArgumentParser) -> None:
+    """``--config-file``."""
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``--debug``, and changes to the config after all options."""
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config; +KEY=VALUE adds, ~KEY removes",
+    )
+
+
+def read_config(arguments: argparse.Namespace) -> DictConfig:
+    """The config that the command line describes.
+
+    Raises:
+        ConfigError: there is no such file, or an override does not fit it.
+    """
+    return LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
