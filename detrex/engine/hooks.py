@@ -1,4 +1,4 @@
-"""What happens around training steps: logging, checkpoints, evaluation, the progress display."""
+"""What happens around training steps: logging, evaluation, the progress display."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from detrex.checkpoint import Checkpointer, write_weights
+from detrex.checkpoint import Checkpointer
 from detrex.engine.log import METRICS_LOGGER
 from detrex.engine.random_state import preserved_random_state
 from detrex.engine.writers import Writers
 from detrex.utils.distributed import all_gather_objects, barrier, is_main_process
 
 if TYPE_CHECKING:
+    from detrex.engine.saving import CheckpointHook
     from detrex.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -156,43 +156,6 @@ class ProgressHook(Hook):
         self._progress.stop()
 
 
-class CheckpointHook(Hook):
-    """Saves a checkpoint every ``period`` steps (0: only the last) and after the last one.
-
-    At the end the weights alone go to the file ``final`` besides.
-    """
-
-    def __init__(self, checkpointer: Checkpointer, period: int, metadata: Mapping[str, str], final: Path):
-        self._checkpointer = checkpointer
-        self._period = period
-        self._metadata = metadata
-        self._final = final
-        self._saved: int | None = None
-
-    def after_step(self, trainer: Trainer) -> None:
-        if _is_due(trainer, self._period):
-            self.save(trainer)
-
-    def after_train(self, trainer: Trainer) -> None:
-        if is_main_process():
-            metadata = {**self._metadata, "iteration": str(trainer.iteration)}
-            write_weights(self._final, trainer.module.state_dict(), metadata)
-            logger.info("saved %s", self._final)
-        barrier()
-
-    def save(self, trainer: Trainer) -> None:
-        """Saves now, if this has not been done after the same step."""
-        if self._saved == trainer.iteration:
-            return
-        state = trainer.state_dict()
-        if is_main_process():
-            weights = trainer.module.state_dict()
-            path = self._checkpointer.save(trainer.iteration, weights, state, self._metadata)
-            logger.info("saved %s", path)
-        barrier()
-        self._saved = trainer.iteration
-
-
 class EvalHook(Hook):
     """Evaluates every ``period`` steps (0: only at the end) and at the end.
 
@@ -248,10 +211,6 @@ class EvalHook(Hook):
         if is_main_process():
             self._checkpointer.mark_best(trainer.iteration, metric, value)
             logger.info("best %s so far: %.2f", metric, value)
-
-
-def _is_due(trainer: Trainer, period: int) -> bool:
-    return trainer.iteration == trainer.max_iter or (period > 0 and trainer.iteration % period == 0)
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -15,10 +15,11 @@ from detrex.checkpoint import Checkpointer, load_weights
 from detrex.config import fix_values, instantiate
 from detrex.engine.artifacts import checkpoint_metadata, save_run_files
 from detrex.engine.evaluation import Evaluation, build_evaluation
-from detrex.engine.hooks import CheckpointHook, EvalHook, Hook, LogHook, ProgressHook
+from detrex.engine.hooks import EvalHook, Hook, LogHook, ProgressHook
 from detrex.engine.launch import readable_errors
 from detrex.engine.log import run_logging
 from detrex.engine.random_state import seed_everything
+from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import (
     CHECKPOINTS,
     FINAL_WEIGHTS,

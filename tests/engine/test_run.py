@@ -39,7 +39,7 @@ class Stop(Exception):
 
 def stop_after(monkeypatch, iteration: int) -> None:
     """Lets runs end with :class:`Stop` when ``iteration`` steps are done and saved."""
-    from detrex.engine.hooks import CheckpointHook
+    from detrex.engine.saving import CheckpointHook
 
     original = CheckpointHook.after_step
 
