@@ -33,7 +33,7 @@ REDUCTIONS = {
     "model.*decoder.num_points": 2,
     "model.*.points.num_points": 64,
     "model.*encoder.num_layers": 1,
-    "model.pixel_decoder.num_layers": 1,
+    "model.encoder.num_layers": 1,
     "model.decoder.num_layers": 2,
     "model.*.num_queries": 12,
     "model.backbone.channels": 32,

@@ -77,7 +77,7 @@ def place(tmp_path_factory) -> Path:
         )
     own_data(place / "mydata")
     small = (
-        "model.pixel_decoder.num_layers=1 model.decoder.num_layers=1 dataloader.train.mapper.image_size=64"
+        "model.encoder.num_layers=1 model.decoder.num_layers=1 dataloader.train.mapper.image_size=64"
     )
     command = (
         "python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py "

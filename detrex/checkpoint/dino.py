@@ -23,14 +23,14 @@ _DECODER = "transformer.decoder.layers.#."
 
 _NAMES = Renaming(
     [
-        ("neck.convs.#.conv.", "pixel_decoder.projections.#.0."),
-        ("neck.convs.#.norm.", "pixel_decoder.projections.#.1."),
-        ("transformer.level_embeds", "pixel_decoder.level_embed"),
-        (f"{_ENCODER}attentions.0.", "pixel_decoder.layers.#.attention."),
-        (f"{_ENCODER}norms.0.", "pixel_decoder.layers.#.norm."),
-        (f"{_ENCODER}ffns.0.layers.0.0.", "pixel_decoder.layers.#.feed_forward.linear1."),
-        (f"{_ENCODER}ffns.0.layers.1.", "pixel_decoder.layers.#.feed_forward.linear2."),
-        (f"{_ENCODER}norms.1.", "pixel_decoder.layers.#.feed_forward.norm."),
+        ("neck.convs.#.conv.", "encoder.projections.#.0."),
+        ("neck.convs.#.norm.", "encoder.projections.#.1."),
+        ("transformer.level_embeds", "encoder.level_embed"),
+        (f"{_ENCODER}attentions.0.", "encoder.layers.#.attention."),
+        (f"{_ENCODER}norms.0.", "encoder.layers.#.norm."),
+        (f"{_ENCODER}ffns.0.layers.0.0.", "encoder.layers.#.feed_forward.linear1."),
+        (f"{_ENCODER}ffns.0.layers.1.", "encoder.layers.#.feed_forward.linear2."),
+        (f"{_ENCODER}norms.1.", "encoder.layers.#.feed_forward.norm."),
         ("transformer.enc_output_norm.", "decoder.query_init.norm."),
         ("transformer.enc_output.", "decoder.query_init.projection."),
         (f"{_DECODER}attentions.0.attn.", "decoder.layers.#.self_attention."),
@@ -40,14 +40,14 @@ _NAMES = Renaming(
         (f"{_DECODER}ffns.0.layers.0.0.", "decoder.layers.#.feed_forward.linear1."),
         (f"{_DECODER}ffns.0.layers.1.", "decoder.layers.#.feed_forward.linear2."),
         (f"{_DECODER}norms.2.", "decoder.layers.#.feed_forward.norm."),
-        ("transformer.decoder.ref_point_head.", "decoder.box_position."),
+        ("transformer.decoder.ref_point_head.", "decoder.position.encoder."),
         ("transformer.decoder.norm.", "decoder.heads.norm."),
         ("label_enc.", "denoising.label_embed."),
     ]
 )
 _EXTRA_LEVEL = re.compile(r"^neck\.extra_convs\.(\d+)\.(conv|norm)\.(.*)$")
 _HEAD = re.compile(r"^(class_embed|bbox_embed)\.(\d+)\.(.*)$")
-_HEADS = {"class_embed": "decoder.heads.classes.", "bbox_embed": "decoder.heads.box."}
+_HEADS = {"class_embed": "decoder.heads.sets.0.classes.", "bbox_embed": "decoder.heads.sets.0.box."}
 # The last map of every residual branch of a decoder layer; with zeros there, a layer changes nothing.
 _BRANCH_ENDS = re.compile(
     r"^decoder\.layers\.(\d+)\."
@@ -91,7 +91,7 @@ def from_dino(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, 
 def _new_name(name: str, direct_levels: int, last_head: int) -> str | None:
     if match := _EXTRA_LEVEL.match(name):
         part = 0 if match[2] == "conv" else 1
-        return f"pixel_decoder.projections.{direct_levels + int(match[1])}.{part}.{match[3]}"
+        return f"encoder.projections.{direct_levels + int(match[1])}.{part}.{match[3]}"
     if match := _HEAD.match(name):
         return _HEADS[match[1]] + match[3] if int(match[2]) == last_head else None
     return backbone_name(name) if name.startswith("backbone.") else _NAMES(name)

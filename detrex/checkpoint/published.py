@@ -22,28 +22,28 @@ _DECODER = f"{_PREDICTOR}decoder.layers.#."
 
 _HEADS = Renaming(
     [
-        (f"{_PIXEL}input_proj.", "pixel_decoder.projections."),
-        (f"{_PIXEL}transformer.level_embed", "pixel_decoder.level_embed"),
-        (f"{_ENCODER}self_attn.", "pixel_decoder.layers.#.attention."),
-        (f"{_ENCODER}norm1.", "pixel_decoder.layers.#.norm."),
-        (f"{_ENCODER}linear1.", "pixel_decoder.layers.#.feed_forward.linear1."),
-        (f"{_ENCODER}linear2.", "pixel_decoder.layers.#.feed_forward.linear2."),
-        (f"{_ENCODER}norm2.", "pixel_decoder.layers.#.feed_forward.norm."),
-        (f"{_PIXEL}adapter_1.norm.", "pixel_decoder.lateral.1."),
-        (f"{_PIXEL}adapter_1.", "pixel_decoder.lateral.0."),
-        (f"{_PIXEL}layer_1.norm.", "pixel_decoder.fusion.1."),
-        (f"{_PIXEL}layer_1.", "pixel_decoder.fusion.0."),
-        (f"{_PIXEL}mask_features.", "pixel_decoder.pixel_embed."),
+        (f"{_PIXEL}input_proj.", "encoder.projections."),
+        (f"{_PIXEL}transformer.level_embed", "encoder.level_embed"),
+        (f"{_ENCODER}self_attn.", "encoder.layers.#.attention."),
+        (f"{_ENCODER}norm1.", "encoder.layers.#.norm."),
+        (f"{_ENCODER}linear1.", "encoder.layers.#.feed_forward.linear1."),
+        (f"{_ENCODER}linear2.", "encoder.layers.#.feed_forward.linear2."),
+        (f"{_ENCODER}norm2.", "encoder.layers.#.feed_forward.norm."),
+        (f"{_PIXEL}adapter_1.norm.", "pixel_head.lateral.1."),
+        (f"{_PIXEL}adapter_1.", "pixel_head.lateral.0."),
+        (f"{_PIXEL}layer_1.norm.", "pixel_head.fusion.1."),
+        (f"{_PIXEL}layer_1.", "pixel_head.fusion.0."),
+        (f"{_PIXEL}mask_features.", "pixel_head.pixel_embed."),
         (f"{_PREDICTOR}enc_output_norm.", "decoder.query_init.norm."),
         (f"{_PREDICTOR}enc_output.", "decoder.query_init.projection."),
         (f"{_PREDICTOR}query_feat.", "decoder.query_init.content."),
         (f"{_PREDICTOR}query_embed.", "decoder.query_init.reference."),
-        (f"{_PREDICTOR}class_embed.", "decoder.heads.classes."),
-        (f"{_PREDICTOR}mask_embed.", "decoder.heads.mask."),
-        (f"{_PREDICTOR}_bbox_embed.", "decoder.heads.box."),
+        (f"{_PREDICTOR}class_embed.", "decoder.heads.sets.0.classes."),
+        (f"{_PREDICTOR}mask_embed.", "decoder.heads.sets.0.mask."),
+        (f"{_PREDICTOR}_bbox_embed.", "decoder.heads.sets.0.box."),
         (f"{_PREDICTOR}decoder_norm.", "decoder.heads.norm."),
         (f"{_PREDICTOR}label_enc.", "denoising.label_embed."),
-        (f"{_PREDICTOR}decoder.ref_point_head.", "decoder.box_position."),
+        (f"{_PREDICTOR}decoder.ref_point_head.", "decoder.position.encoder."),
         (f"{_DECODER}self_attn.", "decoder.layers.#.self_attention."),
         (f"{_DECODER}norm2.", "decoder.layers.#.self_norm."),
         (f"{_DECODER}cross_attn.", "decoder.layers.#.cross_attention."),
@@ -108,7 +108,7 @@ def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str,
     """
     converted = {published_name(name): value for name, value in state.items()}
     converted.pop(None, None)
-    prefix = "pixel_decoder." if coarsest_first(state) else "decoder."
+    prefix = "encoder." if coarsest_first(state) else "decoder."
     return _reverse_levels(converted, prefix, num_heads)
 
 
@@ -132,7 +132,7 @@ def to_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     Raises:
         ValueError: for a backbone other than ResNet or Swin, which no published Mask DINO has.
     """
-    prefix = "pixel_decoder." if _published_coarsest_first(model) else "decoder."
+    prefix = "encoder." if _published_coarsest_first(model) else "decoder."
     ordered = _reverse_levels(state, prefix, model.decoder.layers[0].cross_attention.num_heads)
     out = {_name_back(name): value for name, value in ordered.items()}
     _add_repeated(out, layers=len(model.decoder.layers))
@@ -181,14 +181,14 @@ def _relative_positions(window: int) -> Tensor:
 
 def _reverse_levels(state: Mapping[str, Tensor], prefix: str, heads: int) -> dict[str, Tensor]:
     """Entries with the levels of those under ``prefix`` in the opposite order."""
-    levels = len(state["pixel_decoder.level_embed"])
+    levels = len(state["encoder.level_embed"])
     # Levels that are made from the backbone's coarsest map have 3x3 projections, always the last ones.
-    direct = sum(w.shape[-1] == 1 for w in _projections(state, "pixel_decoder.projections."))
+    direct = sum(w.shape[-1] == 1 for w in _projections(state, "encoder.projections."))
     out = {}
     for name, value in state.items():
         new_name, new_value = name, value
         if name.startswith(prefix):
-            if match := re.match(r"^(pixel_decoder\.projections\.)(\d+)(\..*)$", name):
+            if match := re.match(r"^(encoder\.projections\.)(\d+)(\..*)$", name):
                 number = int(match[2])
                 new_name = f"{match[1]}{direct - 1 - number if number < direct else number}{match[3]}"
             elif name.endswith("level_embed"):

@@ -63,11 +63,11 @@ def settings_of_file(state: Mapping[str, Tensor]) -> Settings:
 
 def settings_of_config(model: DictConfig) -> Settings:
     """Those of the ``model`` of a Mask DINO config."""
-    strides = model.pixel_decoder.strides
+    strides = model.encoder.strides
     return Settings(
         levels=len(strides),
         backbone_levels=sum(stride <= _COARSEST_BACKBONE_STRIDE for stride in strides),
-        ffn_dim=model.pixel_decoder.ffn_dim,
+        ffn_dim=model.encoder.ffn_dim,
         classes=model.num_classes,
         learned_queries="anchor_sizes" not in model.decoder.query_init,
         swin="Swin" in model.backbone._target_,
@@ -79,7 +79,7 @@ def fitting_rows(settings: Settings) -> list[str]:
     found = []
     for name, entry in zoo_entries().items():
         model = LazyConfig.load(entry.config).get("model")
-        is_mask_dino = OmegaConf.select(model, "pixel_decoder.ffn_dim") is not None
+        is_mask_dino = OmegaConf.select(model, "encoder.ffn_dim") is not None
         if is_mask_dino and settings_of_config(model) == settings:
             found.append(name)
     return found

@@ -1,22 +1,38 @@
 """Layers shared by all DETR variants."""
 
+from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
 from detrex.layers.functional import inverse_sigmoid, sample_bool_masks, sample_maps
 from detrex.layers.mlp import MLP
-from detrex.layers.position_encoding import box_sine_encoding, image_sine_encoding, sine_encoding
-from detrex.layers.transformer import DeformableDecoderLayer, DeformableEncoderLayer, FeedForward
+from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
+from detrex.layers.transformer import (
+    ConditionalDecoderLayer,
+    DecoderLayer,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+    EncoderLayer,
+    FeedForward,
+    PlainDecoderLayer,
+    QueryPosition,
+)
 from detrex.ops import multi_scale_deformable_attention
 
 __all__ = [
     "MLP",
+    "ConditionalAttention",
+    "ConditionalDecoderLayer",
+    "DecoderLayer",
     "DeformableAttention",
     "DeformableDecoderLayer",
     "DeformableEncoderLayer",
+    "EncoderLayer",
     "FeedForward",
+    "PlainDecoderLayer",
+    "QueryPosition",
     "box_sine_encoding",
-    "image_sine_encoding",
     "inverse_sigmoid",
     "multi_scale_deformable_attention",
+    "pyramid_sine_encoding",
     "sample_bool_masks",
     "sample_maps",
     "sine_encoding",

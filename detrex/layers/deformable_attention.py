@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.ops import multi_scale_deformable_attention
+from detrex.structures import Pyramid
 
 
 class DeformableAttention(nn.Module):
@@ -52,25 +53,26 @@ class DeformableAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def forward(
-        self, query: Tensor, reference: Tensor, tokens: Tensor, shapes: tuple[tuple[int, int], ...]
-    ) -> Tensor:
+    def forward(self, query: Tensor, reference: Tensor, memory: Pyramid) -> Tensor:
         """Attends.
 
         Args:
             query: (B, Q, dim).
-            reference: (B or 1, Q, 2) normalised (x, y), or (B or 1, Q, 4) normalised cxcywh.
-            tokens: (B, S, dim), all levels.
-            shapes: (height, width) of the levels.
+            reference: (B or 1, Q, L or 1, 2) normalised (x, y) on every level, or (B or 1, Q, L or 1, 4)
+                cxcywh.
+            memory: tokens (B, S, dim) of L levels; those of masked padding count as zeros.
 
         Returns:
             (B, Q, dim).
         """
-        heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        value = self.value_proj(tokens).unflatten(-1, (heads, -1))
+        heads, levels, points, shapes = self.num_heads, self.num_levels, self.num_points, memory.shapes
+        value = self.value_proj(memory.tokens)
+        if memory.padding is not None:
+            value = value.masked_fill(memory.padding[..., None], 0)
+        value = value.unflatten(-1, (heads, -1))
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
-        locations = self._locations(offsets, reference[:, :, None, None, None], shapes)
+        locations = self._locations(offsets, reference[:, :, None, :, None], shapes)
         output = multi_scale_deformable_attention(
             value, shapes, locations, weights.unflatten(-1, (levels, points))
         )

@@ -1,4 +1,7 @@
-"""Sine encodings of pixel positions and of boxes (Attention Is All You Need, in two and four dimensions)."""
+"""Sine encodings of pixel positions and of boxes (Attention Is All You Need, in two and four dimensions).
+
+Shape letters: B images, L levels, S tokens of all levels, H and W cells of a level.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from detrex.structures import Pyramid
 
 
 def sine_encoding(position: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
@@ -15,24 +20,44 @@ def sine_encoding(position: Tensor, dim: int, temperature: float = 10000.0) -> T
     return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)
 
 
-def image_sine_encoding(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """Encoding of every cell of a map: (height * width, dim), the y half first.
+def pyramid_sine_encoding(
+    pyramid: Pyramid, dim: int, temperature: float = 10000.0, offset: float = 0.0
+) -> list[Tensor]:
+    """Encoding of every cell of every level, the y half first: (H * W, dim), or (B, H * W, dim) with masked padding.
 
-    Cells are numbered from 1 and scaled so that the last lies at 2 pi, as in DETR (arXiv 2005.12872).
+    Cells are numbered from 1 and scaled so that the last one without padding lies at 2 pi, as in DETR (arXiv
+    2005.12872).
+
+    Args:
+        pyramid: its levels and their padding count, its tokens do not.
+        dim: channels.
+        temperature: of the wavelengths.
+        offset: added to the numbers: 0 in DETR, -0.5 in Deformable DETR (arXiv 2010.04159).
     """
-    y, x = (
-        torch.arange(1, size + 1, device=device, dtype=torch.float32) / (size + 1e-6) * (2 * math.pi)
-        for size in (height, width)
-    )
-    encoded_y = sine_encoding(y, dim // 2)[:, None].expand(-1, width, -1)
-    encoded_x = sine_encoding(x, dim // 2)[None].expand(height, -1, -1)
-    return torch.cat([encoded_y, encoded_x], -1).flatten(0, 1)
+    device = pyramid.tokens.device
+    valid = [None] * len(pyramid.shapes) if pyramid.valid is None else pyramid.valid_sizes.unbind(1)
+    encodings = []
+    for (height, width), extent in zip(pyramid.shapes, valid, strict=True):
+        x_extent, y_extent = (width, height) if extent is None else extent[:, None].unbind(-1)  # (B, 1)
+        y = sine_encoding(_radians(height, y_extent, offset, device), dim // 2, temperature)
+        x = sine_encoding(_radians(width, x_extent, offset, device), dim // 2, temperature)
+        y = y[..., :, None, :].expand(*y.shape[:-1], width, -1)
+        x = x[..., None, :, :].expand(*x.shape[:-2], height, -1, -1)
+        encodings.append(torch.cat([y, x], -1).flatten(-3, -2))
+    return encodings
+
+
+def _radians(size: int, extent: int | Tensor, offset: float, device: torch.device) -> Tensor:
+    number = torch.arange(1, size + 1, device=device, dtype=torch.float32)
+    # Beyond the extent there is padding, where the number does not matter.
+    return (number + offset) / (extent + 1e-6) * (2 * math.pi)
 
 
 def box_sine_encoding(boxes: Tensor, dim: int) -> Tensor:
-    """Encoding of normalised cxcywh boxes (DAB-DETR, arXiv 2201.12329): (..., 4) to (..., 4 * dim).
+    """Encoding of normalised points (x, y) or cxcywh boxes: (..., 2 or 4) to (..., 2 or 4 times dim).
 
-    The order of the four parts is y, x, w, h.
+    The order of the parts is y, x, w, h (Conditional DETR, arXiv 2108.06152; DAB-DETR, arXiv 2201.12329).
     """
-    cx, cy, w, h = boxes.unbind(-1)
-    return sine_encoding(torch.stack([cy, cx, w, h], -1) * (2 * math.pi), dim).flatten(-2)
+    numbers = boxes.unbind(-1)
+    ordered = torch.stack([numbers[1], numbers[0], *numbers[2:]], -1)
+    return sine_encoding(ordered * (2 * math.pi), dim).flatten(-2)

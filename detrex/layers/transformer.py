@@ -1,29 +1,75 @@
-"""Post-norm transformer layers with deformable attention.
+"""Post-norm transformer layers: plain, conditional and deformable attention.
 
-Shape letters: B images, S tokens, Q queries, D channels.
+Shape letters: B images, S tokens, Q queries, M heads, L levels, D channels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
 from detrex.structures.pyramid import Pyramid
 
 
-class FeedForward(nn.Module):
-    """Two linear layers with ReLU, a residual connection and LayerNorm: (..., dim) to (..., dim)."""
+@dataclass
+class QueryPosition:
+    """Where queries are, as a decoder layer needs it.
 
-    def __init__(self, dim: int, ffn_dim: int, dropout: float = 0.0):
+    Attributes:
+        encoding: (B, Q, D), added to the content of queries.
+        reference: (B or 1, Q, L or 1, 2 or 4) normalised (x, y) or cxcywh, relative to the padded input on
+            every level, for deformable attention; else None.
+        spatial: (B, Q, D) what conditional attention compares with the positions of tokens; else None.
+    """
+
+    encoding: Tensor
+    reference: Tensor | None = None
+    spatial: Tensor | None = None
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, a residual connection and LayerNorm: (..., dim) to (..., dim).
+
+    Args:
+        dim, ffn_dim: outer and inner channels.
+        dropout: after the activation and at the end.
+        prelu: a learned leak in place of ReLU (DAB-DETR).
+    """
+
+    def __init__(self, dim: int, ffn_dim: int, dropout: float = 0.0, prelu: bool = False):
         super().__init__()
         self.linear1 = nn.Linear(dim, ffn_dim)
+        self.activation = nn.PReLU() if prelu else nn.ReLU()
         self.linear2 = nn.Linear(ffn_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(self.linear1(x).relu())
+        hidden = self.dropout(self.activation(self.linear1(x)))
         return self.norm(x + self.dropout(self.linear2(hidden)))
+
+
+class EncoderLayer(nn.Module):
+    """Tokens of one level attend to all of them (DETR, arXiv 2005.12872)."""
+
+    def __init__(self, dim: int, ffn_dim: int, num_heads: int, dropout: float = 0.0, prelu: bool = False):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, ffn_dim, dropout, prelu)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pyramid: Pyramid, position: Tensor) -> Pyramid:
+        """Refines the tokens (B, S, D), which are at ``position`` (S, D) or (B, S, D)."""
+        x = pyramid.tokens
+        located = x + position
+        attended, _ = self.attention(
+            located, located, x, key_padding_mask=pyramid.padding, need_weights=False
+        )
+        return pyramid.with_tokens(self.feed_forward(self.norm(x + self.dropout(attended))))
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -38,52 +84,140 @@ class DeformableEncoderLayer(nn.Module):
         self.feed_forward = FeedForward(dim, ffn_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, pyramid: Pyramid, position: Tensor, reference: Tensor) -> Pyramid:
+    def forward(self, pyramid: Pyramid, reference: Tensor) -> Pyramid:
         """Refines the tokens.
 
         Args:
-            pyramid: tokens (B, S, D).
-            position: (S, D) position and level encoding.
-            reference: (1, S, 2) cell centres, normalised (x, y).
+            pyramid: tokens (B, S, D) and their position.
+            reference: (1 or B, S, L or 1, 2) cell centres, normalised (x, y) on every level.
         """
         x = pyramid.tokens
-        attended = self.attention(x + position, reference, x, pyramid.shapes)
+        attended = self.attention(x + pyramid.position, reference, pyramid)
         x = self.norm(x + self.dropout(attended))
         return pyramid.with_tokens(self.feed_forward(x))
 
 
-class DeformableDecoderLayer(nn.Module):
-    """Queries attend to one another, then to the memory around their reference boxes."""
+class DecoderLayer(nn.Module):
+    """Queries attend to one another, then to the memory, then pass a feed-forward network.
+
+    Args:
+        self_attention, cross_attention: modules that :meth:`attend_to_queries` and :meth:`attend_to_memory`
+            know how to call.
+        dim, ffn_dim, dropout, prelu: see :class:`FeedForward`.
+    """
 
     def __init__(
-        self, dim: int, ffn_dim: int, num_heads: int, num_levels: int, num_points: int, dropout: float = 0.0
+        self,
+        self_attention: nn.Module,
+        cross_attention: nn.Module,
+        dim: int,
+        ffn_dim: int,
+        dropout: float = 0.0,
+        prelu: bool = False,
     ):
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
-        self.self_norm = nn.LayerNorm(dim)
-        self.cross_attention = DeformableAttention(dim, num_heads, num_levels, num_points)
-        self.cross_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, ffn_dim, dropout)
+        self.self_attention, self.cross_attention = self_attention, cross_attention
+        self.self_norm, self.cross_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, ffn_dim, dropout, prelu)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, content: Tensor, position: Tensor, reference: Tensor, memory: Pyramid, blocked: Tensor | None
+        self, content: Tensor, position: QueryPosition, memory: Pyramid, blocked: Tensor | None
     ) -> Tensor:
         """Refines the content of the queries.
 
         Args:
             content: (B, Q, D).
-            position: (B, Q, D) encoding of the reference boxes.
-            reference: (B, Q, 4) normalised cxcywh.
+            position: of the queries.
             memory: encoded tokens (B, S, D).
             blocked: (Q, Q) bool, True where a query (row) must not see another (column), or None.
 
         Returns:
             (B, Q, D).
         """
-        located = content + position
-        attended, _ = self.self_attention(located, located, content, attn_mask=blocked, need_weights=False)
+        attended = self.attend_to_queries(content, position, blocked)
         content = self.self_norm(content + self.dropout(attended))
-        attended = self.cross_attention(content + position, reference, memory.tokens, memory.shapes)
+        attended = self.attend_to_memory(content, position, memory)
         content = self.cross_norm(content + self.dropout(attended))
         return self.feed_forward(content)
+
+    def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
+        """Plain self-attention; (B, Q, D)."""
+        located = content + position.encoding
+        return self.self_attention(located, located, content, attn_mask=blocked, need_weights=False)[0]
+
+    def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
+        """What the queries find in the memory; (B, Q, D)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how queries attend to the memory")
+
+
+class PlainDecoderLayer(DecoderLayer):
+    """Every query sees every token (DETR, arXiv 2005.12872)."""
+
+    def __init__(self, dim: int, ffn_dim: int, num_heads: int, dropout: float = 0.0):
+        self_attention, cross_attention = (
+            nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True) for _ in range(2)
+        )
+        super().__init__(self_attention, cross_attention, dim, ffn_dim, dropout)
+
+    def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
+        query, key = content + position.encoding, memory.tokens + memory.position
+        return self.cross_attention(
+            query, key, memory.tokens, key_padding_mask=memory.padding, need_weights=False
+        )[0]
+
+
+class ConditionalDecoderLayer(DecoderLayer):
+    """Content and position of queries are compared apart with those of tokens (arXiv 2108.06152).
+
+    Args:
+        first: whether this is the first layer, where the queries' content says nothing yet and their position
+            takes part in it.
+        prelu: see :class:`FeedForward`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ffn_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        first: bool = False,
+        prelu: bool = False,
+    ):
+        super().__init__(
+            ConditionalAttention(dim, num_heads, dropout),
+            ConditionalAttention(dim, num_heads, dropout, spatial=True, query_position=first),
+            dim,
+            ffn_dim,
+            dropout,
+            prelu,
+        )
+
+    def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
+        seen = None if blocked is None else ~blocked
+        return self.self_attention(content, position.encoding, content, position.encoding, visible=seen)
+
+    def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
+        seen = None if memory.padding is None else ~memory.padding[:, None, None]
+        return self.cross_attention(
+            content, position.encoding, memory.tokens, memory.position, position.spatial, seen
+        )
+
+
+class DeformableDecoderLayer(DecoderLayer):
+    """Queries attend to the memory around their reference points or boxes (arXiv 2010.04159)."""
+
+    def __init__(
+        self, dim: int, ffn_dim: int, num_heads: int, num_levels: int, num_points: int, dropout: float = 0.0
+    ):
+        super().__init__(
+            nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True),
+            DeformableAttention(dim, num_heads, num_levels, num_points),
+            dim,
+            ffn_dim,
+            dropout,
+        )
+
+    def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
+        return self.cross_attention(content + position.encoding, position.reference, memory)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from detrex.layers import inverse_sigmoid
 from detrex.structures import BatchTargets
@@ -22,23 +23,13 @@ class DenoisingQueries:
     Attributes:
         content: (B, P, D), P = groups * size; zeros beyond an image's own objects.
         reference: (B, P, 4) logits of normalised cxcywh.
-        groups, size: Python ints.
+        groups, size: Python ints. With contrastive denoising the second half of each group are negatives.
     """
 
     content: Tensor
     reference: Tensor
     groups: int
     size: int
-
-    def blocked(self, num_queries: int) -> Tensor:
-        """Attention mask (P + Q, P + Q) bool for denoising queries before ``num_queries`` matching ones.
-
-        True where the query of the row must not see that of the column: matching queries would read the
-        answer off the denoising ones, and groups would read it off one another.
-        """
-        group = torch.arange(self.groups, device=self.content.device).repeat_interleave(self.size)
-        group = torch.cat([group, group.new_full((num_queries,), -1)])
-        return (group[None] >= 0) & (group[:, None] != group[None])
 
 
 class Denoising(nn.Module):
@@ -50,7 +41,10 @@ class Denoising(nn.Module):
         num_queries: about how many queries to spend on an image; the number of groups follows from it.
         label_noise: a label is replaced by a random one with probability ``label_noise / 2``.
         box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise``.
+        min_groups: groups that there are at least, however many objects an image has.
     """
+
+    parts = 1  # queries of every object in a group
 
     def __init__(
         self,
@@ -59,35 +53,76 @@ class Denoising(nn.Module):
         num_queries: int = 100,
         label_noise: float = 0.4,
         box_noise: float = 0.4,
+        min_groups: int = 0,
     ):
         super().__init__()
         self.num_queries, self.label_noise, self.box_noise = num_queries, label_noise, box_noise
+        self.min_groups = min_groups
         self.label_embed = nn.Embedding(num_classes, hidden_dim)
 
     def forward(self, targets: BatchTargets) -> DenoisingQueries | None:
-        """Noised queries, or None where no group fits: no objects at all, or more than ``num_queries``."""
-        size = max(targets.counts, default=0)
-        groups = self.num_queries // size if size else 0
+        """Noised queries, or None where there are no objects at all, or more than fit into one group."""
+        most = max(targets.counts, default=0)
+        groups = self.num_groups(most) if most else 0
         if groups == 0:
             return None
-        batch, count = len(targets.counts), len(targets)
-        labels = self._noised_labels(targets.labels.repeat(groups))
-        boxes = self._noised_boxes(targets.boxes.repeat(groups, 1))
+        batch, count, copies, size = len(targets.counts), len(targets), groups * self.parts, most * self.parts
+        labels = self._noised_labels(targets.labels.repeat(copies))
+        boxes = self._noised_boxes(targets.boxes.repeat(copies, 1), count)
         within = torch.cat([torch.arange(n) for n in targets.counts]).to(labels.device)
-        group = torch.arange(groups, device=labels.device).repeat_interleave(count)
-        place = targets.image.repeat(groups) * (groups * size) + group * size + within.repeat(groups)
+        copy = torch.arange(copies, device=labels.device).repeat_interleave(count)
+        place = targets.image.repeat(copies) * (groups * size) + copy * most + within.repeat(copies)
 
-        embedded = self.label_embed(labels)
+        embedded = self._content(labels)
         content = embedded.new_zeros(batch * groups * size, embedded.shape[-1]).index_copy(0, place, embedded)
         reference = boxes.new_zeros(batch * groups * size, 4).index_copy(0, place, inverse_sigmoid(boxes))
         return DenoisingQueries(
             content.unflatten(0, (batch, -1)), reference.unflatten(0, (batch, -1)), groups, size
         )
 
+    def num_groups(self, most: int) -> int:
+        """Groups for a batch whose images have up to ``most`` objects."""
+        return max(self.min_groups, self.num_queries // most)
+
+    def _content(self, labels: Tensor) -> Tensor:
+        """(M, D) for labels (M,)."""
+        return self.label_embed(labels)
+
     def _noised_labels(self, labels: Tensor) -> Tensor:
         replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
         return torch.where(replaced, torch.randint_like(labels, self.label_embed.num_embeddings), labels)
 
-    def _noised_boxes(self, boxes: Tensor) -> Tensor:
+    def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:  # noqa: ARG002
+        """Normalised cxcywh boxes (M, 4), copies of ``count`` ones after one another, with noise."""
         reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], -1) * self.box_noise
         return (boxes + (2 * torch.rand_like(boxes) - 1) * reach).clamp(0, 1)
+
+
+class ContrastiveDenoising(Denoising):
+    """Every group has each object twice: to be restored, and further off, to be rejected (DINO, arXiv 2203.03605).
+
+    Args:
+        num_classes, hidden_dim, num_queries, label_noise: see :class:`Denoising`.
+        box_noise: the corners of a box move by up to ``box_noise / 2`` of its size, those of negatives by once to
+            twice as much.
+    """
+
+    parts = 2
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_queries: int = 100,
+        label_noise: float = 0.5,
+        box_noise: float = 1.0,
+    ):
+        super().__init__(num_classes, hidden_dim, num_queries, label_noise, box_noise, min_groups=1)
+
+    def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:
+        reach = (boxes[:, 2:] / 2).repeat(1, 2) * self.box_noise
+        part = torch.rand_like(boxes)
+        negative = (torch.arange(len(boxes), device=boxes.device) // count) % 2
+        sign = torch.randint_like(boxes, 2) * 2 - 1
+        corners = box_convert(boxes, "cxcywh", "xyxy") + (part + negative[:, None]) * sign * reach
+        return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.modeling.criterion import SetCriterion
-from detrex.modeling.decoder import DecoderOutput
+from detrex.modeling.decoder import Decoder, DecoderOutput
 from detrex.modeling.denoising import Denoising
 from detrex.modeling.postprocess import Frame, PostProcess
 from detrex.structures import BatchTargets, PaddedImages, Sample
@@ -23,14 +23,17 @@ class Detector(nn.Module):
 
     Args:
         backbone: normalised images (B, 3, H, W) to feature maps by stride.
-        pixel_decoder: those to an encoded pyramid and a per-pixel embedding.
-        decoder: those to predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
+        encoder: those to encoded tokens, a :class:`~detrex.structures.Pyramid`.
+        decoder: these to predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
         criterion: predictions and targets to weighted losses.
         postprocess: predictions to results.
         num_classes: C; the other parts should refer to this entry of the config.
+        pixel_head: feature maps and tokens to a per-pixel embedding, or None for a model without masks.
         denoising: makes denoising queries in training, or None.
         pixel_mean, pixel_std: of RGB in 0..255 (ImageNet's by default).
         size_divisor: images are padded right and below to a multiple of it.
+        mask_padding: attention leaves padding out, and boxes are relative to each image by itself. If not,
+            padding counts as image, and boxes are relative to the padded input, as in Mask DINO.
 
     Raises:
         ValueError: if decoder, criterion and post-processing disagree on a "no object" class.
@@ -39,21 +42,23 @@ class Detector(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        pixel_decoder: nn.Module,
-        decoder: nn.Module,
+        encoder: nn.Module,
+        decoder: Decoder,
         criterion: SetCriterion,
         postprocess: PostProcess,
         num_classes: int,
+        pixel_head: nn.Module | None = None,
         denoising: Denoising | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         size_divisor: int = 32,
+        mask_padding: bool = False,
     ):
         super().__init__()
-        _check_no_object(decoder.heads.classes.out_features > num_classes, criterion, postprocess)
-        self.backbone, self.pixel_decoder, self.decoder = backbone, pixel_decoder, decoder
+        _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
+        self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
-        self.num_classes, self.size_divisor = num_classes, size_divisor
+        self.num_classes, self.size_divisor, self.mask_padding = num_classes, size_divisor, mask_padding
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -111,7 +116,8 @@ class Detector(nn.Module):
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """All predictions for normalised images; with ``targets``, denoising queries take part."""
         features = self.backbone(images.tensor)
-        memory, pixel_embed = self.pixel_decoder(features)
+        memory = self.encoder(features, images if self.mask_padding else None)
+        pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
         denoising = self.denoising(targets) if self.denoising is not None and targets is not None else None
         output = self.decoder(memory, pixel_embed, denoising)
         if self.denoising is not None and targets is not None and denoising is None:

@@ -34,11 +34,3 @@ class PaddedImages:
     def padded_size(self) -> tuple[int, int]:
         """(height, width) of the batch."""
         return tuple(self.tensor.shape[-2:])
-
-    @property
-    def padding_mask(self) -> Tensor:
-        """(B, H, W) bool, True where there is padding."""
-        mask = torch.ones(len(self.sizes), *self.padded_size, dtype=torch.bool, device=self.tensor.device)
-        for row, (height, width) in zip(mask, self.sizes, strict=True):
-            row[:height, :width] = False
-        return mask

@@ -36,10 +36,11 @@ class Prediction:
             mask_embed=None if embeds[0] is None else torch.cat(embeds, 1),
         )
 
-    def queries(self, part: slice) -> Prediction:
-        """The prediction of a range of queries."""
-        embed = None if self.mask_embed is None else self.mask_embed[:, part]
-        return Prediction(self.logits[:, part], self.boxes[:, part], embed)
+    def split(self, sizes: list[int]) -> list[Prediction]:
+        """The predictions of consecutive ranges of queries."""
+        embeds = [None] * len(sizes) if self.mask_embed is None else self.mask_embed.split(sizes, 1)
+        parts = zip(self.logits.split(sizes, 1), self.boxes.split(sizes, 1), embeds, strict=True)
+        return [Prediction(*part) for part in parts]
 
     def mask_logits(self, pixel_embed: Tensor) -> Tensor:
         """All masks (B, Q, H, W), as logits, for the per-pixel embedding (B, D, H, W)."""

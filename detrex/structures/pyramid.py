@@ -1,6 +1,6 @@
 """A feature pyramid flattened once into tokens.
 
-Shape letters: B images, L levels, S tokens of all levels, D channels, H and W cells of a level.
+Shape letters: B images, L levels, S tokens of all levels, Q queries, D channels, H and W cells of a level.
 """
 
 from __future__ import annotations
@@ -11,28 +11,51 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from detrex.structures.images import PaddedImages
+
+Shapes = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True)
 class Pyramid:
     """Tokens of several feature maps, finest level first, row-major within a level.
 
+    Where padding is masked, coordinates are relative to each image without its padding; else to the padded
+    input.
+
     Attributes:
         tokens: (B, S, D).
         shapes: (height, width) of every level, Python ints, so that no operation needs a device sync.
+        valid: for every image the (height, width) of every level without padding, or None where padding
+            counts as image.
+        position: (S, D) or (B, S, D) encoding of where tokens are, or None.
     """
 
     tokens: Tensor
-    shapes: tuple[tuple[int, int], ...]
+    shapes: Shapes
+    valid: tuple[Shapes, ...] | None = None
+    position: Tensor | None = None
 
     @classmethod
-    def from_maps(cls, maps: list[Tensor]) -> Pyramid:
-        """From (B, D, H, W) maps, finest first."""
+    def from_maps(cls, maps: list[Tensor], images: PaddedImages | None = None) -> Pyramid:
+        """From (B, D, H, W) maps, finest first, and the images if their padding is to be masked."""
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
-        return cls(tokens, tuple((m.shape[2], m.shape[3]) for m in maps))
+        shapes = tuple((m.shape[2], m.shape[3]) for m in maps)
+        valid = None
+        if images is not None:
+            valid = tuple(
+                tuple(_valid_cells(shape, images.padded_size, size) for shape in shapes)
+                for size in images.sizes
+            )
+        return cls(tokens, shapes, valid)
 
     def with_tokens(self, tokens: Tensor) -> Pyramid:
         """The same levels holding other tokens (B, S, D)."""
         return replace(self, tokens=tokens)
+
+    def with_position(self, position: Tensor) -> Pyramid:
+        """The same with an encoding of positions, (S, D) or (B, S, D)."""
+        return replace(self, position=position)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -48,13 +71,72 @@ class Pyramid:
         """Every level as a (B, D, H, W) map."""
         return [self.level(i) for i in range(len(self.shapes))]
 
+    @cached_property
+    def valid_sizes(self) -> Tensor | None:
+        """(B, L, 2) number of cells without padding in x and y, or None; at least float32."""
+        if self.valid is None:
+            return None
+        numbers = torch.tensor(self.valid, dtype=self._dtype).flip(-1)
+        return numbers.to(self.tokens.device, non_blocking=True)
+
+    @cached_property
+    def padding(self) -> Tensor | None:
+        """(B, S) bool, True for tokens of masked padding; None where padding counts as image."""
+        if self.valid is None:
+            return None
+        levels = []
+        for (height, width), valid in zip(self.shapes, self.valid_sizes.unbind(1), strict=True):
+            x, y = (torch.arange(n, device=self.tokens.device) for n in (width, height))
+            outside = (x >= valid[:, :1])[:, None] | (y >= valid[:, 1:])[:, :, None]  # (B, H, W)
+            levels.append(outside.flatten(1))
+        return torch.cat(levels, 1)
+
     def cell_centres(self) -> Tensor:
-        """Centre of every token's cell: (S, 2), normalised (x, y) in (0, 1), at least float32."""
-        return torch.cat([self._centres(h, w) for h, w in self.shapes])
+        """Centre of every token's cell, normalised (x, y), at least float32: (1 or B, S, 2).
+
+        Centres in masked padding lie beyond 1.
+        """
+        centres = torch.cat([self._centres(h, w) for h, w in self.shapes])[None]
+        if self.valid is None:
+            return centres
+        return centres / self._shares.repeat_interleave(self._repeats, dim=1, output_size=sum(self.sizes))
+
+    def on_levels(self, reference: Tensor) -> Tensor:
+        """Normalised points or boxes as fractions of every level, padding included.
+
+        Args:
+            reference: (B or 1, Q, 2 or 4) normalised (x, y) or cxcywh.
+
+        Returns:
+            (B or 1, Q, L or 1, 2 or 4).
+        """
+        reference = reference[:, :, None]
+        if self.valid is None:
+            return reference
+        return reference * self._shares[:, None].repeat(1, 1, 1, reference.shape[-1] // 2)
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """(B, L, 2) share of every level without padding, in x and y."""
+        whole = torch.tensor(self.shapes, dtype=self._dtype).flip(-1)
+        return self.valid_sizes / whole.to(self.tokens.device, non_blocking=True)
+
+    @cached_property
+    def _repeats(self) -> Tensor:
+        return torch.tensor(self.sizes).to(self.tokens.device, non_blocking=True)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        # Half precision would tell only 256 positions apart.
+        return torch.promote_types(self.tokens.dtype, torch.float32)
 
     def _centres(self, height: int, width: int) -> Tensor:
-        # Half precision would tell only 256 positions apart.
-        like = dict(device=self.tokens.device, dtype=torch.promote_types(self.tokens.dtype, torch.float32))
+        like = dict(device=self.tokens.device, dtype=self._dtype)
         y = (torch.arange(height, **like) + 0.5) / height
         x = (torch.arange(width, **like) + 0.5) / width
         return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
+
+
+def _valid_cells(shape: tuple[int, int], padded: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Cells of a map that begin within the image, whose ``size`` is in pixels like ``padded``."""
+    return tuple(min(n, -(-side * n // whole)) for n, whole, side in zip(shape, padded, size, strict=True))

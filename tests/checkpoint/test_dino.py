@@ -84,12 +84,12 @@ def test_the_report_says_what_the_two_share(dino, started):
     model, report = started
     assert report.format == "DINO detector" and report.notes == []
     parts = {name.split(".")[0] + "." + name.split(".")[1] for name in report.missing}
-    assert parts == {"pixel_decoder.lateral", "pixel_decoder.fusion", "pixel_decoder.pixel_embed"} | {
+    assert parts == {"pixel_head.lateral", "pixel_head.fusion", "pixel_head.pixel_embed"} | {
         "decoder.heads",
         "decoder.layers",
     }
     assert {name for name in report.missing if name.startswith("decoder.heads")} == {
-        f"decoder.heads.mask.layers.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")
+        f"decoder.heads.sets.0.mask.layers.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")
     }
     assert {name.split(".")[2] for name in report.missing if name.startswith("decoder.layers")} == {
         "6",
@@ -100,7 +100,7 @@ def test_the_report_says_what_the_two_share(dino, started):
     assert set(report.unused) == expected | {"transformer.tgt_embed.weight"}
     own = model.state_dict()
     assert torch.equal(own["denoising.label_embed.weight"], dino["label_enc.weight"])
-    assert torch.equal(own["pixel_decoder.projections.3.0.weight"], dino["neck.extra_convs.0.conv.weight"])
+    assert torch.equal(own["encoder.projections.3.0.weight"], dino["neck.extra_convs.0.conv.weight"])
     shared = "decoder.layers.5.self_attention.in_proj_weight"
     assert torch.equal(own[shared], dino["transformer.decoder.layers.5.attentions.0.attn.in_proj_weight"])
 

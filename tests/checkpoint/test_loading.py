@@ -98,11 +98,11 @@ def test_fine_tuning_with_other_classes_keeps_rows_by_name(build, tmp_path):
     other = build("model.num_classes=2", seed=1)
     report = load(other, tmp_path / "a.safetensors", categories=Categories.from_names(["x", "D"]))
     assert set(report.kept_rows) == {
-        "decoder.heads.classes.weight",
-        "decoder.heads.classes.bias",
+        "decoder.heads.sets.0.classes.weight",
+        "decoder.heads.sets.0.classes.bias",
         "denoising.label_embed.weight",
     }
-    own, theirs = other.decoder.heads.classes.weight, build().decoder.heads.classes.weight
+    own, theirs = other.decoder.heads.sets.0.classes.weight, build().decoder.heads.sets.0.classes.weight
     assert torch.equal(own[1], theirs[3])
 
 

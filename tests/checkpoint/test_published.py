@@ -17,18 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Settings of a published kind each: order of levels in the published pixel decoder, and the config's part.
 LEARNED = (
-    "model.decoder.query_init={_target_: detrex.modeling.LearnedQueries, num_queries: 10, hidden_dim: 64}",
-    "model.decoder.no_object_class=true",
+    "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}",
+    "model.decoder.heads.no_object_class=true",
     "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss}",
 )
-THREE = ("model.pixel_decoder.strides=[8,16,32]", "model.decoder.num_levels=3")
+THREE = ("model.encoder.strides=[8,16,32]", "model.decoder.num_levels=3")
 FIVE = (
-    "model.pixel_decoder.strides=[4,8,16,32,64]",
+    "model.encoder.strides=[4,8,16,32,64]",
     "model.decoder.num_levels=5",
     "model.decoder.query_init.anchor_sizes=[0.8,0.4,0.2,0.1,0.05]",
 )
 SIX = (
-    "model.pixel_decoder.strides=[4,8,16,32,64,128]",
+    "model.encoder.strides=[4,8,16,32,64,128]",
     "model.decoder.num_levels=6",
     "model.decoder.query_init.anchor_sizes=[0.05,0.1,0.2,0.4,0.8,1.6]",
 )
@@ -129,7 +129,7 @@ def test_a_published_file_tells_its_settings(case, parity):
 
 def test_three_and_four_levels_are_told_apart(build, tmp_path):
     """Of the published row of width 1024, the config has three levels, and the name of its file says four."""
-    four = build("model.pixel_decoder.ffn_dim=1024", "model.num_classes=80")
+    four = build("model.encoder.ffn_dim=1024", "model.num_classes=80")
     torch.save({"model": to_published(four.state_dict(), four)}, tmp_path / "four.pth")
     three = build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]")
     row = r"4 levels \(3 of them .* maskdino_r50_coco_instance_hid1024_3sd1\."

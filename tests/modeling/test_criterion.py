@@ -17,7 +17,7 @@ from detrex.structures import BatchTargets, Prediction, Targets
 
 GRID = "model.criterion.points={_target_: detrex.modeling.GridPoints, num_points: 64}"
 LEARNED = (
-    "model.decoder.query_init={_target_: detrex.modeling.LearnedQueries, num_queries: 10, hidden_dim: 64}"
+    "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
 )
 TERMS = ("loss_ce", "loss_bbox", "loss_giou", "loss_mask", "loss_dice")
 CPU = torch.device("cpu")
@@ -192,7 +192,7 @@ def test_every_parameter_has_a_gradient(build, make_sample, labels, learned, sof
     overrides = [LEARNED] if learned else []
     if softmax:
         overrides += [
-            "model.decoder.no_object_class=true",
+            "model.decoder.heads.no_object_class=true",
             "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss, weight: 2.0}",
         ]
     model = build(*overrides)

@@ -125,11 +125,11 @@ def test_masks_of_another_frame_are_refused(tiny_model, make_sample, make_target
 
 def test_parts_that_disagree_on_no_object_are_refused(build):
     with pytest.raises(Exception, match=r"'no object'.*'decoder': True.*'criterion.class_loss': False"):
-        build("model.decoder.no_object_class=true")
+        build("model.decoder.heads.no_object_class=true")
 
 
 def test_levels_that_do_not_fit_are_named(build, make_sample):
-    model = build("model.pixel_decoder.strides=[8, 16, 32]").eval()
+    model = build("model.encoder.strides=[8, 16, 32]").eval()
     with pytest.raises(ValueError, match="gives 3 levels.*takes 4.*num_levels"):
         model([make_sample()])
 

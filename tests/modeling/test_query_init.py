@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import box_convert, masks_to_boxes
 
-from detrex.modeling import LearnedQueries, TwoStageQueries
+from detrex.modeling import LearnedBoxes, ProposalQueries
 from detrex.modeling.heads import PredictionHeads
 from detrex.structures import Pyramid
 
@@ -28,7 +28,7 @@ class TransparentHeads:
 
 def transparent(**options):
     """Query selection that hands on tokens unchanged."""
-    queries = TwoStageQueries(hidden_dim=DIM, **options)
+    queries = ProposalQueries(hidden_dim=DIM, **options)
     queries.norm = nn.Identity()
     queries.projection = nn.Identity()
     return queries
@@ -109,7 +109,7 @@ def test_boxes_of_empty_masks_are_finite_and_small(box_init):
 def test_gradients_reach_the_encoder_through_proposals_alone(box_init):
     heads = PredictionHeads(DIM, 5, 16)
     nn.init.normal_(heads.box.layers[-1].weight)
-    queries = TwoStageQueries(4, DIM, (0.2,), box_init)
+    queries = ProposalQueries(4, DIM, (0.2,), box_init)
     memory = Pyramid(torch.randn(1, 9, DIM, requires_grad=True), ((3, 3),))
     start = queries(memory, torch.randn(1, 16, 4, 4), heads)
     assert not start.content.requires_grad and not start.reference.requires_grad
@@ -118,7 +118,7 @@ def test_gradients_reach_the_encoder_through_proposals_alone(box_init):
 
 
 def test_all_tokens_where_there_are_fewer_than_queries():
-    queries = TwoStageQueries(100, DIM, (0.2, 0.4), "mask2box")
+    queries = ProposalQueries(100, DIM, (0.2, 0.4), "mask2box")
     memory = Pyramid(torch.randn(2, 13, DIM), ((3, 3), (2, 2)))
     start = queries(memory, torch.randn(2, 16, 4, 4), PredictionHeads(DIM, 5, 16))
     assert start.content.shape == (2, 13, DIM)
@@ -126,7 +126,7 @@ def test_all_tokens_where_there_are_fewer_than_queries():
 
 
 def test_anchor_sizes_must_fit_the_levels():
-    queries = TwoStageQueries(4, DIM, (0.2, 0.4, 0.8))
+    queries = ProposalQueries(4, DIM, (0.2, 0.4, 0.8))
     with pytest.raises(ValueError, match="3 anchor sizes for 1 levels"):
         queries(
             Pyramid(torch.randn(1, 9, DIM), ((3, 3),)), torch.randn(1, 16, 4, 4), PredictionHeads(DIM, 5, 16)
@@ -135,11 +135,11 @@ def test_anchor_sizes_must_fit_the_levels():
 
 def test_another_way_to_start_boxes_is_refused():
     with pytest.raises(ValueError, match=r"'mask'.*mask2box"):
-        TwoStageQueries(box_init="mask")
+        ProposalQueries(box_init="mask")
 
 
 def test_learned_queries_are_the_same_for_every_image_and_learn():
-    queries = LearnedQueries(7, DIM)
+    queries = LearnedBoxes(7, DIM)
     memory = Pyramid(torch.randn(3, 4, DIM), ((2, 2),))
     start = queries(memory, torch.randn(3, 16, 4, 4), PredictionHeads(DIM, 5, 16))
     assert start.proposals is None

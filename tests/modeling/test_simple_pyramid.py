@@ -128,7 +128,7 @@ def test_a_config_states_channels_once(build, make_sample):
     model = build(
         "model.backbone={_target_: detrex.modeling.VitPyramid, name: vit_tiny_patch16_224, channels: 40, "
         "strides: [4, 8, 16, 32], options: {embed_dim: 32, depth: 1, num_heads: 2}}",
-        "model.pixel_decoder.in_channels={_target_: detrex.modeling.pyramid_channels, "
+        "model.encoder.in_channels={_target_: detrex.modeling.pyramid_channels, "
         "strides: '${...backbone.strides}', channels: '${...backbone.channels}'}",
     )
     losses = model.train()([make_sample(), make_sample(height=50, width=90, seed=1)])

@@ -6,10 +6,10 @@ import torch
 from detrex.config import ConfigError
 
 LEARNED = (
-    "model.decoder.query_init={_target_: detrex.modeling.LearnedQueries, num_queries: 10, hidden_dim: 64}"
+    "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
 )
 SOFTMAX = [
-    "model.decoder.no_object_class=true",
+    "model.decoder.heads.no_object_class=true",
     "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss, weight: 2.0}",
 ]
 SMALL_SWIN = [
@@ -23,7 +23,7 @@ SMALL_SWIN = [
 def levels(strides):
     sizes = [0.05 * 2**i for i in range(len(strides))][::-1]
     return [
-        f"model.pixel_decoder.strides={strides}",
+        f"model.encoder.strides={strides}",
         f"model.decoder.num_levels={len(strides)}",
         f"model.decoder.query_init.anchor_sizes={sizes}",
     ]
@@ -48,11 +48,11 @@ def trains_and_predicts(model, samples):
         levels([4, 8, 16, 32]),
         levels([4, 8, 16, 32, 64]),
         levels([8, 16, 32, 64, 128]),
-        ["model.pixel_decoder.hidden_dim=96", "model.pixel_decoder.mask_dim=24"],
-        ["model.pixel_decoder.num_heads=2", "model.decoder.num_heads=8"],
-        ["model.pixel_decoder.num_points=1", "model.decoder.num_points=3"],
-        ["model.pixel_decoder.num_layers=2", "model.decoder.num_layers=1"],
-        ["model.pixel_decoder.dropout=0.1", "model.decoder.dropout=0.1"],
+        ["model.encoder.hidden_dim=96", "model.pixel_head.mask_dim=24"],
+        ["model.encoder.num_heads=2", "model.decoder.num_heads=8"],
+        ["model.encoder.num_points=1", "model.decoder.num_points=3"],
+        ["model.encoder.num_layers=2", "model.decoder.num_layers=1"],
+        ["model.encoder.dropout=0.1", "model.decoder.dropout=0.1"],
         ["model.decoder.query_init.box_init=no"],
         ["model.decoder.query_init.box_init=bitmask"],
         ["model.decoder.query_init.num_queries=3"],
@@ -86,7 +86,7 @@ def test_more_queries_than_tokens(build, make_sample):
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_number_of_classes(build, make_sample, classes, softmax):
     model = build(f"model.num_classes={classes}", *(SOFTMAX if softmax else []))
-    assert model.decoder.heads.classes.out_features == classes + softmax
+    assert model.decoder.heads.sets.0.classes.out_features == classes + softmax
     assert model.denoising.label_embed.num_embeddings == classes
     assert model.num_classes == classes
     found = trains_and_predicts(model, [make_sample([classes - 1, 0]), make_sample([], seed=1)])
@@ -114,10 +114,10 @@ def test_a_backbone_without_the_strides_is_named(build):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.pixel_decoder.strides=[8,16,64]", r"twice the stride"),
-        ("model.pixel_decoder.strides=[2,4,8,16]", r"no map of stride \[2\]; it has \[4, 8, 16, 32\]"),
-        ("model.pixel_decoder.hidden_dim=40", r"40 is not a multiple of 32"),
-        ("model.pixel_decoder.num_heads=5", r"64 is not a multiple of the number of heads 5"),
+        ("model.encoder.strides=[8,16,64]", r"twice the stride"),
+        ("model.encoder.strides=[2,4,8,16]", r"no map of stride \[2\]; it has \[4, 8, 16, 32\]"),
+        ("model.encoder.hidden_dim=40", r"40 is not a multiple of 32"),
+        ("model.encoder.num_heads=5", r"64 is not a multiple of the number of heads 5"),
         ("model.decoder.query_init.box_init=masks", r"'masks'.*mask2box"),
     ],
 )

@@ -49,7 +49,7 @@ FIXED = (
     "model.denoising.label_noise=0.0",
     "model.denoising.box_noise=0.0",
     "model.criterion.points={_target_: detrex.modeling.GridPoints, num_points: 12544}",
-    "model.pixel_decoder.dropout=0.0",
+    "model.encoder.dropout=0.0",
     "model.decoder.dropout=0.0",
     "model.backbone.options.drop_path_rate=0.0",
 )
@@ -159,7 +159,8 @@ def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement
     with torch.inference_mode():
         images = model.preprocess([sample])
         features = model.backbone(images.tensor)
-        memory, pixel_embed = model.pixel_decoder(features)
+        memory = model.encoder(features)
+        pixel_embed = model.pixel_head(features, memory)
         output = model.decoder(memory, pixel_embed)
         result = model([sample])[0]
     for i, stride in enumerate((4, 8, 16, 32)):

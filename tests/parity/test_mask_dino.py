@@ -21,7 +21,7 @@ def test_every_array_of_the_kit_agrees(parity, case, capsys):
     status = main(parse_arguments(arguments))
     printed = capsys.readouterr().out
     assert status == 0, printed
-    assert "gradient of decoder.heads.box" in printed and "pred_masks" in printed
+    assert "gradient of decoder.heads.sets.0.box" in printed and "pred_masks" in printed
 
 
 def test_a_wrong_setting_is_found(parity, capsys):

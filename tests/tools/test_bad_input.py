@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite(data, refused, tmp_path):
     saved = torch.load(report.with_suffix(".pt"), weights_only=True)
     assert saved["samples"][0]["image"].shape == (3, 64, 64)
     assert saved["samples"][0]["targets"]["masks"].shape[1:] == (64, 64)
-    assert "decoder.heads.classes.weight" in saved["model"]
+    assert "decoder.heads.sets.0.classes.weight" in saved["model"]
     assert not (tmp_path / "run/model_final.safetensors").exists()
 
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_class_count(data, train, refused):
     data.write()
     run = train(weights)
     assert_sound(run)
-    heads = ("decoder.heads.classes.weight", "decoder.heads.classes.bias", "denoising.label_embed.weight")
+    heads = ("decoder.heads.sets.0.classes.weight", "decoder.heads.sets.0.classes.bias", "denoising.label_embed.weight")
     for name in heads:
         assert f"partly loaded: {name}, rows of 2: cat, dog" in run.log
     assert "does not fit the model" in refused(weights, "--eval-only", output="evaluation")

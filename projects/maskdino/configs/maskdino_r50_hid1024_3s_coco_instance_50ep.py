@@ -14,8 +14,8 @@ in the checkpoint itself: its `level_embed` has one row for each.
 
 from .maskdino_r50_coco_instance_50ep import dataloader, model, optimizer, scheduler, train
 
-model.pixel_decoder.strides = [8, 16, 32]
-model.pixel_decoder.ffn_dim = 1024
+model.encoder.strides = [8, 16, 32]
+model.encoder.ffn_dim = 1024
 model.decoder.num_levels = 3
 model.decoder.query_init.anchor_sizes = [0.2, 0.1, 0.05]
 

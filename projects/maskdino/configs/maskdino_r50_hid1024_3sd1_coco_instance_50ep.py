@@ -16,6 +16,6 @@ https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.
 
 from .maskdino_r50_coco_instance_50ep import dataloader, model, optimizer, scheduler, train
 
-model.pixel_decoder.ffn_dim = 1024
+model.encoder.ffn_dim = 1024
 
 train.output_dir = "output/maskdino_r50_hid1024_3sd1_coco_instance_50ep"

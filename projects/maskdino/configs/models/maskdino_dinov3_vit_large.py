@@ -12,6 +12,6 @@ model.backbone = L(VitPyramid)(
     channels=256,
     options=dict(drop_path_rate=0.3),
 )
-model.pixel_decoder.in_channels = L(pyramid_channels)(
+model.encoder.in_channels = L(pyramid_channels)(
     strides="${...backbone.strides}", channels="${...backbone.channels}"
 )

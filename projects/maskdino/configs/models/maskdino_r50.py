@@ -5,18 +5,21 @@ Whatever two parts must agree on stands once; the other place refers to it.
 
 from detrex.config import LazyCall as L
 from detrex.modeling import (
-    DeformablePixelDecoder,
+    BoxPosition,
+    DeformableDecoder,
+    DeformableEncoder,
     Denoising,
     Detector,
     FocalClassLoss,
     HungarianMatcher,
     InstanceInference,
-    MaskDecoder,
+    PixelHead,
     PostProcess,
+    PredictionHeads,
+    ProposalQueries,
     RandomPoints,
     SetCriterion,
     TimmBackbone,
-    TwoStageQueries,
     backbone_channels,
 )
 
@@ -29,42 +32,58 @@ model = L(Detector)(
         frozen_norm=True,
         options={},
     ),
-    pixel_decoder=L(DeformablePixelDecoder)(
+    encoder=L(DeformableEncoder)(
         in_channels=L(backbone_channels)(
             name="${...backbone.name}", options="${...backbone.options}", strides="${...backbone.strides}"
         ),
         strides=[8, 16, 32, 64],
         hidden_dim=256,
-        mask_dim=256,
         ffn_dim=2048,
         num_heads=8,
         num_points=4,
         num_layers=6,
         dropout=0.0,
+        position_offset=0.0,
+        checkpointing=False,
     ),
-    decoder=L(MaskDecoder)(
-        query_init=L(TwoStageQueries)(
+    pixel_head=L(PixelHead)(
+        in_channels="${..encoder.in_channels}", hidden_dim="${..encoder.hidden_dim}", mask_dim=256
+    ),
+    decoder=L(DeformableDecoder)(
+        query_init=L(ProposalQueries)(
             num_queries=300,
             hidden_dim="${..hidden_dim}",
-            # Finest level first; see TwoStageQueries for why the coarsest level has the smallest anchors.
+            # Finest level first; see ProposalQueries for why the coarsest level has the smallest anchors.
             anchor_sizes=[0.4, 0.2, 0.1, 0.05],
             box_init="mask2box",
+            learned_content=False,
         ),
-        num_classes="${..num_classes}",
-        hidden_dim="${..pixel_decoder.hidden_dim}",
-        mask_dim="${..pixel_decoder.mask_dim}",
+        position=L(BoxPosition)(hidden_dim="${..hidden_dim}"),
+        heads=L(PredictionHeads)(
+            hidden_dim="${..hidden_dim}",
+            num_classes="${...num_classes}",
+            mask_dim="${...pixel_head.mask_dim}",
+            no_object_class=False,
+            num_sets=1,
+            own_proposals=False,
+            norm=True,
+            norm_again=True,
+        ),
+        hidden_dim="${..encoder.hidden_dim}",
         num_levels=4,
         num_heads=8,
         ffn_dim=2048,
         num_layers=9,
         num_points=4,
         dropout=0.0,
-        no_object_class=False,
+        refine_boxes=True,
+        look_forward_twice=True,
         initial_prediction=True,
+        checkpointing=False,
     ),
     denoising=L(Denoising)(
         num_classes="${..num_classes}",
-        hidden_dim="${..pixel_decoder.hidden_dim}",
+        hidden_dim="${..encoder.hidden_dim}",
         num_queries=100,
         label_noise=0.4,
         box_noise=0.4,
@@ -93,7 +112,7 @@ model = L(Detector)(
         panoptic=None,
         semantic=None,
         thing_classes=None,
-        no_object_class="${..decoder.no_object_class}",
+        no_object_class="${..decoder.heads.no_object_class}",
         temperature=0.06,
     ),
     pixel_mean=[123.675, 116.28, 103.53],

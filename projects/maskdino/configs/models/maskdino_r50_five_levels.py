@@ -2,6 +2,6 @@
 
 from .maskdino_r50 import model
 
-model.pixel_decoder.strides = [4, 8, 16, 32, 64]
+model.encoder.strides = [4, 8, 16, 32, 64]
 model.decoder.num_levels = 5
 model.decoder.query_init.anchor_sizes = [0.8, 0.4, 0.2, 0.1, 0.05]

@@ -6,12 +6,12 @@ model.backbone.name = "resnet18"
 model.backbone.options = dict(channels=[32, 64, 128, 192], stem_type="deep_tiered", stem_width=8)
 model.backbone.frozen_norm = False  # its statistics have to be learned, too
 
-model.pixel_decoder.strides = [8, 16, 32]
-model.pixel_decoder.hidden_dim = 64
-model.pixel_decoder.mask_dim = 64
-model.pixel_decoder.ffn_dim = 256
-model.pixel_decoder.num_heads = 4
-model.pixel_decoder.num_layers = 2
+model.encoder.strides = [8, 16, 32]
+model.encoder.hidden_dim = 64
+model.pixel_head.mask_dim = 64
+model.encoder.ffn_dim = 256
+model.encoder.num_heads = 4
+model.encoder.num_layers = 2
 
 model.decoder.num_levels = 3
 model.decoder.num_heads = 4

@@ -1,0 +1,119 @@
+"""How a decoder layer is told where its queries are.
+
+Shape letters: B images, Q queries, D channels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from detrex.layers import MLP, QueryPosition, box_sine_encoding
+from detrex.structures import Pyramid
+
+
+class FixedPosition(nn.Module):
+    """The queries' learned position, the same for all layers (DETR, Deformable DETR)."""
+
+    def forward(
+        self,
+        layer: int,
+        content: Tensor,
+        reference: Tensor | None,
+        learned: Tensor | None,
+        memory: Pyramid,  # noqa: ARG002
+    ) -> QueryPosition:
+        """The position for one layer.
+
+        Args:
+            layer: its number, from 0.
+            content: (B, Q, D) what it is given.
+            reference: (B, Q, 2 or 4) normalised (x, y) or cxcywh, or None.
+            learned: (B, Q, D) the queries' learned position, or None.
+            memory: the tokens that they attend to.
+        """
+        return QueryPosition(learned, None if reference is None else memory.on_levels(reference))
+
+
+class BoxPosition(nn.Module):
+    """An MLP of the sine encoding of reference boxes (DINO, Mask DINO).
+
+    Args:
+        hidden_dim: D.
+    """
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
+
+    def forward(
+        self,
+        layer: int,
+        content: Tensor,
+        reference: Tensor,
+        learned: Tensor | None,
+        memory: Pyramid,  # noqa: ARG002
+    ) -> QueryPosition:
+        """As :meth:`FixedPosition.forward`."""
+        on_levels = memory.on_levels(reference)
+        # Published models encode boxes as they lie on the finest level.
+        encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))
+        return QueryPosition(encoding, on_levels)
+
+
+class ConditionalPosition(nn.Module):
+    """A learned position, and the sine encoding of a point scaled by the content (arXiv 2108.06152).
+
+    Args:
+        hidden_dim: D.
+    """
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
+
+    def forward(
+        self,
+        layer: int,
+        content: Tensor,
+        reference: Tensor,
+        learned: Tensor,
+        memory: Pyramid,  # noqa: ARG002
+    ) -> QueryPosition:
+        """As :meth:`FixedPosition.forward`; the first layer's content says nothing yet and scales nothing."""
+        spatial = box_sine_encoding(reference[..., :2], self.hidden_dim // 2)
+        return QueryPosition(learned, spatial=spatial if layer == 0 else spatial * self.scale(content))
+
+
+class AnchorPosition(nn.Module):
+    """Position and spatial query from an anchor box, which its size stretches (DAB-DETR, arXiv 2201.12329).
+
+    Args:
+        hidden_dim: D.
+    """
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
+        self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
+        self.size = MLP(hidden_dim, hidden_dim, 2, 2)
+
+    def forward(
+        self,
+        layer: int,
+        content: Tensor,
+        reference: Tensor,
+        learned: Tensor | None,
+        memory: Pyramid,  # noqa: ARG002
+    ) -> QueryPosition:
+        """As :meth:`FixedPosition.forward`."""
+        encoded = box_sine_encoding(reference, self.hidden_dim // 2)
+        spatial = encoded[..., : self.hidden_dim]
+        if layer > 0:
+            spatial = spatial * self.scale(content)
+        # The wider an anchor, the less its x counts, and so for its height and y, whose half comes first.
+        stretch = (self.size(content).sigmoid() / reference[..., 2:]).flip(-1)
+        stretch = stretch.repeat_interleave(self.hidden_dim // 2, -1)
+        return QueryPosition(self.encoder(encoded), spatial=spatial * stretch)
