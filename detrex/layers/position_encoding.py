@@ -23,7 +23,7 @@ def sine_encoding(position: Tensor, dim: int, temperature: float = 10000.0) -> T
 def pyramid_sine_encoding(
     pyramid: Pyramid, dim: int, temperature: float = 10000.0, offset: float = 0.0
 ) -> list[Tensor]:
-    """Encoding of every cell of every level, the y half first: (H * W, dim), or (B, H * W, dim) with masked padding.
+    """Encoding of every cell of every level, the y half first.
 
     Cells are numbered from 1 and scaled so that the last one without padding lies at 2 pi, as in DETR (arXiv
     2005.12872).
@@ -33,6 +33,9 @@ def pyramid_sine_encoding(
         dim: channels.
         temperature: of the wavelengths.
         offset: added to the numbers: 0 in DETR, -0.5 in Deformable DETR (arXiv 2010.04159).
+
+    Returns:
+        For every level (H * W, dim), or (B, H * W, dim) where padding is masked.
     """
     device = pyramid.tokens.device
     valid = [None] * len(pyramid.shapes) if pyramid.valid is None else pyramid.valid_sizes.unbind(1)

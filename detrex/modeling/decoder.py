@@ -22,6 +22,7 @@ from detrex.modeling.denoising import DenoisingQueries
 from detrex.modeling.encoder import run
 from detrex.modeling.heads import PredictionHeads
 from detrex.modeling.query_init import InitialQueries
+from detrex.modeling.query_position import QueryState
 from detrex.structures import Prediction, Pyramid
 
 
@@ -149,15 +150,15 @@ class Decoder(nn.Module):
                 reference = (self.heads.box(i - 1, content) + _box_logits(fixed)).sigmoid()
                 fixed = reference.detach()
                 reference = reference if self.look_forward_twice else fixed
-            position = self.position(i, content, fixed, learned, memory)
+            position = self.position(QueryState(i, content, fixed, learned, memory))
             checkpointing = self.checkpointing and self.training
             content = run(layer, content, position, memory, blocked, checkpointing=checkpointing)
             predictions.append(self._predict(i, content, reference))
         return predictions
 
     def _predict(self, stage: int, content: Tensor, reference: Tensor | None) -> Prediction:
-        # Trained weights depend on it: boxes are predicted from normalised content, while the update above uses
-        # it as it is.
+        # Trained weights depend on it: boxes are predicted from normalised content, while the update above
+        # uses it as it is.
         normed = self.heads.norm(content)
         logits, embed = self.heads.classify(stage, normed)
         change = self.heads.box(stage, normed)

@@ -99,12 +99,12 @@ class Denoising(nn.Module):
 
 
 class ContrastiveDenoising(Denoising):
-    """Every group has each object twice: to be restored, and further off, to be rejected (DINO, arXiv 2203.03605).
+    """Every group has each object twice: to be restored, and further off, to be rejected (arXiv 2203.03605).
 
     Args:
         num_classes, hidden_dim, num_queries, label_noise: see :class:`Denoising`.
-        box_noise: the corners of a box move by up to ``box_noise / 2`` of its size, those of negatives by once to
-            twice as much.
+        box_noise: the corners of a box move by up to ``box_noise / 2`` of its size, those of negatives by
+            once to twice as much.
     """
 
     parts = 2

@@ -63,7 +63,7 @@ class LearnedBoxes(nn.Module):
     def forward(
         self,
         memory: Pyramid,
-        pixel_embed: Tensor | None,
+        pixel_embed: Tensor | None,  # noqa: ARG002
         heads: PredictionHeads,  # noqa: ARG002
     ) -> InitialQueries:
         """The same queries for every image; arguments as of :meth:`ProposalQueries.forward`."""
@@ -102,7 +102,7 @@ class LearnedPositions(nn.Module):
     def forward(
         self,
         memory: Pyramid,
-        pixel_embed: Tensor | None,
+        pixel_embed: Tensor | None,  # noqa: ARG002
         heads: PredictionHeads,  # noqa: ARG002
     ) -> InitialQueries:
         """The same queries for every image; arguments as of :meth:`ProposalQueries.forward`."""

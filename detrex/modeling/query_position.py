@@ -5,33 +5,40 @@ Shape letters: B images, Q queries, D channels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from detrex.layers import MLP, QueryPosition, box_sine_encoding
 from detrex.structures import Pyramid
 
 
+@dataclass
+class QueryState:
+    """Queries before a decoder layer.
+
+    Attributes:
+        layer: its number, from 0.
+        content: (B, Q, D).
+        reference: (B, Q, 2 or 4) normalised (x, y) or cxcywh, or None.
+        learned: (B, Q, D) the queries' learned position, or None.
+        memory: the tokens that they attend to.
+    """
+
+    layer: int
+    content: Tensor
+    reference: Tensor | None
+    learned: Tensor | None
+    memory: Pyramid
+
+
 class FixedPosition(nn.Module):
     """The queries' learned position, the same for all layers (DETR, Deformable DETR)."""
 
-    def forward(
-        self,
-        layer: int,
-        content: Tensor,
-        reference: Tensor | None,
-        learned: Tensor | None,
-        memory: Pyramid,  # noqa: ARG002
-    ) -> QueryPosition:
-        """The position for one layer.
-
-        Args:
-            layer: its number, from 0.
-            content: (B, Q, D) what it is given.
-            reference: (B, Q, 2 or 4) normalised (x, y) or cxcywh, or None.
-            learned: (B, Q, D) the queries' learned position, or None.
-            memory: the tokens that they attend to.
-        """
-        return QueryPosition(learned, None if reference is None else memory.on_levels(reference))
+    def forward(self, queries: QueryState) -> QueryPosition:
+        reference = queries.reference
+        on_levels = None if reference is None else queries.memory.on_levels(reference)
+        return QueryPosition(queries.learned, on_levels)
 
 
 class BoxPosition(nn.Module):
@@ -46,16 +53,8 @@ class BoxPosition(nn.Module):
         self.hidden_dim = hidden_dim
         self.encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
 
-    def forward(
-        self,
-        layer: int,
-        content: Tensor,
-        reference: Tensor,
-        learned: Tensor | None,
-        memory: Pyramid,  # noqa: ARG002
-    ) -> QueryPosition:
-        """As :meth:`FixedPosition.forward`."""
-        on_levels = memory.on_levels(reference)
+    def forward(self, queries: QueryState) -> QueryPosition:
+        on_levels = queries.memory.on_levels(queries.reference)
         # Published models encode boxes as they lie on the finest level.
         encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))
         return QueryPosition(encoding, on_levels)
@@ -73,17 +72,11 @@ class ConditionalPosition(nn.Module):
         self.hidden_dim = hidden_dim
         self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
 
-    def forward(
-        self,
-        layer: int,
-        content: Tensor,
-        reference: Tensor,
-        learned: Tensor,
-        memory: Pyramid,  # noqa: ARG002
-    ) -> QueryPosition:
-        """As :meth:`FixedPosition.forward`; the first layer's content says nothing yet and scales nothing."""
-        spatial = box_sine_encoding(reference[..., :2], self.hidden_dim // 2)
-        return QueryPosition(learned, spatial=spatial if layer == 0 else spatial * self.scale(content))
+    def forward(self, queries: QueryState) -> QueryPosition:
+        spatial = box_sine_encoding(queries.reference, self.hidden_dim // 2)
+        if queries.layer > 0:  # the content of the first layer says nothing yet
+            spatial = spatial * self.scale(queries.content)
+        return QueryPosition(queries.learned, spatial=spatial)
 
 
 class AnchorPosition(nn.Module):
@@ -100,20 +93,12 @@ class AnchorPosition(nn.Module):
         self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
         self.size = MLP(hidden_dim, hidden_dim, 2, 2)
 
-    def forward(
-        self,
-        layer: int,
-        content: Tensor,
-        reference: Tensor,
-        learned: Tensor | None,
-        memory: Pyramid,  # noqa: ARG002
-    ) -> QueryPosition:
-        """As :meth:`FixedPosition.forward`."""
-        encoded = box_sine_encoding(reference, self.hidden_dim // 2)
-        spatial = encoded[..., : self.hidden_dim]
-        if layer > 0:
-            spatial = spatial * self.scale(content)
-        # The wider an anchor, the less its x counts, and so for its height and y, whose half comes first.
-        stretch = (self.size(content).sigmoid() / reference[..., 2:]).flip(-1)
+    def forward(self, queries: QueryState) -> QueryPosition:
+        encoded = box_sine_encoding(queries.reference, self.hidden_dim // 2)
+        spatial = encoded[..., : self.hidden_dim]  # y and x
+        if queries.layer > 0:
+            spatial = spatial * self.scale(queries.content)
+        # The wider an anchor, the less its x counts; the encoding has y first.
+        stretch = (self.size(queries.content).sigmoid() / queries.reference[..., 2:]).flip(-1)
         stretch = stretch.repeat_interleave(self.hidden_dim // 2, -1)
         return QueryPosition(self.encoder(encoded), spatial=spatial * stretch)
