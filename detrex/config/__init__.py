@@ -4,7 +4,12 @@ from detrex.config.fixing import fix_values
 from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
 from detrex.config.lazy_config import LazyConfig
-from detrex.config.loader import configs_directory, get_config, projects_directory
+from detrex.config.loader import (
+    configs_directory,
+    get_config,
+    make_projects_importable,
+    projects_directory,
+)
 
 __all__ = [
     "ConfigError",
@@ -18,3 +23,5 @@ __all__ = [
     "locate",
     "projects_directory",
 ]
+
+make_projects_importable()

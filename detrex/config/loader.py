@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,21 @@ def projects_directory() -> Path:
     ``projects/`` of a checkout; an installed package has a copy of the configs and model zoos in it.
     """
     return _directory("projects")
+
+
+def make_projects_importable() -> None:
+    """Lets ``import projects.<name>...`` find :func:`projects_directory`, wherever Python was started.
+
+    Configs name the classes of a project so. Another package of that name keeps what it has.
+    """
+    try:
+        projects = importlib.import_module("projects")
+    except ModuleNotFoundError:
+        projects = sys.modules["projects"] = ModuleType("projects")
+        projects.__path__ = []
+    own = str(projects_directory())
+    if own not in projects.__path__:
+        projects.__path__ = [*projects.__path__, own]
 
 
 def _directory(name: str) -> Path:

@@ -98,10 +98,12 @@ class TimmBackbone(nn.Module):
         pretrained: load timm's weights (a download on first use).
         frozen_norm: batch norms use their stored statistics and are not trained, as in published detectors.
         options: further keyword arguments of ``timm.create_model``.
+        frozen_stages: everything up to this many of timm's feature maps, in the order of the network, is not
+            trained; of a ResNet, 1 is the stem and 2 the first stage too.
 
     Raises:
-        ValueError: if there is no such model, it has no feature map at one of the strides, or these do not
-            ascend.
+        ValueError: if there is no such model, it has no feature map at one of the strides, these do not
+            ascend, or it has fewer stages.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class TimmBackbone(nn.Module):
         pretrained: bool = False,
         frozen_norm: bool = True,
         options: Mapping[str, Any] | None = None,
+        frozen_stages: int = 0,
     ):
         super().__init__()
         self.strides = tuple(strides)
@@ -118,6 +121,7 @@ class TimmBackbone(nn.Module):
         # Transformers in timm, Swin among them, give (B, H, W, C) and say so.
         self.channels_last = getattr(model, "output_fmt", Format.NCHW) == Format.NHWC
         self.model = freeze_batch_norm_2d(model) if frozen_norm else model
+        _freeze_stages(self.model, frozen_stages)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride)."""
@@ -125,3 +129,19 @@ class TimmBackbone(nn.Module):
         if self.channels_last:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         return dict(zip(self.strides, maps, strict=True))
+
+
+def _freeze_stages(model: nn.Module, count: int) -> None:
+    if count == 0:
+        return
+    ends = [str(entry["module"]).replace(".", "_") for entry in model.feature_info.info]
+    children = dict(model.named_children())
+    if not 0 < count <= len(ends) or ends[count - 1] not in children:
+        raise ValueError(
+            f"frozen_stages is {count}; {type(model).__name__} has {len(ends)} stages, after {', '.join(ends)}, "
+            f"and the parts {', '.join(children)}"
+        )
+    for name, child in children.items():
+        child.requires_grad_(False)
+        if name == ends[count - 1]:
+            return

@@ -56,7 +56,7 @@ class LearnedBoxes(nn.Module):
 
     def __init__(self, num_queries: int = 100, hidden_dim: int = 256, learned_content: bool = True):
         super().__init__()
-        self.hidden_dim = hidden_dim
+        self.num_queries, self.hidden_dim = num_queries, hidden_dim
         self.content = nn.Embedding(num_queries, hidden_dim) if learned_content else None
         self.reference = nn.Embedding(num_queries, 4)
 
@@ -67,11 +67,14 @@ class LearnedBoxes(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
     ) -> InitialQueries:
         """The same queries for every image; arguments as of :meth:`ProposalQueries.forward`."""
-        boxes = self.reference.weight
-        zeros = boxes.new_zeros(len(boxes), self.hidden_dim)
-        content = zeros if self.content is None else self.content.weight
         shape = (len(memory.tokens), -1, -1)
-        return InitialQueries(content.expand(shape), boxes.expand(shape))
+        return InitialQueries(self.contents().expand(shape), self.reference.weight.expand(shape))
+
+    def contents(self) -> Tensor:
+        """(Q, D)."""
+        if self.content is not None:
+            return self.content.weight
+        return self.reference.weight.new_zeros(self.num_queries, self.hidden_dim)
 
 
 class LearnedPositions(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 
 from detrex.checkpoint import load
 from detrex.config import LazyConfig, instantiate
+from detrex.layers import QueryPosition
 from detrex.structures import Sample
 
 CONFIG = "projects/maskdino/configs/models/maskdino_r50.py"
@@ -70,8 +71,9 @@ def test_boxes_and_classes_start_as_dino_proposes_them(dino, started):
     )
     with torch.inference_mode():
         images = model.preprocess([Sample(image=image)])
-        memory, pixel_embed = model.pixel_decoder(model.backbone(images.tensor))
-        proposals = model.decoder(memory, pixel_embed).proposals
+        features = model.backbone(images.tensor)
+        memory = model.encoder(features)
+        proposals = model.decoder(memory, model.pixel_head(features, memory)).proposals
         logits, boxes = proposals_of_dino(dino, memory.tokens[0], memory.shapes)
     torch.testing.assert_close(proposals.boxes[0], boxes)
     # Mask DINO normalises once more before it classifies, so logits are near, not equal.
@@ -111,8 +113,9 @@ def test_decoder_layers_that_dino_has_not_start_as_identities(started):
     boxes = 0.25 + 0.5 * torch.rand(1, 5, 4)
     images = model.preprocess([Sample(image=torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))])
     with torch.inference_mode():
-        memory, _ = model.pixel_decoder(model.backbone(images.tensor))
-        out = model.decoder.layers[7](content, torch.randn(1, 5, 256), boxes, memory, None)
+        memory = model.encoder(model.backbone(images.tensor))
+        position = QueryPosition(torch.randn(1, 5, 256), boxes[:, :, None])
+        out = model.decoder.layers[7](content, position, memory, None)
     torch.testing.assert_close(out, content, atol=1e-4, rtol=1e-4)
 
 

@@ -102,7 +102,7 @@ def test_fine_tuning_with_other_classes_keeps_rows_by_name(build, tmp_path):
         "decoder.heads.sets.0.classes.bias",
         "denoising.label_embed.weight",
     }
-    own, theirs = other.decoder.heads.sets.0.classes.weight, build().decoder.heads.sets.0.classes.weight
+    own, theirs = other.decoder.heads.sets[0].classes.weight, build().decoder.heads.sets[0].classes.weight
     assert torch.equal(own[1], theirs[3])
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detrex.layers import DeformableAttention
+from detrex.structures import Pyramid
 
 SHAPES = ((3, 4), (2, 2))
 
@@ -69,7 +70,7 @@ def test_offsets_are_in_cells_of_points_and_fractions_of_boxes(reference_dim):
     heads, points = 2, 2
     query, tokens = torch.randn(1, 3, 4).double(), torch.randn(1, 16, 4).double()
     reference = 0.2 + 0.6 * torch.rand(1, 3, reference_dim).double()
-    ours = module(query, reference, tokens, SHAPES)
+    ours = module(query, reference[:, :, None], Pyramid(tokens, SHAPES))
 
     locations = torch.zeros(1, 3, heads, len(SHAPES), points, 2).double()
     for q in range(3):
@@ -92,7 +93,7 @@ def test_constant_values_stay_constant_inside():
     module = identity_module()
     tokens = torch.tensor([1.0, 2, 3, 4]).double().expand(1, 16, 4)
     reference = torch.tensor([0.5, 0.5, 1e-3, 1e-3]).double().expand(1, 2, 4)
-    output = module(torch.randn(1, 2, 4).double(), reference, tokens, SHAPES)
+    output = module(torch.randn(1, 2, 4).double(), reference[:, :, None], Pyramid(tokens, SHAPES))
     torch.testing.assert_close(output, tokens[:, :2])
 
 

@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
-from detrex.layers import box_sine_encoding, image_sine_encoding, sine_encoding
+from detrex.layers import box_sine_encoding, pyramid_sine_encoding, sine_encoding
+from detrex.structures import Pyramid
 
-CPU = torch.device("cpu")
+
+def of_map(height, width, dim, **options):
+    pyramid = Pyramid.from_maps([torch.zeros(1, 1, height, width)])
+    (encoded,) = pyramid_sine_encoding(pyramid, dim, **options)
+    return encoded
 
 
 def test_sines_and_cosines_alternate_at_falling_frequency():
@@ -20,14 +25,14 @@ def test_sines_and_cosines_alternate_at_falling_frequency():
 
 def test_a_map_of_two_columns():
     # y is 2 pi throughout, x is pi and then 2 pi; the y half comes first.
-    encoded = image_sine_encoding(1, 2, 4, CPU)
+    encoded = of_map(1, 2, 4)
     expected = torch.tensor([[0.0, 1, 0, -1], [0, 1, 0, 1]])
     torch.testing.assert_close(encoded, expected, atol=1e-5, rtol=0)
 
 
 def test_cells_of_a_map_are_row_major():
     height, width, dim = 3, 4, 8
-    encoded = image_sine_encoding(height, width, dim, CPU)
+    encoded = of_map(height, width, dim)
     assert encoded.shape == (12, dim)
     for row in range(height):
         for column in range(width):

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from detrex.modeling import Denoising
+from detrex.modeling.decoder import blocked_queries
 from detrex.modeling.denoising import DenoisingQueries
+from detrex.modeling.query_init import InitialQueries
 
 
 def places(groups, size, counts):
@@ -82,12 +84,18 @@ def test_none_without_objects_or_with_more_than_fit(collate, labels):
 def test_who_sees_whom():
     groups, size, matching = 2, 3, 4
     queries = DenoisingQueries(torch.zeros(1, 6, 8), torch.zeros(1, 6, 4), groups, size)
-    blocked = queries.blocked(matching)
+    blocked = blocked_queries(InitialQueries(torch.zeros(1, matching, 8)), queries)
     assert blocked.shape == (10, 10)
     for row in range(10):
         for column in range(10):
             own = row < 6 and row // size == column // size
             assert blocked[row, column].item() == (column < 6 and not own)
+
+
+def encode(model, sample):
+    features = model.backbone(model.preprocess([sample]).tensor)
+    memory = model.encoder(features)
+    return memory, model.pixel_head(features, memory)
 
 
 def decode(model, memory, pixels, queries):
@@ -100,7 +108,7 @@ def decode(model, memory, pixels, queries):
 @torch.no_grad()
 def test_matching_queries_and_other_groups_learn_nothing_of_a_group(tiny_model, collate, make_sample):
     model = tiny_model.eval()
-    memory, pixels = model.pixel_decoder(model.backbone(model.preprocess([make_sample()]).tensor))
+    memory, pixels = encode(model, make_sample())
     queries = model.denoising(collate([0, 1, 3]))
     assert (queries.groups, queries.size) == (4, 3)
     matching, denoising = decode(model, memory, pixels, queries)
@@ -119,7 +127,7 @@ def test_matching_queries_and_other_groups_learn_nothing_of_a_group(tiny_model, 
 @torch.no_grad()
 def test_denoising_leaves_the_matching_queries_as_they_are_without(tiny_model, collate, make_sample):
     model = tiny_model.eval()
-    memory, pixels = model.pixel_decoder(model.backbone(model.preprocess([make_sample()]).tensor))
+    memory, pixels = encode(model, make_sample())
     with_denoising = model.decoder(memory, pixels, model.denoising(collate([0, 1, 3])))
     without = model.decoder(memory, pixels)
     assert without.denoising == [] and len(with_denoising.denoising) == len(without.layers) == 3

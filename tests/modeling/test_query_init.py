@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.ops import box_convert, masks_to_boxes
 
 from detrex.modeling import LearnedBoxes, ProposalQueries
-from detrex.modeling.heads import PredictionHeads
+from detrex.modeling.heads import PROPOSALS, PredictionHeads
 from detrex.structures import Pyramid
 
 DIM = 64
@@ -16,13 +16,15 @@ DIM = 64
 class TransparentHeads:
     """Heads that read a token: channel 0 is its class logit, the rest picks its mask. Boxes are anchors."""
 
-    def classes(self, tokens):
+    def scores(self, tokens):
         return tokens[..., :1]
 
-    def box(self, tokens):
+    def box(self, stage, tokens):
+        assert stage == PROPOSALS
         return torch.zeros(*tokens.shape[:-1], 4)
 
-    def classify(self, tokens):
+    def classify(self, stage, tokens):
+        assert stage == PROPOSALS
         return tokens[..., :1], tokens[..., 1:]
 
 
@@ -108,7 +110,7 @@ def test_boxes_of_empty_masks_are_finite_and_small(box_init):
 @pytest.mark.parametrize("box_init", ["no", "mask2box", "bitmask"])
 def test_gradients_reach_the_encoder_through_proposals_alone(box_init):
     heads = PredictionHeads(DIM, 5, 16)
-    nn.init.normal_(heads.box.layers[-1].weight)
+    nn.init.normal_(heads.sets[0].box.layers[-1].weight)
     queries = ProposalQueries(4, DIM, (0.2,), box_init)
     memory = Pyramid(torch.randn(1, 9, DIM, requires_grad=True), ((3, 3),))
     start = queries(memory, torch.randn(1, 16, 4, 4), heads)
@@ -147,12 +149,3 @@ def test_learned_queries_are_the_same_for_every_image_and_learn():
     assert torch.equal(start.content[0], start.content[2])
     (start.content.sum() + start.reference.sum()).backward()
     assert (queries.content.weight.grad == 3).all() and (queries.reference.weight.grad == 3).all()
-
-
-def test_new_heads_say_one_percent_and_no_change_of_box():
-    heads = PredictionHeads(DIM, 5, 16)
-    logits, embed = heads.classify(torch.zeros(1, 2, DIM))
-    torch.testing.assert_close(logits.sigmoid(), torch.full((1, 2, 5), 0.01))
-    assert embed.shape == (1, 2, 16)
-    assert not heads.box(torch.randn(1, 2, DIM)).any()
-    assert PredictionHeads(DIM, 5, 16, no_object_class=True).classes.out_features == 6

@@ -86,7 +86,7 @@ def test_more_queries_than_tokens(build, make_sample):
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_number_of_classes(build, make_sample, classes, softmax):
     model = build(f"model.num_classes={classes}", *(SOFTMAX if softmax else []))
-    assert model.decoder.heads.sets.0.classes.out_features == classes + softmax
+    assert model.decoder.heads.sets[0].classes.out_features == classes + softmax
     assert model.denoising.label_embed.num_embeddings == classes
     assert model.num_classes == classes
     found = trains_and_predicts(model, [make_sample([classes - 1, 0]), make_sample([], seed=1)])

@@ -100,10 +100,11 @@ def test_predictions_are_concatenated_and_cut_along_queries():
     a, b = (Prediction(torch.rand(2, n, 3), torch.rand(2, n, 4), torch.rand(2, n, 5)) for n in (4, 6))
     joined = Prediction.concatenate([a, b])
     assert joined.logits.shape == (2, 10, 3)
-    again = joined.queries(slice(4, None))
-    assert torch.equal(again.boxes, b.boxes) and torch.equal(again.mask_embed, b.mask_embed)
+    for again, before in zip(joined.split([4, 6]), (a, b), strict=True):
+        assert torch.equal(again.logits, before.logits) and torch.equal(again.boxes, before.boxes)
+        assert torch.equal(again.mask_embed, before.mask_embed)
     without = Prediction.concatenate([Prediction(a.logits, a.boxes), Prediction(b.logits, b.boxes)])
-    assert without.mask_embed is None and without.queries(slice(0, 2)).mask_embed is None
+    assert without.mask_embed is None and all(part.mask_embed is None for part in without.split([2, 8]))
 
 
 def test_mask_logits_are_products_of_embeddings():

@@ -154,7 +154,8 @@ def test_rows_add_up(small_config, depth):
     rows = table(count_parameters(model), cost, depth)
     assert rows[0].cost == cost.total
     assert rows[0].parameters.total == sum(p.numel() for p in model.parameters())
-    assert {"backbone", "pixel_decoder", "decoder", MASK_PRODUCT} <= {r.name for r in rows if r.depth == 1}
+    parts = {"backbone", "encoder", "pixel_head", "decoder", MASK_PRODUCT}
+    assert parts <= {r.name for r in rows if r.depth == 1}
     with_parts = 0
     for i, row in enumerate(rows):
         end = next((j for j in range(i + 1, len(rows)) if rows[j].depth <= row.depth), len(rows))
@@ -229,7 +230,7 @@ def test_json_of_the_command(data):
 def test_tables_of_the_command(data):
     done = analyze("--config-file", str(CONFIG), f"dataloader.root={data.root}", *SMALL)
     assert done.returncode == 0, done.stderr
-    for words in ("800x1333", "800x1344", "trainable", "pixel_decoder", MASK_PRODUCT, "without op", "GMACs"):
+    for words in ("800x1333", "800x1344", "trainable", "pixel_head", MASK_PRODUCT, "without op", "GMACs"):
         assert words in done.stdout
 
 

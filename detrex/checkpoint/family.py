@@ -1,0 +1,181 @@
+"""Weights of the DETR family under this toolbox's names: the detrex zoo's, and the original authors'.
+
+Both kinds have levels finest first, as here. Names fall into three tables: what the two kinds share, and what
+is the zoo's or the original authors' own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from detrex.checkpoint.published import backbone_name
+from detrex.checkpoint.renaming import Renaming
+
+_ENCODER = "transformer.encoder.layers.#."
+_DECODER = "transformer.decoder.layers.#."
+_OUR_ENCODER = "encoder.layers.#."
+_OUR_DECODER = "decoder.layers.#."
+_QUERIES = "decoder.query_init."
+
+_SHARED = [
+    ("class_embed.#.", "decoder.heads.sets.#.classes."),
+    ("class_embed.", "decoder.heads.sets.0.classes."),
+    ("bbox_embed.#.", "decoder.heads.sets.#.box."),
+    ("bbox_embed.", "decoder.heads.sets.0.box."),
+    ("query_embed.", f"{_QUERIES}position."),
+    ("transformer.reference_points.", f"{_QUERIES}point."),
+    ("transformer.tgt_embed.", f"{_QUERIES}content."),
+    ("transformer.enc_output_norm.", f"{_QUERIES}norm."),
+    ("transformer.enc_output.", f"{_QUERIES}projection."),
+    ("transformer.pos_trans_norm.", f"{_QUERIES}box_norm."),
+    ("transformer.pos_trans.", f"{_QUERIES}box_projection."),
+    ("transformer.decoder.norm.", "decoder.heads.norm."),
+    ("label_enc.", "denoising.label_embed."),
+]
+_ZOO = [
+    ("input_proj.", "encoder.projection."),
+    ("neck.convs.#.conv.", "encoder.projections.#.0."),
+    ("neck.convs.#.norm.", "encoder.projections.#.1."),
+    ("transformer.level_embeds", "encoder.level_embed"),
+    ("transformer.encoder.query_scale.", "encoder.position_scale."),
+    (f"{_ENCODER}attentions.0.attn.", f"{_OUR_ENCODER}attention."),
+    (f"{_ENCODER}attentions.0.", f"{_OUR_ENCODER}attention."),
+    (f"{_ENCODER}norms.0.", f"{_OUR_ENCODER}norm."),
+    (f"{_ENCODER}ffns.0.layers.0.0.", f"{_OUR_ENCODER}feed_forward.linear1."),
+    (f"{_ENCODER}ffns.0.layers.0.1.", f"{_OUR_ENCODER}feed_forward.activation."),
+    (f"{_ENCODER}ffns.0.layers.1.", f"{_OUR_ENCODER}feed_forward.linear2."),
+    (f"{_ENCODER}norms.1.", f"{_OUR_ENCODER}feed_forward.norm."),
+    ("anchor_box_embed.", f"{_QUERIES}reference."),
+    ("transformer.decoder.post_norm_layer.", "decoder.heads.norm."),
+    ("transformer.decoder.query_scale.", "decoder.position.scale."),
+    ("transformer.decoder.ref_anchor_head.", "decoder.position.size."),
+    (f"{_DECODER}norms.0.", f"{_OUR_DECODER}self_norm."),
+    (f"{_DECODER}norms.1.", f"{_OUR_DECODER}cross_norm."),
+    (f"{_DECODER}ffns.0.layers.0.0.", f"{_OUR_DECODER}feed_forward.linear1."),
+    (f"{_DECODER}ffns.0.layers.0.1.", f"{_OUR_DECODER}feed_forward.activation."),
+    (f"{_DECODER}ffns.0.layers.1.", f"{_OUR_DECODER}feed_forward.linear2."),
+    (f"{_DECODER}norms.2.", f"{_OUR_DECODER}feed_forward.norm."),
+]
+for _number, _kind in enumerate(("self", "cross")):
+    _theirs, _ours = f"{_DECODER}attentions.{_number}.", f"{_OUR_DECODER}{_kind}_attention."
+    _ZOO += [
+        (f"{_theirs}attn.", _ours),
+        (f"{_theirs}query_content_proj.", f"{_ours}query_content."),
+        (f"{_theirs}query_pos_proj.", f"{_ours}query_position."),
+        (f"{_theirs}query_pos_sine_proj.", f"{_ours}query_spatial."),
+        (f"{_theirs}key_content_proj.", f"{_ours}key_content."),
+        (f"{_theirs}key_pos_proj.", f"{_ours}key_position."),
+    ]
+    _ZOO += [(f"{_theirs}out_proj.", f"{_ours}output.")]
+_ORIGINAL = [
+    ("input_proj.#.", "encoder.projections.#."),
+    ("input_proj.", "encoder.projection."),
+    ("transformer.level_embed", "encoder.level_embed"),
+    (f"{_ENCODER}self_attn.", f"{_OUR_ENCODER}attention."),
+    (f"{_ENCODER}norm1.", f"{_OUR_ENCODER}norm."),
+    (f"{_ENCODER}linear1.", f"{_OUR_ENCODER}feed_forward.linear1."),
+    (f"{_ENCODER}linear2.", f"{_OUR_ENCODER}feed_forward.linear2."),
+    (f"{_ENCODER}norm2.", f"{_OUR_ENCODER}feed_forward.norm."),
+    (f"{_DECODER}self_attn.", f"{_OUR_DECODER}self_attention."),
+    (f"{_DECODER}multihead_attn.", f"{_OUR_DECODER}cross_attention."),
+    (f"{_DECODER}cross_attn.", f"{_OUR_DECODER}cross_attention."),
+    (f"{_DECODER}linear1.", f"{_OUR_DECODER}feed_forward.linear1."),
+    (f"{_DECODER}linear2.", f"{_OUR_DECODER}feed_forward.linear2."),
+    (f"{_DECODER}norm3.", f"{_OUR_DECODER}feed_forward.norm."),
+]
+
+_CONDITIONAL = "transformer.decoder.layers.0.attentions.1.query_content_proj.weight"
+_DEFORMABLE = re.compile(
+    r"^transformer\.decoder\.layers\.\d+\.(attentions\.1|cross_attn)\.sampling_offsets\."
+)
+_EXTRA_LEVEL = re.compile(r"^neck\.extra_convs\.(\d+)\.(conv|norm)\.(.*)$")
+_PROPOSAL_HEADS = re.compile(r"^transformer\.enc_out_(class|bbox)_embed\.(.*)$")
+# Entries that repeat others, or follow from the configuration.
+_REPEATED = re.compile(
+    r"^transformer\.decoder\.(class|bbox)_embed\.|\.ffns\.\d+\.activation\.|^criterion\.empty_weight$"
+)
+
+
+def is_family(names: Mapping[str, Tensor]) -> bool:
+    """Whether entries are those of a detector of the detrex zoo, or of DETR's and its successors' authors."""
+    return "transformer.encoder.layers.0.norm1.weight" in names or (
+        "transformer.encoder.layers.0.norms.0.weight" in names
+    )
+
+
+def from_family(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Converts a detector's entries; those that only repeat others are left out.
+
+    Args:
+        state: entries as published.
+
+    Returns:
+        Entries for a :class:`~detrex.modeling.Detector` of the same settings. Entries without a counterpart
+        keep their names.
+    """
+    names = FamilyNames(state)
+    out: dict[str, Tensor] = {}
+    for name, value in state.items():
+        new = names(name)
+        if name == "query_embedding.weight" or (name == "query_embed.weight" and names.deformable):
+            position, content = value.chunk(2, 1)
+            out |= {f"{_QUERIES}position.weight": position, f"{_QUERIES}content.weight": content}
+        elif name == "denoising_generator.label_encoder.weight":
+            # The last row is the content of matching queries, which have no label.
+            out |= {"denoising.label_embed.weight": value[:-1], f"{_QUERIES}content": value[-1]}
+        elif new is not None:
+            out[new] = value
+    return out
+
+
+class FamilyNames:
+    """This toolbox's names for the entries of one file.
+
+    Args:
+        state: all entries, of which it is seen whose they are.
+
+    Attributes:
+        deformable: whether the decoder has deformable attention.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]):
+        self.deformable = any(_DEFORMABLE.match(name) for name in state)
+        zoo = "transformer.encoder.layers.0.norms.0.weight" in state
+        boxes = "anchor_box_embed.weight" in state or self.deformable
+        point = "decoder.position.encoder." if boxes else f"{_QUERIES}point."
+        value = "value" if _CONDITIONAL in state else "value_proj"
+        cross = f"{_DECODER}attentions.1."
+        special = [
+            ("transformer.decoder.ref_point_head.", point),
+            (f"{cross}value_proj.", f"{_OUR_DECODER}cross_attention.{value}."),
+            (cross, f"{_OUR_DECODER}cross_attention."),
+            (f"{_DECODER}attentions.0.value_proj.", f"{_OUR_DECODER}self_attention.value."),
+        ]
+        # The first norm follows attention to the memory in Deformable DETR's names, and among queries in DETR's.
+        for number, kind in enumerate(("cross", "self") if self.deformable else ("self", "cross"), start=1):
+            special.append((f"{_DECODER}norm{number}.", f"{_OUR_DECODER}{kind}_norm."))
+        self._names = Renaming([*_SHARED, *(_ZOO if zoo else _ORIGINAL), *special])
+        self._zoo = zoo
+        pattern = r"neck\.convs\.\d+\.conv\.weight"
+        self._direct_levels = sum(bool(re.fullmatch(pattern, name)) for name in state)
+        self._layers = 1 + max(
+            (int(m[1]) for name in state if (m := re.match(r"transformer\.decoder\.layers\.(\d+)\.", name))),
+            default=-1,
+        )
+
+    def __call__(self, name: str) -> str | None:
+        """The new name, None for an entry that repeats another, and the old one for what is not known."""
+        if match := _EXTRA_LEVEL.match(name):
+            part = 0 if match[2] == "conv" else 1
+            return f"encoder.projections.{self._direct_levels + int(match[1])}.{part}.{match[3]}"
+        if match := _PROPOSAL_HEADS.match(name):
+            head = "classes" if match[1] == "class" else "box"
+            return f"decoder.heads.sets.{self._layers}.{head}.{match[2]}"
+        if name.startswith("backbone.0.body."):
+            return f"backbone.model.{name.removeprefix('backbone.0.body.')}"
+        if self._zoo and name.startswith("backbone."):
+            return backbone_name(name)
+        return None if _REPEATED.search(name) else self._names(name) or name

@@ -1,0 +1,5 @@
+"""Conditional DETR with a ResNet-50."""
+
+from detrex.config import get_config
+
+model = get_config("common/models/conditional_detr.py").model

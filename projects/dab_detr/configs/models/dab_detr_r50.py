@@ -1,0 +1,5 @@
+"""DAB-DETR with a ResNet-50."""
+
+from detrex.config import get_config
+
+model = get_config("common/models/dab_detr.py").model
