@@ -9,7 +9,12 @@ train = dict(
     # docs/checkpoints.md). In training, what does not fit is initialised anew.
     init_checkpoint=None,
     allow_pickle=False,  # of detectron2's old .pkl files; the reader runs no code in them
+    # Lengths here and in the scheduler are in iterations, or in epochs: `train.max_iter = epochs(12)` in a
+    # config, with `epochs` of detrex.engine; then train.max_iter.epochs=24 on the command line.
     max_iter=10000,
+    iterations_per_epoch=None,  # None: as the training data and its batch size say
+    # Learning rates times the ratio of the batch size to this one ("linear"), or its square root ("sqrt").
+    lr_scaling=dict(rule="off", base_batch_size=16),
     seed=0,
     device="auto",  # "auto": the GPU where there is one, else "cpu"
     amp="off",  # or "bf16", "fp16"

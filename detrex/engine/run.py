@@ -17,7 +17,9 @@ from detrex.engine.artifacts import checkpoint_metadata, save_run_files
 from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.hooks import EvalHook, Hook, LogHook, ProgressHook
 from detrex.engine.launch import readable_errors
+from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.log import run_logging
+from detrex.engine.optimizer import scale_learning_rates
 from detrex.engine.random_state import seed_everything
 from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import (
@@ -109,7 +111,8 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     device = resolve_device(train.device)
     seed_everything(train.seed + rank())
     loader = instantiate(config.dataloader.train)
-    config = fix_values(config, "model")  # after the data, which says best what is wrong with its files
+    # After the data, which says best what is wrong with its files.
+    config = in_iterations(fix_values(config, "model"), loader)
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)
@@ -138,6 +141,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
 def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     train = config.train
     optimizer = instantiate(config.optimizer, model=model)
+    scale_learning_rates(optimizer, images_per_step=images_per_step(config), **train.lr_scaling)
     return Trainer(
         _distributed(model, train.find_unused_parameters),
         loader,
