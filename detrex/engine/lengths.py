@@ -50,7 +50,8 @@ def iterations(epochs: float | Sequence[float], per_epoch: float | None) -> int 
 
 def images_per_step(config: DictConfig) -> int | None:
     """Images that one optimizer step sees, over all processes and accumulated batches; None if unknown."""
-    return config.dataloader.train.get("total_batch_size")
+    batch_size = config.dataloader.train.get("total_batch_size")
+    return batch_size and batch_size * config.train.accumulation
 
 
 def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
