@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "visualization": BOTTOM,
     "analysis": BOTTOM | {"ops", "modeling", "data"},
     "engine": BOTTOM | {"layers", "modeling", "data", "evaluation", "checkpoint", "visualization"},
+    "benchmark": BOTTOM | {"ops", "evaluation", "engine"},
     "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization", "engine"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}

@@ -2,7 +2,8 @@
 embeddings.
 
 `optimizer.lr_factors` maps parts of the model (prefixes or patterns of parameter names) to factors on
-`optimizer.lr`.
+`optimizer.lr`. `optimizer.layer_decay`, such as `{backbone: 0.8}`, lets learning rates fall from layer to
+layer towards the input of a transformer or a ConvNeXt. Neither knows of batch sizes: see `train.lr_scaling`.
 """
 
 from detrex.config import LazyCall as L
@@ -12,6 +13,7 @@ optimizer = L(build_adamw)(
     lr=1e-4,
     weight_decay=0.05,
     lr_factors={"backbone": 0.1},
+    layer_decay={},
     norm_weight_decay=0.0,
     embedding_weight_decay=0.0,
     bias_weight_decay=None,

@@ -1,11 +1,11 @@
-"""Learning-rate schedules; lengths in iterations.
+"""Learning-rate schedules; lengths in iterations, or in epochs where it says so.
 
 Assign one as `scheduler` in a config. The `coco_*` ones are for COCO train2017 with 16 images per batch
 (7,375 iterations per epoch) and want the `train.max_iter` that is noted beside them.
 """
 
 from detrex.config import LazyCall as L
-from detrex.engine import schedule
+from detrex.engine import epochs, schedule
 
 # train.max_iter=368750; the published 50-epoch schedule of Mask DINO
 coco_50_epochs = L(schedule.multi_step)(
@@ -31,3 +31,8 @@ poly = L(schedule.poly)(
     max_iter="${train.max_iter}", power=0.9, final_factor=0.0, warmup_iters=100, warmup_factor=0.001
 )
 constant = L(schedule.constant)(warmup_iters=100, warmup_factor=0.001)
+
+# For train.max_iter = epochs(12), or `scheduler.milestones.epochs=[40,47]` with another length
+twelve_epochs = L(schedule.multi_step)(
+    milestones=epochs([8, 11]), gamma=0.1, warmup_iters=epochs(0.1), warmup_factor=0.001
+)

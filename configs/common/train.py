@@ -9,18 +9,41 @@ train = dict(
     # docs/checkpoints.md). In training, what does not fit is initialised anew.
     init_checkpoint=None,
     allow_pickle=False,  # of detectron2's old .pkl files; the reader runs no code in them
+    # Lengths here and in the scheduler are in iterations, or in epochs: `train.max_iter = epochs(12)` in a
+    # config, with `epochs` of detrex.engine; then train.max_iter.epochs=24 on the command line.
     max_iter=10000,
+    iterations_per_epoch=None,  # None: as the training data and its batch size say
+    # Learning rates times the ratio of the batch size to this one ("linear"), or its square root ("sqrt").
+    lr_scaling=dict(rule="off", base_batch_size=16),
     seed=0,
     device="auto",  # "auto": the GPU where there is one, else "cpu"
-    amp="off",  # or "bf16", "fp16"
+    amp="off",  # or "bf16", "fp16"; losses, matching and coordinates are computed in float32 all the same
+    tf32=False,  # faster, coarser float32 products and convolutions on GPUs that can
+    # Loader batches per optimizer step, whose gradients are averaged: a step then sees
+    # dataloader.train.total_batch_size times this many images. Iterations are optimizer steps everywhere.
+    accumulation=1,
+    max_skipped_steps=10,  # left out in a row because a loss is not finite, before the run ends with a report
     clip_grad=dict(max_norm=0.01, norm_type=2.0),  # of the whole model's gradient; max_norm=None: no clipping
+    # Moving average of the weights: d * average + (1 - d) * weights after each step, where d rises to decay
+    # as n / (n + warmup) after n steps (0: no warm-up). Saved as model_ema.safetensors in checkpoints and as
+    # model_final_ema.safetensors. evaluate: "both" (figures of the average begin with "ema/"), "ema" or
+    # "raw", in training and with --eval-only --resume.
+    ema=dict(enabled=False, decay=0.9999, warmup=10, evaluate="both"),
     find_unused_parameters=False,  # distributed training of models that leave parameters out in some steps
     log_period=20,
+    # Steps from 1 on, both included, that are profiled; 0 and 0: none. Files are in output_dir/profile.
+    profiler=dict(start=0, stop=0),
     eval_period=5000,  # iterations; 0: only at the end
+    # The loss on test images at every evaluation: "val/loss" and its parts. max_images: only the first ones.
+    validation_loss=dict(enabled=False, max_images=None),
+    # Ends training when `patience` evaluations in a row have not improved on the best one by more than
+    # min_delta. metric: None: never; or such as "segm/AP" with mode "max", "val/loss" with "min".
+    early_stopping=dict(metric=None, mode="max", patience=5, min_delta=0.0),
     checkpoint=dict(
         period=5000,  # iterations; 0: only at the end
         keep=3,  # the newest; the best one and model_final.safetensors stay besides
-        best_metric=None,  # such as "segm/AP": keep the checkpoint with its largest value
+        best_metric=None,  # such as "segm/AP": keep the checkpoint with its best value
+        best_mode="max",  # or "min", for a metric such as "val/loss"
     ),
     writers=dict(
         tensorboard=dict(
@@ -33,5 +56,7 @@ train = dict(
             ),
         ),
     ),
-    pictures=dict(count=8, score_threshold=0.5),  # in predictions.png, made at the end
+    # Made at the end: predictions.png of `count` test images and, of `rated` ones, the `extremes` best and
+    # worst in report.html. TensorBoard and wandb get predictions at every evaluation.
+    pictures=dict(count=8, score_threshold=0.5, rated=100, extremes=4),
 )

@@ -1,13 +1,26 @@
 """Saving and loading of models and training runs, and of what others published."""
 
-from detrex.checkpoint.checkpointer import CHECKPOINTS, FINAL_WEIGHTS, Checkpoint, Checkpointer
+from detrex.checkpoint.checkpointer import (
+    CHECKPOINTS,
+    FINAL_AVERAGE,
+    FINAL_WEIGHTS,
+    Checkpoint,
+    Checkpointer,
+)
 from detrex.checkpoint.fitting import LoadReport, load_weights
 from detrex.checkpoint.loading import WeightsFile, load, read_source
-from detrex.checkpoint.weights import CheckpointError, read_torch_file, read_weights, write_weights
+from detrex.checkpoint.weights import (
+    CheckpointError,
+    read_torch_file,
+    read_weights,
+    write_torch_file,
+    write_weights,
+)
 from detrex.checkpoint.zoo import ZooEntry, entry_of_config, zoo_entries, zoo_entry
 
 __all__ = [
     "CHECKPOINTS",
+    "FINAL_AVERAGE",
     "FINAL_WEIGHTS",
     "Checkpoint",
     "CheckpointError",
@@ -21,6 +34,7 @@ __all__ = [
     "read_source",
     "read_torch_file",
     "read_weights",
+    "write_torch_file",
     "write_weights",
     "zoo_entries",
     "zoo_entry",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detrex.checkpoint.atomic import remove_leftovers, replaced_directory, replaced_file
@@ -20,15 +19,18 @@ from detrex.checkpoint.weights import (
     CheckpointError,
     read_torch_file,
     read_weights,
+    write_torch_file,
     write_weights,
 )
 
 # Names in the folder of a run.
 CHECKPOINTS = "checkpoints"
 FINAL_WEIGHTS = "model_final.safetensors"
+FINAL_AVERAGE = "model_final_ema.safetensors"
 LAST_MARKER = "last_checkpoint"
 BEST_MARKER = "best_checkpoint"
 STATE_NAME = "state.pt"
+AVERAGE_NAME = "model_ema.safetensors"
 _NAME = re.compile(r"iteration_(\d+)$")
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Checkpoint:
         weights: tensors of the model by name.
         metadata: text beside the weights, such as class names.
         state: training state, as given to :meth:`Checkpointer.save`.
+        average: averaged weights, if the run keeps them.
     """
 
     path: Path
@@ -51,13 +54,15 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metadata: dict[str, str]
     state: dict[str, Any]
+    average: dict[str, Tensor] | None = None
 
 
 class Checkpointer:
     """Keeps the checkpoints of a run in ``directory``.
 
-    A checkpoint is a directory ``iteration_0001000`` with ``model.safetensors`` and ``state.pt``; it appears
-    under that name only when both files are complete on the disk. The file ``last_checkpoint`` names the
+    A checkpoint is a directory ``iteration_0001000`` with ``model.safetensors``, ``state.pt`` and, of a run
+    that averages its weights, ``model_ema.safetensors``; it appears under that name only when all files are
+    complete on the disk. The file ``last_checkpoint`` names the
     newest one, ``best_checkpoint`` (JSON) the best one. Call the methods that write on one process only.
     """
 
@@ -78,6 +83,7 @@ class Checkpointer:
         weights: Mapping[str, Tensor],
         state: dict[str, Any],
         metadata: Mapping[str, str],
+        average: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Writes a checkpoint, then deletes those that are no longer kept.
 
@@ -85,17 +91,25 @@ class Checkpointer:
             iteration: training steps done.
             weights: the model's state dict.
             state: training state of tensors and plain values (readable with ``weights_only=True``).
-            metadata: text to go into the weights file.
+            metadata: text to go into the weights files.
+            average: averaged weights by the same names.
 
         Returns:
             The directory of the checkpoint.
+
+        Raises:
+            OSError: it could not be written, for example because the disk is full; earlier checkpoints are
+                untouched.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.directory)
         path = self.path_of(iteration)
         with replaced_directory(path) as temporary:
-            write_weights(temporary / WEIGHTS_NAME, weights, {**metadata, "iteration": str(iteration)})
-            torch.save(state, temporary / STATE_NAME)
+            metadata = {**metadata, "iteration": str(iteration)}
+            write_weights(temporary / WEIGHTS_NAME, weights, metadata)
+            if average is not None:
+                write_weights(temporary / AVERAGE_NAME, average, metadata)
+            write_torch_file(temporary / STATE_NAME, state)
         self._write_marker(LAST_MARKER, path.name)
         self._prune(newest=path)
         return path
@@ -114,7 +128,9 @@ class Checkpointer:
         state = read_torch_file(path / STATE_NAME)
         if "iteration" not in metadata:
             raise CheckpointError(f"{path / WEIGHTS_NAME} does not say its iteration; it is no part of a run")
-        return Checkpoint(path, int(metadata["iteration"]), weights, metadata, state)
+        average_file = path / AVERAGE_NAME
+        average = read_weights(average_file)[0] if average_file.is_file() else None
+        return Checkpoint(path, int(metadata["iteration"]), weights, metadata, state, average)
 
     def resume(self) -> Checkpoint | None:
         """The newest checkpoint that can be read, or None if there is none at all.

@@ -76,6 +76,22 @@ def read_torch_file(path: Path) -> dict:
         raise CheckpointError(_unreadable(path, error)) from error
 
 
+def write_torch_file(path: Path, content: dict) -> None:
+    """Writes with ``torch.save``; :func:`read_torch_file` reads it.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written for another reason.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # On its way out PyTorch replaces the error of the disk with one about its own positions.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

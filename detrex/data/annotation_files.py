@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from detrex.config.lazy import hint
 from detrex.config.loader import configs_directory
+from detrex.data.annotation_cache import Members, open_annotations, require_file
+from detrex.data.annotation_store import StoreWriter
 from detrex.data.errors import DataError
 from detrex.structures import Categories
+
+CLASS_KEYS = ("categories", "classes")
+"""Where files list their classes; the first one that is there counts."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -22,12 +27,7 @@ def read_json(path: str | Path) -> Any:
         DataError: it is not JSON.
     """
     path = Path(path)
-    if not path.is_file():
-        there = next(p for p in path.absolute().parents if p.is_dir())
-        raise FileNotFoundError(
-            f"Annotation file {path} does not exist (of its path, {there} does). Check the path, and from "
-            "which directory a relative one starts."
-        )
+    require_file(path)
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -84,14 +84,19 @@ def thing_classes(annotations: str | Path) -> list[int]:
 
 @lru_cache(maxsize=16)
 def _read_categories(path: Path, _mtime: int | None) -> Categories:
-    return parse_categories(read_json(path), path)
+    def parse(members: Members, _writer: StoreWriter) -> dict[str, Any]:
+        found = {key: list(v) if isinstance(v, Iterator) else v for key, v in members() if key in CLASS_KEYS}
+        categories = parse_categories(found, path) if found else parse_categories(read_json(path), path)
+        return {"categories": categories.to_dict()}
+
+    return Categories.from_dict(open_annotations(path, {"parser": "categories"}, parse).header["categories"])
 
 
 def parse_categories(content: Any, where: str | Path) -> Categories:
     """The classes in ``content`` of a file (see :func:`read_categories`); ``where`` is for messages."""
     entries = content
     if isinstance(content, Mapping):
-        entries = content.get("categories", content.get("classes"))
+        entries = next((content[key] for key in CLASS_KEYS if key in content), None)
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         raise DataError(f"{where} lists no classes: a key 'categories' with at least one entry is needed.")
     if all(isinstance(entry, str) for entry in entries):

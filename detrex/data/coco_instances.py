@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from detrex.data.annotation_files import parse_categories, read_json, require_keys
+from detrex.data.annotation_files import require_keys
+from detrex.data.coco_parser import CocoParser, Tally
 from detrex.data.errors import DataError
-from detrex.data.image_dataset import CocoDataset, warn_left_out
+from detrex.data.image_dataset import CocoDataset
 from detrex.data.rle import rle_length
 from detrex.structures import Targets
 
@@ -28,6 +28,8 @@ class CocoInstances(CocoDataset):
     is used only where ``masks`` is false. Objects that cannot be used are left out, and a warning says how
     many: those whose polygons all have fewer than three points, and, without masks, boxes without width or
     height inside the image. A mask that covers no pixel is left out when its image is read.
+
+    A large file is parsed once; see :func:`detrex.data.annotation_cache.open_annotations`.
 
     Args:
         images: folder of the images.
@@ -50,56 +52,15 @@ class CocoInstances(CocoDataset):
         targets: bool = True,
         skip_empty: bool = False,
     ):
-        where = Path(annotations)
-        content = read_json(where)
-        listed = content.get("images") if isinstance(content, dict) else None
-        super().__init__(images, listed, parse_categories(content, where), where)
+        super().__init__(images, annotations, _InstanceParser(Path(annotations), masks, targets, skip_empty))
         self.masks = masks
-        objects = self._objects(content, where) if targets else {}
-        if targets and skip_empty:
-            empty = [i["file_name"] for i in listed if i["id"] not in objects]
-            warn_left_out("images without objects are left out", where, empty)
-            listed = [i for i in listed if i["id"] in objects]
-        self._set_entries(listed, objects, default=[])
-
-    def _objects(self, content: dict, where: Path) -> dict[int, list[tuple[int, Any]]]:
-        """By image id: (class, segmentation or box) of each object to learn from."""
-        if "annotations" not in content:
-            raise DataError(f"{where} has no key 'annotations'. Is it a file of a test split?")
-        sizes = {i["id"]: (i["height"], i["width"]) for i in content["images"]}
-        needed = "segmentation" if self.masks else "bbox"
-        objects = defaultdict(list)
-        left_out = []
-        for annotation in content["annotations"]:
-            require_keys(annotation, ("image_id", "category_id"), "annotation", where)
-            name = f"annotation id {annotation.get('id')} of image id {annotation['image_id']}"
-            if annotation["image_id"] not in sizes:
-                raise DataError(f"{where}: the image of {name} is not listed under 'images'.")
-            label = self.categories.index_of.get(annotation["category_id"])
-            if label is None:
-                raise DataError(
-                    f"{where}: {name} has category id {annotation['category_id']}, which is not listed "
-                    f"under 'categories' (listed: {_some(self.categories.ids)}). Add the category, or "
-                    "correct the id."
-                )
-            if annotation.get("iscrowd", 0):
-                continue
-            if not annotation.get(needed):
-                raise DataError(_missing(where, name, needed))
-            check = _usable_segmentation if self.masks else _usable_box
-            shape = check(annotation[needed], sizes[annotation["image_id"]], f"{where}: {name}")
-            if shape is None:
-                left_out.append(name)
-            else:
-                objects[annotation["image_id"]].append((label, shape))
-        warn_left_out(f"objects with a degenerate {needed} are left out", where, left_out)
-        return dict(objects)
 
     def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
         if not entry["annotations"]:
             empty = Targets.empty(height, width)
             return empty if self.masks else Targets(empty.labels, empty.boxes, None, empty.is_thing)
-        labels = torch.tensor([label for label, _ in entry["annotations"]])
+        index_of = self.categories.index_of
+        labels = torch.tensor([index_of[category_id] for category_id, _ in entry["annotations"]])
         shapes = [shape for _, shape in entry["annotations"]]
         if not self.masks:
             return Targets(labels, torch.tensor(shapes), None, self._is_thing[labels])
@@ -113,14 +74,44 @@ class CocoInstances(CocoDataset):
         return self.targets_from_masks(labels, masks)
 
 
+class _InstanceParser(CocoParser):
+    """Keeps (category id, segmentation or box) of each object to learn from."""
+
+    def __init__(self, where: Path, masks: bool, targets: bool, skip_empty: bool):
+        super().__init__(where, targets, skip_empty)
+        self.masks, self.needed = masks, "segmentation" if masks else "bbox"
+        self.left_out = Tally(f"objects with a degenerate {self.needed} are left out")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "masks": self.masks}
+
+    def keep(self, annotation: dict[str, Any]) -> Any | None:
+        require_keys(annotation, ("image_id", "category_id"), "annotation", self.where)
+        name = f"annotation id {annotation.get('id')} of image id {annotation['image_id']}"
+        image = self.images.get(annotation["image_id"])
+        if image is None:
+            raise DataError(f"{self.where}: the image of {name} is not listed under 'images'.")
+        self.use_category(annotation["category_id"], name)
+        if annotation.get("iscrowd", 0):
+            return None
+        if not annotation.get(self.needed):
+            raise DataError(_missing(self.where, name, self.needed))
+        check = _usable_segmentation if self.masks else _usable_box
+        shape = check(annotation[self.needed], (image.height, image.width), f"{self.where}: {name}")
+        if shape is None:
+            self.left_out.add(name)
+            return None
+        return annotation["category_id"], shape
+
+    def tallies(self) -> list[Tally]:
+        return [self.left_out]
+
+
 def _missing(where: Path, name: str, key: str) -> str:
     boxes_only = "use boxes only (masks=False for the data set, tasks=['bbox'] for the evaluator)"
     advice = f"Add masks, or {boxes_only}." if key == "segmentation" else "Add it."
     return f"{where}: {name} has no '{key}'. {advice}"
-
-
-def _some(ids: tuple[int, ...]) -> str:
-    return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
 
 
 def _usable_segmentation(segmentation: Any, size: tuple[int, int], name: str) -> Any | None:
@@ -130,9 +121,16 @@ def _usable_segmentation(segmentation: Any, size: tuple[int, int], name: str) ->
     if not isinstance(segmentation, list) or not all(isinstance(p, list) for p in segmentation):
         raise DataError(f"{name}: 'segmentation' is neither a list of polygons nor an RLE.")
     for polygon in segmentation:
-        if len(polygon) % 2 or not all(isinstance(v, int | float) and math.isfinite(v) for v in polygon):
+        if len(polygon) % 2 or not _all_finite(polygon):
             raise DataError(f"{name}: a polygon is not a list of finite numbers x, y, x, y, ...")
     return [p for p in segmentation if len(p) >= _MIN_POLYGON] or None
+
+
+def _all_finite(numbers: list[Any]) -> bool:
+    try:
+        return math.isfinite(math.fsum(map(abs, numbers)))
+    except TypeError:  # something is no number
+        return False
 
 
 def _checked_rle(rle: dict, size: tuple[int, int], name: str) -> dict:

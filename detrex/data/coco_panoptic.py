@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from detrex.data.annotation_files import parse_categories, read_json, require_keys
+from detrex.data.annotation_files import require_keys
+from detrex.data.coco_parser import CocoParser, Tally
 from detrex.data.errors import DataError
-from detrex.data.image_dataset import CocoDataset, check_files, warn_left_out
+from detrex.data.image_dataset import CocoDataset, check_files
 from detrex.data.image_io import read_label_map
 from detrex.structures import Targets
 from detrex.structures.panoptic import ids_from_rgb
@@ -38,57 +39,58 @@ class CocoPanoptic(CocoDataset):
         self, images: str | Path, annotations: str | Path, segments: str | Path, targets: bool = True
     ):
         where = Path(annotations)
-        content = read_json(where)
-        listed = content.get("images") if isinstance(content, dict) else None
-        super().__init__(images, listed, parse_categories(content, where), where)
+        super().__init__(images, where, _PanopticParser(where, targets))
         self.segments = Path(segments)
-        entries = self._segments_of_images(content, where) if targets else {}
         if targets:
-            bare = [i["file_name"] for i in listed if i["id"] not in entries]
-            warn_left_out("images have no annotation and are used as empty", where, bare)
-            check_files(self.segments, {png: image_id for image_id, (png, _) in entries.items()}, where)
-        self._set_entries(listed, entries, default=None)
-
-    def _segments_of_images(self, content: dict, where: Path) -> dict[int, tuple[str, list]]:
-        """By image id: PNG and (segment id, class or None for a crowd) of each segment."""
-        if "annotations" not in content:
-            raise DataError(f"{where} has no key 'annotations'. Is it a file of a test split?")
-        ids = {i["id"] for i in content["images"]}
-        entries = {}
-        for annotation in content["annotations"]:
-            require_keys(annotation, ("image_id", "file_name", "segments_info"), "annotation", where)
-            image_id = annotation["image_id"]
-            if image_id not in ids:
-                raise DataError(f"{where}: the image of an annotation, id {image_id}, is not under 'images'.")
-            if image_id in entries:
-                raise DataError(f"{where}: image id {image_id} is annotated twice. Take one of the two out.")
-            segments = [
-                self._segment(s, f"{where}: image id {image_id}") for s in annotation["segments_info"]
-            ]
-            entries[image_id] = (annotation["file_name"], segments)
-        return entries
-
-    def _segment(self, segment: dict, where: str) -> tuple[int, int | None]:
-        require_keys(segment, ("id", "category_id"), "segment", where)
-        label = self.categories.index_of.get(segment["category_id"])
-        if label is None:
-            raise DataError(
-                f"{where}: segment id {segment['id']} has category id {segment['category_id']}, which is not "
-                "listed under 'categories'. Add the category, or correct the id."
-            )
-        return segment["id"], None if segment.get("iscrowd", 0) else label
+            entries = (self._entry(index) for index in range(len(self)))
+            pngs = {e["annotations"][0][0]: e["image_id"] for e in entries if e["annotations"]}
+            check_files(self.segments, pngs, where)
 
     def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
-        if entry["annotations"] is None:
+        if not entry["annotations"]:
             return Targets.empty(height, width)
-        png, segments = entry["annotations"]
+        ((png, segments),) = entry["annotations"]
         path = self.segments / png
         segment_map = _segment_ids(read_label_map(path, (height, width)), path)
         _check_ids(segment_map, {i for i, _ in segments}, path, entry["image_id"])
-        kept = [(i, label) for i, label in segments if label is not None]
+        index_of = self.categories.index_of
+        kept = [(i, index_of[category_id]) for i, category_id in segments if category_id is not None]
         ids = torch.tensor([i for i, _ in kept], dtype=torch.int32)
         labels = torch.tensor([label for _, label in kept], dtype=torch.int64)
         return self.targets_from_masks(labels, torch.from_numpy(segment_map) == ids[:, None, None])
+
+
+class _PanopticParser(CocoParser):
+    """Keeps each image's PNG and (segment id, category id or None for a crowd) of its segments."""
+
+    def __init__(self, where: Path, targets: bool):
+        super().__init__(where, targets)
+        self.annotated: set[Any] = set()
+
+    def keep(self, annotation: dict[str, Any]) -> Any:
+        require_keys(annotation, ("image_id", "file_name", "segments_info"), "annotation", self.where)
+        image_id = annotation["image_id"]
+        if image_id not in self.images:
+            raise DataError(
+                f"{self.where}: the image of an annotation, id {image_id}, is not under 'images'."
+            )
+        if image_id in self.annotated:
+            raise DataError(f"{self.where}: image id {image_id} is annotated twice. Take one of the two out.")
+        self.annotated.add(image_id)
+        return annotation["file_name"], [self._segment(s, image_id) for s in annotation["segments_info"]]
+
+    def _segment(self, segment: dict[str, Any], image_id: Any) -> tuple[int, int | None]:
+        require_keys(segment, ("id", "category_id"), "segment", f"{self.where}: image id {image_id}")
+        name = f"image id {image_id}: segment id {segment['id']}"
+        self.use_category(segment["category_id"], name)
+        return segment["id"], None if segment.get("iscrowd", 0) else segment["category_id"]
+
+    def tallies(self) -> list[Tally]:
+        bare = Tally("images have no annotation and are used as empty")
+        for image_id, image in self.images.items():
+            if self.targets and image_id not in self.annotated:
+                bare.add(image.file_name)
+        return [bare]
 
 
 def _segment_ids(colors: np.ndarray, path: Path) -> np.ndarray:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detrex.data.annotation_files import require_keys
+from detrex.data.annotation_cache import open_annotations
+from detrex.data.coco_parser import CocoParser
 from detrex.data.errors import DataError
 from detrex.data.image_io import read_image
 from detrex.data.packed_list import PackedList
@@ -48,7 +48,7 @@ class ImageDataset(Dataset):
     def __init__(self, images: str | Path, categories: Categories):
         self.images = Path(images)
         self.categories = categories
-        self._entries = PackedList([])
+        self._entries = PackedList.of([])
         self._is_thing = torch.tensor(categories.is_thing)
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class ImageDataset(Dataset):
         Raises:
             DataError: the image or its annotation is broken; the message names the image.
         """
-        entry = self._entries[index]
+        entry = self._entry(index)
         height, width = self.image_size(index)
         image = read_image(self.images / entry["file_name"], (height, width), entry["image_id"])
         return Record(
@@ -80,6 +80,10 @@ class ImageDataset(Dataset):
         """(height, width) of image ``index`` in pixels, without opening it."""
         raise NotImplementedError
 
+    def _entry(self, index: int) -> dict[str, Any]:
+        """What is known of image ``index``: ``image_id``, ``file_name`` and what ``_targets`` needs."""
+        return self._entries[index]
+
     def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
         raise NotImplementedError
 
@@ -92,51 +96,35 @@ class ImageDataset(Dataset):
 
 
 class CocoDataset(ImageDataset):
-    """Images that a COCO file lists, in its order."""
+    """Images that a COCO file lists, in its order.
 
-    def __init__(self, images: str | Path, listed: list[dict], categories: Categories, where: Path):
-        super().__init__(images, categories)
-        check_images(listed, where)
-        check_files(self.images, {i["file_name"]: i["id"] for i in listed}, where)
+    Args:
+        images: folder of the images.
+        annotations: JSON file.
+        parser: decides what is kept of each annotation, which ``_targets`` finds in ``entry["annotations"]``.
 
-    def image_names(self) -> list[tuple[int | str, str]]:
-        """(image id, file name) of all images, without opening any."""
-        return [(entry["image_id"], entry["file_name"]) for entry in self._entries]
+    Raises:
+        FileNotFoundError: there is no annotation file.
+        DataError: the annotation file has errors, or images are missing.
+    """
+
+    def __init__(self, images: str | Path, annotations: str | Path, parser: CocoParser):
+        where = Path(annotations)
+        store = open_annotations(where, parser.settings, parser)
+        super().__init__(images, Categories.from_dict(store.header["categories"]))
+        for warning in store.header["warnings"]:
+            logger.warning("%s: %s", where, warning)
+        self._sizes = store.array("sizes")
+        self._entries = store.items("images")
+        self._annotations = store.groups("annotations")
+        check_files(self.images, {name: image_id for image_id, name in self.image_names()}, where)
 
     def image_size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index]
         return int(height), int(width)
 
-    def _set_entries(self, listed: list[dict], annotations: Mapping[int, Any], default: Any) -> None:
-        """Keeps the ``listed`` images with their annotations (by image id)."""
-        self._sizes = np.array([(i["height"], i["width"]) for i in listed], np.int32).reshape(-1, 2)
-        self._entries = PackedList(
-            {
-                "image_id": image["id"],
-                "file_name": image["file_name"],
-                "annotations": annotations.get(image["id"], default),
-            }
-            for image in listed
-        )
-
-
-def check_images(listed: Any, where: Path) -> None:
-    """Raises :class:`DataError` unless ``listed`` are ``images`` of a COCO file, with ids of their own."""
-    if not listed:
-        raise DataError(f"{where} lists no images: a key 'images' with at least one entry is needed.")
-    seen = set()
-    for image in listed:
-        require_keys(image, ("id", "file_name", "height", "width"), "image", where)
-        if image["id"] in seen:
-            raise DataError(
-                f"{where}: image id {image['id']} occurs twice. Every image needs an id of its own."
-            )
-        if not (image["height"] >= 1 and image["width"] >= 1):
-            raise DataError(
-                f"{where}: image id {image['id']} ({image['file_name']}) has height {image['height']} and "
-                f"width {image['width']}. Correct them."
-            )
-        seen.add(image["id"])
+    def _entry(self, index: int) -> dict[str, Any]:
+        return {**self._entries[index], "annotations": self._annotations[index]}
 
 
 def check_files(folder: Path, files: Mapping[str, Any], where: Path) -> None:
@@ -154,11 +142,3 @@ def check_files(folder: Path, files: Mapping[str, Any], where: Path) -> None:
 
 def _listing(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()
-
-
-def warn_left_out(what: str, where: Path, names: Iterable[Any]) -> None:
-    """Logs that things were left out, how many, and the first few."""
-    names = list(names)
-    if names:
-        first = ", ".join(str(n) for n in names[:5]) + (", ..." if len(names) > 5 else "")
-        logger.warning("%s: %d %s (%s)", where, len(names), what, first)

@@ -61,7 +61,7 @@ class SemanticFolder(ImageDataset):
         self.ignore_labels = {ignore_label} if isinstance(ignore_label, int) else set(ignore_label)
         self.load_targets = targets
         pairs = _pairs(self.images, self.segments, image_suffix, segment_suffix)
-        self._entries = PackedList(
+        self._entries = PackedList.of(
             {"image_id": name, "file_name": image, "segments": name + segment_suffix}
             for name, image in pairs.items()
         )

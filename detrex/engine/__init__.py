@@ -3,6 +3,7 @@
 from detrex.engine import schedule
 from detrex.engine.hooks import EvalHook, Hook, LogHook, ProgressHook
 from detrex.engine.launch import launch, readable_errors
+from detrex.engine.lengths import epochs
 from detrex.engine.nonfinite import NonFiniteLossError
 from detrex.engine.optimizer import build_adamw
 from detrex.engine.run import do_eval, do_train, main
@@ -26,6 +27,7 @@ __all__ = [
     "build_adamw",
     "do_eval",
     "do_train",
+    "epochs",
     "launch",
     "main",
     "readable_errors",

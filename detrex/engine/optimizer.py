@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
-LEARNED_EMBEDDINGS = ("*level_embed*", "*pos_embed*", "*relative_position_bias_table*", "*cls_token*")
+LEARNED_EMBEDDINGS = (
+    "*level_embed*",
+    "*pos_embed*",
+    "*relative_position_bias_table*",
+    "*cls_token*",
+    "*reg_token*",
+)
 """Names of parameters that are embeddings without being an ``nn.Embedding``, in this package and in timm."""
+
+_BLOCK = re.compile(r"(?:^|.*\.)blocks\.\d+(?=\.)")  # of timm's transformers and ConvNeXts, in stages or not
+
+logger = logging.getLogger(__name__)
 
 
 def build_adamw(
@@ -17,6 +30,7 @@ def build_adamw(
     lr: float = 1e-4,
     weight_decay: float = 0.05,
     lr_factors: Mapping[str, float] | None = None,
+    layer_decay: Mapping[str, float] | None = None,
     norm_weight_decay: float = 0.0,
     embedding_weight_decay: float = 0.0,
     bias_weight_decay: float | None = None,
@@ -33,6 +47,8 @@ def build_adamw(
         lr_factors: from a part of the model to the factor on ``lr``. A part is a prefix of parameter names
             (``backbone``, ``decoder.layers.0``) or a pattern with ``*``, ``?`` or ``[...]`` for the whole
             name (``*.sampling_offsets.*``). Where several fit, the last one counts.
+        layer_decay: from a part of the model, such as ``backbone``, to the factor by which the learning rate
+            falls from layer to layer, last to first; times that of ``lr_factors``. See :func:`layer_factors`.
         norm_weight_decay: of weights and biases of normalisation layers.
         embedding_weight_decay: of ``nn.Embedding`` and of parameters that fit ``embedding_names``.
         bias_weight_decay: of other biases; None for ``weight_decay``.
@@ -41,10 +57,16 @@ def build_adamw(
         eps: added to the denominator.
 
     Raises:
-        ValueError: an entry of ``lr_factors`` fits no parameter, or nothing is trainable.
+        ValueError: an entry of ``lr_factors`` fits no parameter, one of ``layer_decay`` no part of layers, or
+            nothing is trainable.
     """
     lr_factors = dict(lr_factors or {})
     _check_factors(model, lr_factors)
+    by_layer = {
+        name: factor
+        for part, decay in (layer_decay or {}).items()
+        for name, factor in layer_factors(model, part, decay).items()
+    }
 
     def decay_of(name: str, owner: nn.Module) -> float:
         if _is_norm(owner):
@@ -56,9 +78,87 @@ def build_adamw(
 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter, owner in _trainable_parameters(model):
-        settings = (lr * _factor(name, lr_factors), decay_of(name, owner))
+        settings = (lr * _factor(name, lr_factors) * by_layer.get(name, 1.0), decay_of(name, owner))
         groups.setdefault(settings, []).append(parameter)
     return _adamw(groups, betas=tuple(betas), eps=eps)
+
+
+def layer_factors(model: nn.Module, part: str, decay: float) -> dict[str, float]:
+    """Factors on the learning rate that fall towards the input, by parameter name (arXiv 1801.06146).
+
+    A layer is a block of a transformer or a ConvNeXt, as timm names them (``blocks.3``,
+    ``layers_2.blocks.0``); what comes between two blocks, such as a reduction of the map, belongs to the one
+    after it. With N blocks, those have ``decay ** N`` to ``decay``, what is before the first one (patch
+    embedding, position embedding, stem) has ``decay ** (N + 1)`` and what is after the last one 1.
+
+    Args:
+        model: whose parameters are named.
+        part: prefix of the names of the parameters that the layers are made of, such as ``backbone``.
+        decay: above 0 and at most 1.
+
+    Raises:
+        ValueError: ``decay`` is out of range, or there is no such part or no block in it.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"optimizer.layer_decay.{part} must be above 0 and at most 1, not {decay}")
+    names = [name for name, _ in model.named_parameters() if _fits(name, part)]
+    blocks = {name: match[0] for name in names if (match := _BLOCK.match(name))}
+    if not blocks:
+        raise ValueError(
+            f"optimizer.layer_decay: {part!r} has no blocks; it must be a part of the model with a "
+            "transformer or a ConvNeXt, such as 'backbone'"
+        )
+    order = list(dict.fromkeys(blocks.values()))  # parameters are listed from input to output
+    factors, after = {}, 1.0
+    for name in reversed(names):
+        if name in blocks:
+            after = decay ** (len(order) - order.index(blocks[name]))
+        factors[name] = after
+    for name in names[: names.index(next(iter(blocks)))]:
+        factors[name] = decay ** (len(order) + 1)
+    return factors
+
+
+def scale_learning_rates(
+    optimizer: Optimizer, rule: str, images_per_step: int | None, base_batch_size: int
+) -> None:
+    """Fits learning rates, which were chosen for one batch size, to another one; logs what it did.
+
+    Args:
+        optimizer: its groups are changed; the schedule must be made afterwards.
+        rule: ``off``; ``linear`` (arXiv 1706.02677): times the ratio of the batch sizes; ``sqrt``: times its
+            square root, as for Adam (arXiv 2205.10287).
+        images_per_step: that one optimizer step sees, over all processes and accumulated batches; None if it
+            is not known, which is an error unless ``rule`` is ``off``.
+        base_batch_size: that the learning rates were chosen for.
+
+    Raises:
+        ValueError: there is no such rule, or a batch size is missing or below 1.
+    """
+    rules = {"off": lambda _: 1.0, "linear": lambda ratio: ratio, "sqrt": math.sqrt}
+    if rule not in rules:
+        raise ValueError(f"train.lr_scaling.rule must be one of {', '.join(rules)}, not {rule!r}")
+    if rule == "off":
+        return
+    if base_batch_size < 1 or not images_per_step:
+        raise ValueError(
+            f"train.lr_scaling.rule={rule} needs dataloader.train.total_batch_size and "
+            f"train.lr_scaling.base_batch_size, at least 1 each, not {images_per_step} and {base_batch_size}"
+        )
+    factor = rules[rule](images_per_step / base_batch_size)
+    before = max(group["lr"] for group in optimizer.param_groups)
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    logger.info(
+        "train.lr_scaling=%s: all learning rates x %.4g, for %d images per step in place of %d; "
+        "the largest is %.4g, not %.4g",
+        rule,
+        factor,
+        images_per_step,
+        base_batch_size,
+        before * factor,
+        before,
+    )
 
 
 def _adamw(groups: dict[tuple[float, float], list[nn.Parameter]], **options) -> AdamW:

@@ -19,6 +19,12 @@ def autocast(amp: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+def set_tf32(enabled: bool) -> None:
+    """Whether float32 matrix products and convolutions on GPUs may round their inputs to TF32 (10 bits)."""
+    torch.set_float32_matmul_precision("high" if enabled else "highest")
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
 def is_scaled(amp: str) -> bool:
     """Whether gradients are too small for the format, so that the loss must be scaled up."""
     return _dtype(amp) == torch.float16

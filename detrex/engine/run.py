@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
 from detrex.checkpoint import Checkpointer, load_weights
 from detrex.config import fix_values, instantiate
 from detrex.engine.artifacts import checkpoint_metadata, save_run_files
+from detrex.engine.ema import build_average, chosen_weights, evaluate_chosen, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
-from detrex.engine.hooks import EvalHook, Hook, LogHook, ProgressHook
+from detrex.engine.hooks import Hook, ProgressHook
+from detrex.engine.hooks.build import build_eval_hook, build_log_hook, build_profiler_hooks, build_writers
+from detrex.engine.interruption import InterruptionHook
 from detrex.engine.launch import readable_errors
+from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.log import run_logging
+from detrex.engine.optimizer import scale_learning_rates
+from detrex.engine.precision import set_tf32
 from detrex.engine.random_state import seed_everything
+from detrex.engine.report import save_report
 from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import (
     CHECKPOINTS,
-    FINAL_WEIGHTS,
-    METRICS,
     check_class_count,
     load_for_evaluation,
     load_initial,
     make_room,
+    read_last,
     read_resumed,
     resolve_device,
 )
 from detrex.engine.trainer import Trainer
-from detrex.engine.writers import JsonLinesWriter, Writers
 from detrex.structures import Categories
 from detrex.utils.distributed import barrier, is_main_process, rank, world_size
 
@@ -82,14 +89,20 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
         CheckpointError: there are no weights, or they do not fit the model.
     """
     seed_everything(config.train.seed + rank())
-    model = instantiate(config.model).to(resolve_device(config.train.device))
+    set_tf32(config.train.tf32)
+    device = resolve_device(config.train.device)
+    model = instantiate(config.model).to(device)
     evaluation = build_evaluation(config, model)
     if evaluation is None:
         return {}
-    checkpointer = Checkpointer(Path(config.train.output_dir) / CHECKPOINTS) if resume else None
-    categories = load_for_evaluation(model, config, checkpointer, evaluation.categories)
-    evaluation.run()
-    evaluation.report(categories)
+    checkpoint = read_last(Checkpointer(Path(config.train.output_dir) / CHECKPOINTS)) if resume else None
+    categories = load_for_evaluation(model, config, checkpoint, evaluation.categories)
+    average = read_average(model, config.train.ema, checkpoint)
+    evaluate_chosen(evaluation, average, config.train.ema.evaluate)
+    with chosen_weights(average, config.train.ema.evaluate):
+        evaluation.report(categories)
+    if is_main_process():
+        save_report(config, device, evaluation)
     return evaluation.metrics
 
 
@@ -109,11 +122,13 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     device = resolve_device(train.device)
     seed_everything(train.seed + rank())
     loader = instantiate(config.dataloader.train)
-    config = fix_values(config, "model")  # after the data, which says best what is wrong with its files
+    # After the data, which says best what is wrong with its files.
+    config = in_iterations(fix_values(config, "model"), loader)
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)
     check_class_count(model, categories)
+    set_tf32(train.tf32)
     checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
     checkpoint = read_resumed(checkpointer, config) if resume else None
     if checkpoint is not None:
@@ -124,20 +139,30 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
         save_run_files(output_dir, config, categories, device)
     trainer = _build_trainer(config, model, loader)
     evaluation = build_evaluation(config, model)
-    trainer.hooks = _build_hooks(config, checkpointer, categories, evaluation, console)
+    saving = CheckpointHook(
+        checkpointer, train.checkpoint.period, checkpoint_metadata(config, categories), output_dir
+    )
+    trainer.hooks = _build_hooks(config, trainer, checkpointer, saving, evaluation, categories)
+    if console is not None and console.is_terminal and is_main_process():
+        trainer.hooks.append(ProgressHook(console))
+    trainer.hooks.append(InterruptionHook(saving))
     if checkpoint is not None:
         trainer.load_state(checkpoint)
         logger.info("going on after iteration %d of %s", trainer.iteration, checkpoint.path)
     trainer.train()
-    if evaluation is None:
-        return {}
-    evaluation.report(categories)
-    return evaluation.metrics
+    if evaluation is not None:
+        with chosen_weights(trainer.average, train.ema.evaluate):
+            evaluation.report(categories)
+    if is_main_process():
+        save_report(config, device, evaluation)
+    saving.check()
+    return {} if evaluation is None else evaluation.metrics
 
 
 def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     train = config.train
     optimizer = instantiate(config.optimizer, model=model)
+    scale_learning_rates(optimizer, images_per_step=images_per_step(config), **train.lr_scaling)
     return Trainer(
         _distributed(model, train.find_unused_parameters),
         loader,
@@ -148,40 +173,33 @@ def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
         amp=train.amp,
         max_norm=train.clip_grad.max_norm,
         norm_type=train.clip_grad.norm_type,
+        accumulation=train.accumulation,
+        max_skipped_steps=train.max_skipped_steps,
+        average=build_average(model, train.ema),
     )
 
 
 def _build_hooks(
     config: DictConfig,
+    trainer: Trainer,
     checkpointer: Checkpointer,
-    categories: Categories | None,
+    saving: CheckpointHook,
     evaluation: Evaluation | None,
-    console: Console | None,
+    categories: Categories | None,
 ) -> list[Hook]:
     """Checkpoints come before evaluation, so that a failure of the latter loses nothing."""
-    train = config.train
-    output_dir = Path(train.output_dir)
-    writers = _build_writers(config, output_dir)
-    saving = CheckpointHook(
-        checkpointer,
-        train.checkpoint.period,
-        checkpoint_metadata(config, categories),
-        output_dir / FINAL_WEIGHTS,
-    )
-    hooks: list[Hook] = [LogHook(train.log_period, writers, OmegaConf.to_container(config)), saving]
+    writers = build_writers(config)
+    hooks: list[Hook] = [build_log_hook(config, writers), saving]
     if evaluation is not None:
-        best_metric = train.checkpoint.best_metric
-        hooks.append(EvalHook(evaluation.run, train.eval_period, writers, saving, checkpointer, best_metric))
-    if console is not None and console.is_terminal and is_main_process():
-        hooks.append(ProgressHook(console))
-    return hooks
+        average, choice = trainer.average, config.train.ema.evaluate
 
+        def draw() -> Image.Image | None:
+            with chosen_weights(average, choice):
+                return evaluation.draw(categories)
 
-def _build_writers(config: DictConfig, output_dir: Path) -> Writers:
-    if not is_main_process():
-        return Writers([])
-    optional = [instantiate(entry.writer) for entry in config.train.writers.values() if entry.enabled]
-    return Writers([JsonLinesWriter(output_dir / METRICS), *optional])
+        evaluate = partial(evaluate_chosen, evaluation, average, choice)
+        hooks.append(build_eval_hook(config, evaluate, draw, writers, saving, checkpointer))
+    return [*hooks, *build_profiler_hooks(config)]
 
 
 def _distributed(model: nn.Module, find_unused_parameters: bool) -> nn.Module:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detrex.checkpoint import Checkpointer, write_weights
+from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
 from detrex.engine.hooks import Hook
-from detrex.utils.distributed import barrier, is_main_process
+from detrex.utils.distributed import all_gather_objects, is_main_process
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer
@@ -20,39 +20,84 @@ logger = logging.getLogger(__name__)
 class CheckpointHook(Hook):
     """Saves a checkpoint every ``period`` steps (0: only the last) and after the last one.
 
-    At the end the weights alone go to the file ``final`` besides.
+    At the end the weights alone, and their average if there is one, become files in ``output_dir`` besides.
+
+    A checkpoint that cannot be written, for example because the disk is full, is an error in the log;
+    training goes on, for earlier checkpoints are untouched and the next one may succeed. What is missing at
+    the end is raised by :meth:`check`.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int, metadata: Mapping[str, str], final: Path):
+    def __init__(
+        self, checkpointer: Checkpointer, period: int, metadata: Mapping[str, str], output_dir: Path
+    ):
         self._checkpointer = checkpointer
         self._period = period
         self._metadata = metadata
-        self._final = final
+        self._output_dir = output_dir
         self._saved: int | None = None
+        self._failures: dict[str, str] = {}  # of the last attempts, by what could not be saved
+
+    def before_train(self, trainer: Trainer) -> None:
+        self._saved = trainer.iteration  # a resumed run need not replace the checkpoint that it started from
 
     def after_step(self, trainer: Trainer) -> None:
-        if _is_due(trainer, self._period):
+        due = self._period > 0 and trainer.iteration % self._period == 0
+        if due or trainer.iteration == trainer.max_iter:
             self.save(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        if is_main_process():
-            metadata = {**self._metadata, "iteration": str(trainer.iteration)}
-            write_weights(self._final, trainer.module.state_dict(), metadata)
-            logger.info("saved %s", self._final)
-        barrier()
+        self._attempt("the final weights", lambda: self._write_final(trainer))
 
     def save(self, trainer: Trainer) -> None:
-        """Saves now, if this has not been done after the same step."""
+        """Saves now, if this has not been done after the same step; to be called on all processes."""
         if self._saved == trainer.iteration:
             return
         state = trainer.state_dict()
+        if self._attempt("the last checkpoint", lambda: self._write_checkpoint(trainer, state)):
+            self._saved = trainer.iteration
+
+    def check(self) -> None:
+        """To be called at the very end of a run.
+
+        Raises:
+            CheckpointError: the last checkpoint or the final weights could not be written.
+        """
+        if self._failures:
+            failed = "; ".join(f"{what} ({reason})" for what, reason in self._failures.items())
+            raise CheckpointError(
+                f"could not save {failed} in {self._output_dir}: make room there and repeat the command with "
+                "--resume, which goes on from the newest checkpoint"
+            )
+
+    def _attempt(self, what: str, write: Callable[[], None]) -> bool:
+        """Writes on the main process; whether it succeeded is known to all, which wait for it."""
+        failure = None
         if is_main_process():
-            weights = trainer.module.state_dict()
-            path = self._checkpointer.save(trainer.iteration, weights, state, self._metadata)
-            logger.info("saved %s", path)
-        barrier()
-        self._saved = trainer.iteration
+            try:
+                write()
+            except OSError as error:
+                failure = error.strerror or str(error)
+                logger.error(
+                    "could not save %s: %s. Earlier checkpoints are untouched; going on.", what, failure
+                )
+        failure = all_gather_objects(failure)[0]
+        self._failures.pop(what, None)
+        if failure is not None:
+            self._failures[what] = failure
+        return failure is None
 
+    def _write_checkpoint(self, trainer: Trainer, state: dict) -> None:
+        average = None if trainer.average is None else trainer.average.weights()
+        path = self._checkpointer.save(
+            trainer.iteration, trainer.module.state_dict(), state, self._metadata, average
+        )
+        logger.info("saved %s", path)
 
-def _is_due(trainer: Trainer, period: int) -> bool:
-    return trainer.iteration == trainer.max_iter or (period > 0 and trainer.iteration % period == 0)
+    def _write_final(self, trainer: Trainer) -> None:
+        metadata = {**self._metadata, "iteration": str(trainer.iteration)}
+        files = {FINAL_WEIGHTS: trainer.module.state_dict()}
+        if trainer.average is not None:
+            files[FINAL_AVERAGE] = trainer.average.weights()
+        for name, weights in files.items():
+            write_weights(self._output_dir / name, weights, metadata)
+            logger.info("saved %s", self._output_dir / name)

@@ -1,7 +1,8 @@
 """Learning-rate schedules with linear warm-up, stepped once per iteration.
 
-Each is a factor on the optimizer's learning rates. All lengths are in iterations. During the first
-``warmup_iters`` iterations the factor is multiplied by a line from ``warmup_factor`` up to 1.
+Each is a factor on the optimizer's learning rates. All lengths are in iterations (configs may have them in
+epochs, see :mod:`detrex.engine.lengths`). During the first ``warmup_iters`` iterations the factor is
+multiplied by a line from ``warmup_factor`` up to 1.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import nn
 
 from detrex.checkpoint import (
     CHECKPOINTS,
+    FINAL_AVERAGE,
     FINAL_WEIGHTS,
     Checkpoint,
     Checkpointer,
@@ -28,9 +29,19 @@ from detrex.utils.distributed import all_gather_objects, default_device
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
-_FILES = ("log.txt", METRICS, "results.json", "predictions.png", FINAL_WEIGHTS, "wandb_id.txt")
-_FOLDERS = (CHECKPOINTS, "nonfinite", "tensorboard", "wandb")
+METRICS, EVALUATIONS, REPORT, PROFILES = "metrics.jsonl", "evaluations.json", "report.html", "profile"
+_FILES = (
+    "log.txt",
+    METRICS,
+    EVALUATIONS,
+    REPORT,
+    "results.json",
+    "predictions.png",
+    FINAL_WEIGHTS,
+    FINAL_AVERAGE,
+    "wandb_id.txt",
+)
+_FOLDERS = (CHECKPOINTS, "nonfinite", PROFILES, "tensorboard", "wandb")
 
 
 def make_room(output_dir: Path, overwrite: bool) -> None:
@@ -109,15 +120,27 @@ def read_resumed(checkpointer: Checkpointer, config: DictConfig) -> Checkpoint |
     return checkpoint
 
 
+def read_last(checkpointer: Checkpointer) -> Checkpoint:
+    """The newest readable checkpoint.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    checkpoint = checkpointer.resume()
+    if checkpoint is None:
+        raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
+    return checkpoint
+
+
 def load_for_evaluation(
-    model: nn.Module, config: DictConfig, checkpointer: Checkpointer | None, categories: Categories | None
+    model: nn.Module, config: DictConfig, checkpoint: Checkpoint | None, categories: Categories | None
 ) -> Categories | None:
     """Loads the weights to evaluate; everything must fit.
 
     Args:
         model: to load into.
-        config: its ``train.init_checkpoint`` is read if no checkpointer is given.
-        checkpointer: its last checkpoint is taken.
+        config: its ``train.init_checkpoint`` is read if no checkpoint is given.
+        checkpoint: of a run.
         categories: of the test data.
 
     Raises:
@@ -126,13 +149,8 @@ def load_for_evaluation(
     Returns:
         The classes that the weights were trained on, if the file says so, else ``categories``.
     """
-    source = config.train.init_checkpoint
-    if checkpointer is not None:
-        checkpoint = checkpointer.resume()
-        if checkpoint is None:
-            raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
-        source = checkpoint.path
-    elif not source:
+    source = config.train.init_checkpoint if checkpoint is None else checkpoint.path
+    if not source:
         raise CheckpointError(
             "nothing to evaluate: give train.init_checkpoint=PATH, or --resume for the run's last checkpoint"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from detrex.checkpoint import Checkpoint, CheckpointError
+from detrex.engine.ema import WeightAverage, restore_average
 from detrex.engine.hooks import Hook
-from detrex.engine.nonfinite import NonFiniteLossError, save_nonfinite_report
+from detrex.engine.nonfinite import KeptBuffers, MicroBatch, NonFiniteGuard
 from detrex.engine.precision import autocast, is_scaled
 from detrex.engine.random_state import random_state, set_random_state
 from detrex.structures import Sample
 from detrex.utils.distributed import all_gather_objects, mean_over_processes, rank, world_size
-
-_SHOWN_LOSSES = 4  # of those that are not finite; the report has all
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +31,43 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Takes ``max_iter`` optimizer steps and calls hooks around them.
 
+    A step takes the mean gradient of ``accumulation`` micro-batches, which is one batch of the loader each. A
+    loss is divided by the number of objects in its own micro-batch, so images in one with few objects
+    count for a little more than they would in one large batch.
+
+    A step whose loss or gradient is not finite on any process is left out on all of them, without a trace in
+    the model; as an iteration it counts, so that the schedule and the length of the run stay as they are.
+
     Args:
         model: on its device, wrapped for distributed training if need be. Maps a list of samples to a
             dict of weighted losses, which are summed.
         loader: gives batches without end. With ``state_dict`` and ``load_state_dict`` a resumed run sees
             the batches that would have come.
         optimizer: over the model's parameters.
-        scheduler: stepped once per iteration.
-        max_iter: steps of the whole run, those before a resume included.
+        scheduler: stepped once per optimizer step.
+        max_iter: optimizer steps of the whole run, those before a resume included.
         output_dir: where a report goes if the loss is not finite.
         amp: ``off``, ``bf16`` or ``fp16`` (with loss scaling) for the forward pass.
         max_norm: the gradient of the whole model is scaled down to this norm; None for no clipping.
         norm_type: of that norm.
+        accumulation: micro-batches per step.
+        max_skipped_steps: how many steps in a row may be left out because the loss or gradient is not finite.
+            In fp16 gradients that are too large for the scale of the loss do not count: it is lowered.
+        average: a moving average of the weights, updated after every step that was taken.
         hooks: called in this order.
 
     Raises:
-        ValueError: ``max_norm`` is not above 0, which would stop or reverse training.
+        ValueError: ``max_norm`` is not above 0, which would stop or reverse training; ``accumulation`` is
+            below 1 or ``max_skipped_steps`` below 0.
 
     Attributes:
         model: as given; ``module`` is the same without its distributed wrapper.
         iteration: steps done.
-        losses: parts of the last step's loss by name, detached, on the model's device.
+        average: as given, or None.
+        step_taken: whether the weights changed in the last step.
+        stopping: whether a process was asked to stop, with which all agree.
+        losses: parts of the last step's loss by name, averaged over its micro-batches, detached, on the
+            model's device.
         grad_norm: norm of the last step's gradient before clipping, a tensor on the model's device.
         lr: the largest learning rate in the last step.
         data_time, step_time: seconds that the last step waited for data, and took in all.
@@ -70,11 +86,18 @@ class Trainer:
         amp: str = "off",
         max_norm: float | None = None,
         norm_type: float = 2.0,
+        accumulation: int = 1,
+        max_skipped_steps: int = 0,
+        average: WeightAverage | None = None,
         hooks: Sequence[Hook] = (),
     ):
         if max_norm is not None and max_norm <= 0:
             raise ValueError(
                 f"train.clip_grad.max_norm must be above 0, or null for no clipping, not {max_norm}"
+            )
+        if accumulation < 1:
+            raise ValueError(
+                f"train.accumulation must be at least 1 micro-batch per step, not {accumulation}"
             )
         self.model = model
         self.module: nn.Module = (
@@ -88,7 +111,9 @@ class Trainer:
         self.hooks = list(hooks)
         self.device = next(self.module.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_scaled(amp))
+        self.average = average
         self.iteration = 0
+        self.step_taken = self.stopping = False
         self.losses: dict[str, Tensor] = {}
         self.grad_norm = torch.zeros((), device=self.device)
         self.lr = self.data_time = self.step_time = 0.0
@@ -96,14 +121,18 @@ class Trainer:
         self._amp = amp
         self._max_norm = max_norm
         self._norm_type = norm_type
+        self._accumulation = accumulation
+        self._guard = NonFiniteGuard(self.output_dir / "nonfinite", max_skipped_steps)
+        self._stop_requested = False
+        self._buffers = KeptBuffers(self.module)
         self._random_state: dict[str, Any] | None = None
 
     def train(self) -> None:
         """Runs until ``max_iter`` steps are done.
 
         Raises:
-            NonFiniteLossError: the loss or the gradient is not finite on any process; no step was taken with
-                it, and a report was written to ``output_dir/nonfinite``.
+            NonFiniteLossError: the loss or the gradient was not finite in too many steps in a row; none of
+                them was taken, and a report of the last was written to ``output_dir/nonfinite``.
             RuntimeError: the loader came to its end.
         """
         self.model.train()
@@ -123,23 +152,35 @@ class Trainer:
             for hook in self.hooks:
                 hook.close()
 
+    def request_stop(self) -> None:
+        """Asks all processes to set :attr:`stopping` in the current or next step.
+
+        A signal handler of any process may call this at any time.
+        """
+        self._stop_requested = True
+
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights, the same on every process; to be called on all of them together."""
+        """All but the weights and their average, the same on every process; to be called on all together."""
         own = {
             "random": random_state(),
             "loader": self.loader.state_dict() if hasattr(self.loader, "state_dict") else None,
-            "hooks": [hook.state_dict() for hook in self.hooks],
+            "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
         }
         return {
             "iteration": self.iteration,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "skipped_steps": self._guard.skipped,
+            "average_updates": 0 if self.average is None else self.average.updates,
             "processes": all_gather_objects(own),
         }
 
     def load_state(self, checkpoint: Checkpoint) -> None:
         """Goes on where a checkpoint was written; its weights are already in the model.
+
+        Hooks find their state by the name of their class; what the run did not have, such as a hook or the
+        average of the weights, starts anew.
 
         Raises:
             CheckpointError: the state is of another model, optimizer or schedule.
@@ -150,12 +191,15 @@ class Trainer:
             self.scheduler.load_state_dict(state["scheduler"])
             if state["scaler"]:  # empty if the run was not in fp16 so far
                 self.scaler.load_state_dict(state["scaler"])
+            self._guard.skipped = state["skipped_steps"]
             self.iteration = state["iteration"]
             processes = state["processes"]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{checkpoint.path}: its training state does not fit this run: {error}"
             ) from error
+        if self.average is not None:
+            self._load_average(checkpoint)
         if len(processes) != world_size():
             logger.warning(
                 "%s was written by %d processes, this run has %d: random numbers and the order of images "
@@ -173,29 +217,66 @@ class Trainer:
             logger.warning("the training loader has no state to restore; the order of images starts anew")
         if exact:
             self._random_state = own["random"]
-        for hook, state in zip(self.hooks, own["hooks"], strict=False):
-            hook.load_state_dict(state)
+        for hook in self.hooks:
+            if type(hook).__name__ in own["hooks"]:
+                hook.load_state_dict(own["hooks"][type(hook).__name__])
 
-    def _step(self, batches) -> None:
+    def _load_average(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.average is None:
+            logger.warning("%s has no averaged weights; their average starts anew", checkpoint.path)
+        else:
+            restore_average(self.average, checkpoint)
+
+    def _step(self, batches: Iterator[list[Sample]]) -> None:
         start = time.perf_counter()
-        samples = self._next(batches)
-        self.data_time = time.perf_counter() - start
-        with autocast(self._amp, self.device):
-            losses = self.model(samples)
-        if not losses:
-            raise RuntimeError("the model returned no losses; does it have losses with weights?")
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        self.losses = {name: loss.detach() for name, loss in losses.items()}
+        self.data_time = 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        self._buffers.keep()
+        parts = [
+            self._accumulate(batches, last=k == self._accumulation) for k in range(1, self._accumulation + 1)
+        ]
+        self.losses = _mean_losses(parts)
         self.scaler.unscale_(self.optimizer)
         self.grad_norm = self._clip()
-        self._check_finite(total, samples)
         self.lr = max(group["lr"] for group in self.optimizer.param_groups)
-        self.scaler.step(self.optimizer)
+        self.step_taken = self._may_step(parts)
+        if self.step_taken:
+            # The scaler has seen the gradients before clipping, and would leave out what is not finite too.
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update()
         self.scaler.update()
-        self.scheduler.step()
+        self._step_scheduler()
         self.step_time = time.perf_counter() - start
+
+    def _accumulate(self, batches: Iterator[list[Sample]], last: bool) -> MicroBatch:
+        """Adds the gradient of one micro-batch; processes exchange gradients with the last one only."""
+        start = time.perf_counter()
+        samples = self._next(batches)
+        self.data_time += time.perf_counter() - start
+        with self._synchronised(last):
+            with autocast(self._amp, self.device):
+                losses = self.model(samples)
+            if not losses:
+                raise RuntimeError("the model returned no losses; does it have losses with weights?")
+            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+            self.scaler.scale(total / self._accumulation).backward()
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return MicroBatch(samples, detached, total.detach().isfinite())
+
+    def _synchronised(self, last: bool) -> AbstractContextManager:
+        if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.model.no_sync()
+
+    def _step_scheduler(self) -> None:
+        if self.step_taken:
+            self.scheduler.step()
+            return
+        with warnings.catch_warnings():
+            # In the very first step PyTorch takes it for a mistake that the optimizer was not stepped.
+            warnings.filterwarnings("ignore", ".*lr_scheduler.step.*before.*optimizer.step", UserWarning)
+            self.scheduler.step()
 
     def _next(self, batches) -> list[Sample]:
         try:
@@ -211,33 +292,35 @@ class Trainer:
             clip_grads_with_norm_(parameters, self._max_norm, norm)
         return norm
 
-    def _check_finite(self, total: Tensor, samples: list[Sample]) -> None:
-        """One transfer of one number, after the whole backward pass is queued and before weights change."""
-        finite = total.detach().isfinite()
-        if (
-            not self.scaler.is_enabled()
-        ):  # with loss scaling an overflow is usual: the scaler leaves the step out
-            finite = finite & self.grad_norm.isfinite()
-        # All processes stop together, else the others would wait for ever.
-        if mean_over_processes(finite.float()).item() == 1:
-            return
-        path = save_nonfinite_report(self.output_dir / "nonfinite", self, samples)
-        found = all_gather_objects(None if finite.item() else self._describe(samples))
-        what = "gradient" if total.isfinite() else "loss"
-        raise NonFiniteLossError(
-            f"the {what} is not finite at iteration {self.iteration + 1}: {'; '.join(filter(None, found))}. "
-            f"Batch and weights are in {path.with_suffix('.pt')}, a summary in {path}. "
-            "Try a lower learning rate, a longer warm-up, train.amp=bf16 or off, or look at these images."
-        )
+    def _may_step(self, parts: Sequence[MicroBatch]) -> bool:
+        """Whether all is finite on all processes; sees to it if not, and to what else they have to agree on.
 
-    def _describe(self, samples: list[Sample]) -> str:
-        losses = {name: float(value) for name, value in self.losses.items()}
-        worst = sorted(losses, key=lambda name: (math.isfinite(losses[name]), -abs(losses[name])))
-        parts = ", ".join(f"{name} {losses[name]:g}" for name in worst[:_SHOWN_LOSSES])
-        more = f" and {len(worst) - _SHOWN_LOSSES} more" if len(worst) > _SHOWN_LOSSES else ""
-        images = dict.fromkeys(str(s.get("file_name") or s.get("image_id", "?")) for s in samples)
-        return f"{parts}{more} (images {', '.join(images)})"
+        One transfer of three numbers, after the whole backward pass is queued and before weights change.
+        """
+        loss_finite = torch.stack([part.finite for part in parts]).all()
+        no_stop = torch.full_like(loss_finite, not self._stop_requested)
+        flags = torch.stack([loss_finite, self.grad_norm.isfinite(), no_stop]).float()
+        losses_finite, gradients_finite, no_stop = (mean_over_processes(flags) == 1).tolist()
+        self.stopping = not no_stop
+        if losses_finite and gradients_finite:
+            self._guard.skipped = 0
+            return True
+        self._buffers.restore()
+        # A gradient too large for fp16 is usual: the scale of the loss goes down until it fits.
+        overflow = losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if not overflow:
+            self._guard.skip(self, "gradient" if losses_finite else "loss", parts)
+        return False
 
     def _call(self, method: str) -> None:
         for hook in self.hooks:
             getattr(hook, method)(self)
+
+
+def _mean_losses(parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
+    """Each loss as its share of the step's: one that some micro-batches lack is zero there."""
+    sums: dict[str, Tensor] = {}
+    for part in parts:
+        for name, loss in part.losses.items():
+            sums[name] = sums[name] + loss if name in sums else loss
+    return {name: total / len(parts) for name, total in sums.items()}

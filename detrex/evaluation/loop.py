@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -68,7 +68,7 @@ def evaluate(
     chosen = list(evaluators.values() if isinstance(evaluators, Mapping) else evaluators)
     for evaluator in chosen:
         evaluator.reset()
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         _process_images(model, loader, chosen, max_images)
     metrics: dict[str, float] = {}
     for evaluator in chosen:
@@ -86,7 +86,8 @@ def collect_per_class(evaluators: Mapping[str, Evaluator] | Sequence[Evaluator])
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module):
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode inside the block, without gradients; then in its own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,58 @@ class Matches:
         """In [0, 1]; 1 if there is nothing to find and nothing was found."""
         total = 2 * self.right + self.wrong + self.missed
         return 2 * self.right / total if total else 1.0
+
+
+@dataclass(frozen=True)
+class Rating:
+    """How good the results of one image are.
+
+    Attributes:
+        value: in [0, 1]; 1 is perfect.
+        text: what was measured, for people.
+        right, errors: of objects; between images of the same value those count that show more.
+    """
+
+    value: float
+    text: str
+    right: int = 0
+    errors: int = 0
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        """Larger for better results."""
+        return self.value, -self.errors, self.right
+
+
+def rate(
+    targets: Targets, results: Mapping[str, Any], num_classes: int, score_threshold: float
+) -> Rating | None:
+    """F1 of the instances, else the panoptic quality, else the mean IoU of classes, as the results allow.
+
+    Args:
+        targets: ground truth in the frame of the results, with the model's class indices.
+        results: what a model returns for the image.
+        num_classes: of the model.
+        score_threshold: instances below it count as not found.
+
+    Returns:
+        None if results and ground truth have nothing that can be compared.
+    """
+    if "instances" in results:
+        found = results["instances"].to("cpu")
+        matches = match_instances(targets[targets.is_thing], found[found.scores >= score_threshold])
+        text = f"F1 {matches.f1:.1%}: {matches.right} right, {matches.wrong} wrong, {matches.missed} missed"
+        return Rating(matches.f1, text, matches.right, matches.wrong + matches.missed)
+    if targets.masks is None:
+        return None
+    if "panoptic_seg" in results:
+        ids, infos = results["panoptic_seg"]
+        quality_here = panoptic_quality(panoptic_map(targets), (ids.cpu(), infos), num_classes)
+        return Rating(quality_here, f"PQ {quality_here:.1%}")
+    if "sem_seg" in results:
+        iou = semantic_iou(targets, results["sem_seg"].argmax(0).cpu(), num_classes)
+        return Rating(iou, f"mIoU {iou:.1%}")
+    return None
 
 
 def match_instances(targets: Targets, found: Instances, iou_threshold: float = 0.5) -> Matches:
@@ -83,6 +135,25 @@ def panoptic_quality(
     values = quality(counts)[:, 0]
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else 1.0
+
+
+def semantic_iou(targets: Targets, found: Tensor, num_classes: int) -> float:
+    """Mean IoU in [0, 1] over the classes in ground truth or result; 1 if nothing is labelled.
+
+    Args:
+        targets: with masks; pixels in none of them count for nothing.
+        found: (H, W) class indices.
+        num_classes: of the model.
+    """
+    truth = torch.full(found.shape, -1)
+    for label, mask in zip(targets.labels.tolist(), targets.masks, strict=True):
+        truth[mask] = label
+    labelled = truth >= 0
+    pairs = truth[labelled] * num_classes + found[labelled]
+    counts = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    present = union > 0
+    return float((counts.diagonal()[present] / union[present]).mean()) if present.any() else 1.0
 
 
 def _segmentation(panoptic_seg: tuple[Tensor, Sequence[dict[str, Any]]]) -> Segmentation:

@@ -26,26 +26,8 @@ def class_labels(categories: Categories) -> list[str]:
     ]
 
 
-def format_table(metrics: Mapping[str, float]) -> str:
-    """A Markdown table of figures named ``task/figure``: one row per task, one table per set of columns.
-
-    Figures that are not a number (nothing to measure) show as ``-``.
-    """
-    tasks: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
-        task, _, figure = name.rpartition("/")
-        tasks.setdefault(task, {})[figure] = value
-    blocks: dict[tuple[str, ...], list[str]] = {}
-    for task, figures in tasks.items():
-        blocks.setdefault(tuple(figures), []).append(task)
-    return "\n\n".join(
-        _render(columns, [(task, tasks[task].values()) for task in members])
-        for columns, members in blocks.items()
-    )
-
-
 # One figure for each task, by which results are compared.
-_MAIN_FIGURES = {
+MAIN_FIGURES = {
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",
     "panoptic/PQ": "PQ",
@@ -53,17 +35,43 @@ _MAIN_FIGURES = {
 }
 
 
+def metric_tables(
+    metrics: Mapping[str, float],
+) -> list[tuple[tuple[str, ...], list[tuple[str, list[float]]]]]:
+    """Figures named ``task/figure`` as tables: columns, and a row of values for each task that has them."""
+    tasks: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        task, _, figure = name.rpartition("/")
+        tasks.setdefault(task, {})[figure] = value
+    blocks: dict[tuple[str, ...], list[tuple[str, list[float]]]] = {}
+    for task, figures in tasks.items():
+        blocks.setdefault(tuple(figures), []).append((task, list(figures.values())))
+    return list(blocks.items())
+
+
+def format_table(metrics: Mapping[str, float]) -> str:
+    """A Markdown table of figures named ``task/figure``: one row per task, one table per set of columns.
+
+    Figures that are not a number (nothing to measure) show as ``-``.
+    """
+    return "\n\n".join(_render(columns, rows) for columns, rows in metric_tables(metrics))
+
+
 def format_summary(metrics: Mapping[str, float]) -> str:
     """A Markdown table of one row: box AP, mask AP, PQ and mIoU, as far as they were measured."""
-    main = {title: metrics[name] for name, title in _MAIN_FIGURES.items() if name in metrics}
+    main = {title: metrics[name] for name, title in MAIN_FIGURES.items() if name in metrics}
     return _render(tuple(main), [("", main.values())]) if main else "no figures"
+
+
+def per_class_rows(per_class: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[float]]]:
+    """For every class its name and its value of every figure, NaN where there is none."""
+    classes = dict.fromkeys(name for values in per_class.values() for name in values)
+    return [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
 
 
 def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table with one row per class and one column per figure."""
-    classes = dict.fromkeys(name for values in per_class.values() for name in values)
-    rows = [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
-    return _render(tuple(per_class), rows)
+    return _render(tuple(per_class), per_class_rows(per_class))
 
 
 def write_results(path: str | Path, metrics: Mapping[str, float], per_class: PerClass | None = None) -> None:

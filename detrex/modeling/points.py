@@ -12,6 +12,15 @@ from torch import Tensor
 
 from detrex.layers import sample_maps
 
+# Values at points that are computed at one time. On a CPU more of them leave the cache, which makes every
+# step several times slower; on a GPU fewer would leave it idle.
+CPU_POINTS, GPU_POINTS = 2**20, 2**24
+
+
+def points_at_once(like: Tensor) -> int:
+    """Of how many points to compute values at one time, where ``like`` is."""
+    return CPU_POINTS if like.is_cpu else GPU_POINTS
+
 
 class RandomPoints:
     """Uniform points for matching; points with preference to uncertain ones for losses.
@@ -20,10 +29,14 @@ class RandomPoints:
         num_points: K.
         oversample: candidates per kept point.
         uncertain: fraction of the points that are the most uncertain candidates; the rest is uniform.
+
+    Attributes:
+        num_candidates: points of a mask that are looked at to find the uncertain ones.
     """
 
     def __init__(self, num_points: int = 12544, oversample: float = 3.0, uncertain: float = 0.75):
-        self.num_points, self.oversample, self.uncertain = num_points, oversample, uncertain
+        self.num_points, self.uncertain = num_points, uncertain
+        self.num_candidates = int(oversample * num_points)
 
     def shared(self, batch: int, device: torch.device) -> Tensor:
         """(B, K, 2): points that all masks of an image share."""
@@ -34,9 +47,9 @@ class RandomPoints:
         """(M, K, 2) for mask logits (M, H, W): a mask is uncertain where its logit is near 0."""
         masks = len(logits)
         keep = int(self.uncertain * self.num_points)
-        candidates = torch.rand(masks, int(self.oversample * self.num_points), 2, device=logits.device)
+        candidates = torch.rand(masks, self.num_candidates, 2, device=logits.device)
         certainty = sample_maps(logits[:, None], candidates).squeeze(1).abs()
-        best = certainty.topk(keep, dim=1, largest=False).indices
+        best = certainty.topk(keep, dim=1, largest=False, sorted=False).indices
         chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
         rest = torch.rand(masks, self.num_points - keep, 2, device=logits.device)
         return torch.cat([chosen, rest], 1)
@@ -56,6 +69,7 @@ class GridPoints:
         self.side = math.isqrt(num_points)
         if self.side**2 != num_points:
             raise ValueError(f"num_points {num_points} is not a square number")
+        self.num_points, self.num_candidates = num_points, 0
 
     def shared(self, batch: int, device: torch.device) -> Tensor:
         """(B, K, 2), row-major."""

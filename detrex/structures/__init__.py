@@ -5,6 +5,7 @@ from detrex.structures.boxes import aligned_giou, boxes_from_masks, pairwise_gio
 from detrex.structures.categories import Categories, distinct_colors
 from detrex.structures.images import PaddedImages
 from detrex.structures.instances import Instances
+from detrex.structures.masks import PackedMasks
 from detrex.structures.prediction import Prediction
 from detrex.structures.pyramid import Pyramid
 from detrex.structures.sample import Sample, Targets
@@ -13,6 +14,7 @@ __all__ = [
     "BatchTargets",
     "Categories",
     "Instances",
+    "PackedMasks",
     "PaddedImages",
     "Prediction",
     "Pyramid",

@@ -1,6 +1,6 @@
 """The ground truth of a whole batch, concatenated over its images.
 
-Shape letters: B images, N objects of the batch, H and W padded pixels.
+Shape letters: N objects of the batch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from detrex.structures.masks import PackedMasks
 from detrex.structures.sample import Targets
 
 
@@ -20,8 +21,8 @@ class BatchTargets:
 
     Attributes:
         labels: (N,) int64.
-        boxes: (N, 4) normalised cxcywh, relative to the padded input.
-        masks: (N, H, W) bool at padded input size, or None.
+        boxes: (N, 4) normalised cxcywh, relative to the padded input or to the image, as the model has it.
+        masks: N masks at padded input size, or None.
         is_thing: (N,) bool.
         image: (N,) int64, the index of each object's image in the batch.
         counts: objects per image, Python ints.
@@ -29,7 +30,7 @@ class BatchTargets:
 
     labels: Tensor
     boxes: Tensor
-    masks: Tensor | None
+    masks: PackedMasks | None
     is_thing: Tensor
     image: Tensor
     counts: list[int]
@@ -39,29 +40,33 @@ class BatchTargets:
 
     @classmethod
     def collate(
-        cls, targets: list[Targets], padded_size: tuple[int, int], device: torch.device
+        cls,
+        targets: list[Targets],
+        padded_size: tuple[int, int],
+        device: torch.device,
+        box_sizes: list[tuple[int, int]] | None = None,
     ) -> BatchTargets:
-        """Targets in pixels of their images, brought to ``device`` and to one padded frame."""
+        """Targets in pixels of their images, brought to ``device`` and to one padded frame.
+
+        Args:
+            targets: of each image.
+            padded_size: (height, width) of the batch, which masks are padded to.
+            device: of the result.
+            box_sizes: (height, width) of each image that its boxes shall be relative to; the padded size by
+                default.
+        """
         counts = [len(t) for t in targets]
-        height, width = padded_size
-        scale = torch.tensor([width, height, width, height], dtype=torch.float32)
+        scale = torch.tensor(box_sizes or [padded_size] * len(targets), dtype=torch.float32)
+        scale = scale.flip(1).repeat(1, 2).repeat_interleave(torch.tensor(counts), 0)
         boxes = box_convert(torch.cat([t.boxes for t in targets]).float(), "xyxy", "cxcywh") / scale
+        masks = None
+        if all(t.masks is not None for t in targets):
+            masks = PackedMasks.pack([t.masks for t in targets], padded_size).to(device, non_blocking=True)
         return cls(
             labels=torch.cat([t.labels for t in targets]).to(device, non_blocking=True),
             boxes=boxes.to(device, non_blocking=True),
-            masks=_pad_masks(targets, counts, padded_size, device),
+            masks=masks,
             is_thing=torch.cat([t.is_thing for t in targets]).to(device, non_blocking=True),
             image=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device),
             counts=counts,
         )
-
-
-def _pad_masks(
-    targets: list[Targets], counts: list[int], padded_size: tuple[int, int], device: torch.device
-) -> Tensor | None:
-    if any(t.masks is None for t in targets):
-        return None
-    masks = torch.zeros(sum(counts), *padded_size, dtype=torch.bool)
-    for into, target in zip(masks.split(counts), targets, strict=True):
-        into[:, : target.masks.shape[1], : target.masks.shape[2]] = target.masks
-    return masks.to(device, non_blocking=True)

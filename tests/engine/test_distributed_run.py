@@ -47,7 +47,8 @@ def test_two_processes_resume_exactly(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_all(tmp_path):
-    config = load(tmp_path, "dataloader.train.poisoned=4")  # on the second process
+    # On the second process.
+    config = load(tmp_path, "dataloader.train.poisoned=4", "train.max_skipped_steps=0")
     with pytest.raises(SystemExit) as stopped:
         launch(main, (config,), num_gpus=2)
     assert stopped.value.code == 1

@@ -194,7 +194,8 @@ def test_eval_only_needs_weights(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_report(tmp_path):
-    config = load(tmp_path, "dataloader.train.poisoned=4", "train.log_period=1")
+    poisoned = ("dataloader.train.poisoned=4", "train.max_skipped_steps=0")
+    config = load(tmp_path, *poisoned, "train.log_period=1")
     with pytest.raises(NonFiniteLossError, match=r"at iteration 5: loss_class nan.*images \d+\.png"):
         do_train(config)
     summary_path = tmp_path / "nonfinite" / "iteration_0000005_process_0.json"

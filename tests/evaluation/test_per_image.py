@@ -12,7 +12,14 @@ from pycocotools.cocoeval import COCOeval
 from detrex.data.rle import encode_masks
 from detrex.evaluation import PanopticEvaluator
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints
-from detrex.evaluation.per_image import Matches, match_instances, panoptic_map, panoptic_quality
+from detrex.evaluation.per_image import (
+    Matches,
+    match_instances,
+    panoptic_map,
+    panoptic_quality,
+    rate,
+    semantic_iou,
+)
 from detrex.structures import Targets
 from detrex.structures.panoptic import rgb_from_ids
 
@@ -125,3 +132,43 @@ def test_panoptic_quality_is_the_evaluator_s_of_one_image(tmp_path):
     assert panoptic_quality(true_map, true_map, 4) == 1
     empty = (torch.zeros(64, 64, dtype=torch.int32), [])
     assert panoptic_quality(true_map, empty, 4) == 0 and panoptic_quality(empty, empty, 4) == 1
+
+
+def test_semantic_iou_by_hand():
+    masks = torch.zeros(2, 2, 4, dtype=torch.bool)
+    masks[0, 0], masks[1, 1, :2] = True, True  # the last two pixels have no label
+    targets = Targets(torch.tensor([0, 2]), torch.zeros(2, 4), masks, torch.ones(2, dtype=torch.bool))
+    found = torch.tensor([[0, 0, 0, 1], [2, 0, 1, 1]])
+    # Class 0: 3 of 5 pixels, class 1: 0 of 1, class 2: 1 of 2; class 3 is nowhere.
+    assert semantic_iou(targets, found, 4) == pytest.approx((3 / 5 + 0 + 1 / 2) / 3)
+    assert semantic_iou(targets[:0], found, 4) == 1
+
+
+def test_ratings_take_what_results_have():
+    truth = targets_of(square_instances((0, 1, 0, 0, 10), (1, 1, 20, 20, 10)), is_thing=[True, False])
+    found = square_instances((0, 0.9, 0, 0, 10), (0, 0.2, 40, 0, 10))
+    segments = panoptic_map(truth[:1])
+    scores = torch.zeros(2, 64, 64)
+    scores[1, 20:30, 20:30] = 1
+    results = {"instances": found, "panoptic_seg": segments, "sem_seg": scores}
+    # Neither the stuff region nor the detection below the threshold counts.
+    assert rate(truth, results, 2, 0.5).text == "F1 100.0%: 1 right, 0 wrong, 0 missed"
+    assert rate(truth, results, 2, 0.1).value == pytest.approx(2 / 3)
+    del results["instances"]
+    assert rate(truth, results, 2, 0.5).value == pytest.approx(
+        panoptic_quality(panoptic_map(truth), segments, 2)
+    )
+    del results["panoptic_seg"]
+    assert rate(truth, results, 2, 0.5).value == 1
+    truth.masks = None
+    assert rate(truth, results, 2, 0.5) is None
+
+
+def test_of_equal_ratings_the_one_with_more_errors_is_worse():
+    nothing = square_instances((0, 1, 0, 0, 10))[:0]
+    few, many = (
+        targets_of(square_instances((0, 1, 0, 0, 10))),
+        targets_of(square_instances((0, 1, 0, 0, 10), (0, 1, 30, 0, 10))),
+    )
+    ratings = [rate(targets, {"instances": nothing}, 1, 0.5) for targets in (few, many)]
+    assert ratings[1].order < ratings[0].order

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from detrex.evaluation import format_per_class, format_summary, format_table, write_results
-from detrex.evaluation.report import class_labels
+from detrex.evaluation.report import class_labels, metric_tables
 from detrex.structures import Categories
 
 
@@ -64,3 +64,13 @@ def test_classes_of_one_name_are_kept_apart():
 @pytest.mark.parametrize("value", [0.0, 100.0])
 def test_table_of_one_figure(value):
     assert f"{value:.2f}" in format_table({"semantic/mIoU": value})
+
+
+def test_tasks_with_the_same_figures_share_a_table():
+    tables = metric_tables(
+        {"bbox/AP": 1.0, "bbox/AR": 2.0, "ema/bbox/AP": 3.0, "ema/bbox/AR": 4.0, "a/b": 5.0}
+    )
+    assert tables == [
+        (("AP", "AR"), [("bbox", [1.0, 2.0]), ("ema/bbox", [3.0, 4.0])]),
+        (("b",), [("a", [5.0])]),
+    ]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from detrex.layers import MLP, FeedForward, inverse_sigmoid, sample_bool_masks, sample_maps
+from detrex.structures import PackedMasks
 
 
 def test_inverse_sigmoid_undoes_sigmoid():
@@ -54,7 +55,7 @@ def test_sampled_bool_masks_are_grid_samples_of_float_masks():
     points = torch.cat([torch.rand(4, 200, 2) * 1.3 - 0.15, exact.expand(4, -1, -1)], 1)
     grid = 2 * points[:, :, None] - 1
     expected = F.grid_sample(masks[index, None].float(), grid, align_corners=False)[:, 0, :, 0]
-    ours = sample_bool_masks(masks, index, points)
+    ours = sample_bool_masks(PackedMasks.pack([masks], (5, 7)), index, points)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
     assert ours.min() >= 0 and ours.max() <= 1 + 1e-6
@@ -63,7 +64,9 @@ def test_sampled_bool_masks_are_grid_samples_of_float_masks():
 @pytest.mark.parametrize("masks", [0, 2])
 def test_no_rows_of_points(masks):
     empty = sample_bool_masks(
-        torch.zeros(masks, 3, 4, dtype=torch.bool), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 9, 2)
+        PackedMasks.pack([torch.zeros(masks, 3, 4, dtype=torch.bool)], (3, 4)),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, 9, 2),
     )
     assert empty.shape == (0, 9)
 

@@ -124,14 +124,15 @@ def perfect_output() -> Callable[..., DecoderOutput]:
         batch = len(targets.counts)
         logits = torch.full((batch, queries, classes), -sharpness)
         boxes = torch.full((batch, queries, 4), 0.5)
-        height, width = (side // stride for side in targets.masks.shape[1:])
+        masks = targets.masks.unpack()
+        height, width = (side // stride for side in targets.masks.size)
         pixels = torch.full((batch, queries, height, width), -1.0)
         first = 0
         for b, count in enumerate(targets.counts):
             for j in range(count):
                 logits[b, j, targets.labels[first + j]] = sharpness
                 boxes[b, j] = targets.boxes[first + j]
-                inside = targets.masks[first + j, stride // 2 :: stride, stride // 2 :: stride]
+                inside = masks[first + j, stride // 2 :: stride, stride // 2 :: stride]
                 pixels[b, j][inside] = 1.0
             first += count
         embed: Tensor = sharpness * torch.eye(queries).expand(batch, -1, -1)

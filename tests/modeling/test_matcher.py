@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torchvision.ops import box_convert, generalized_box_iou
 
 from detrex.modeling import GridPoints, HungarianMatcher
-from detrex.structures import BatchTargets, Prediction
+from detrex.modeling.supervision import Part
+from detrex.structures import BatchTargets, PackedMasks, Prediction
 
 WEIGHTS = dict(class_cost=4.0, box_cost=5.0, giou_cost=2.0, mask_cost=5.0, dice_cost=3.0)
 
@@ -32,7 +33,7 @@ def cost_of_pair(prediction, image, query, pixels, targets, obj, side):
     if pixels is None:
         return cost.item()
     mask = torch.einsum("d,dhw->hw", prediction.mask_embed[image, query], pixels[image])
-    logits, inside = points_of_masks(mask, targets.masks[obj], side)
+    logits, inside = points_of_masks(mask, targets.masks.unpack()[obj], side)
     probability = logits.sigmoid()
     dice = 1 - (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
     return (cost + 5 * F.binary_cross_entropy_with_logits(logits, inside) + 3 * dice).item()
@@ -48,6 +49,11 @@ def best_by_trying(cost):
     return min(ways, key=lambda way: sum(cost[o][q] for o, q in way))
 
 
+def whole(*predictions):
+    """Predictions as parts matched one to one."""
+    return [Part(f"_{i}", p) for i, p in enumerate(predictions)]
+
+
 def pairs(matches, part=0, image=0):
     chosen = (matches.part == part) & (matches.image == image)
     return set(zip(matches.object[chosen].tolist(), matches.query[chosen].tolist(), strict=True))
@@ -60,7 +66,7 @@ def test_no_other_assignment_costs_less(collate, random_prediction, masks, seed)
     targets = collate([0, 1, 2], [], [3, 3])
     parts = [random_prediction(batch=3, queries=n) for n in (5, 4)]
     pixels = torch.randn(3, 16, 8, 8) if masks else None
-    matches = HungarianMatcher(**WEIGHTS, points=GridPoints(36))(parts, pixels, targets)
+    matches = HungarianMatcher(**WEIGHTS, points=GridPoints(36))(whole(*parts), pixels, targets)
     assert len(matches.part) == 2 * len(targets)
     for part, prediction in enumerate(parts):
         first = 0
@@ -82,10 +88,10 @@ def test_parts_are_matched_by_themselves(collate, random_prediction):
     parts = [random_prediction(), random_prediction(), random_prediction(queries=6)]
     pixels = torch.randn(2, 16, 8, 8)
     matcher = HungarianMatcher(**WEIGHTS, points=GridPoints(36))
-    together = matcher(parts, pixels, targets)
-    backwards = matcher(parts[::-1], pixels, targets)
+    together = matcher(whole(*parts), pixels, targets)
+    backwards = matcher(whole(*parts[::-1]), pixels, targets)
     for part in range(3):
-        alone = matcher([parts[part]], pixels, targets)
+        alone = matcher(whole(parts[part]), pixels, targets)
         for image in range(2):
             assert pairs(together, part, image) == pairs(alone, 0, image) == pairs(backwards, 2 - part, image)
 
@@ -94,7 +100,7 @@ def test_with_more_objects_than_queries_every_query_has_one(collate, random_pred
     targets = collate([0, 1, 2, 3, 4, 0])
     prediction = random_prediction(batch=1, queries=3)
     pixels = torch.randn(1, 16, 8, 8)
-    matches = HungarianMatcher(**WEIGHTS, points=GridPoints(36))([prediction], pixels, targets)
+    matches = HungarianMatcher(**WEIGHTS, points=GridPoints(36))(whole(prediction), pixels, targets)
     assert sorted(matches.query.tolist()) == [0, 1, 2]
     assert len(set(matches.object.tolist())) == 3
     cost = [[cost_of_pair(prediction, 0, q, pixels, targets, o, 6) for q in range(3)] for o in range(6)]
@@ -102,7 +108,7 @@ def test_with_more_objects_than_queries_every_query_has_one(collate, random_pred
 
 
 def test_without_objects_there_are_no_matches(collate, random_prediction):
-    matches = HungarianMatcher()([random_prediction()], torch.randn(2, 16, 8, 8), collate([], []))
+    matches = HungarianMatcher()(whole(random_prediction()), torch.randn(2, 16, 8, 8), collate([], []))
     assert all(column.shape == (0,) and column.dtype == torch.int64 for column in vars(matches).values())
 
 
@@ -113,7 +119,7 @@ def test_predictions_that_are_not_finite_are_matched_all_the_same(collate, rando
     getattr(prediction, field)[0, 1:] = value
     getattr(prediction, field)[1] = value
     targets = collate([0, 1, 2], [3, 4])
-    matches = HungarianMatcher(points=GridPoints(36))([prediction], torch.randn(2, 16, 8, 8), targets)
+    matches = HungarianMatcher(points=GridPoints(36))(whole(prediction), torch.randn(2, 16, 8, 8), targets)
     assert sorted(matches.object.tolist()) == [0, 1, 2, 3, 4]
     assert len(pairs(matches, image=0)) == 3 and len(pairs(matches, image=1)) == 2
 
@@ -130,18 +136,16 @@ def test_boxes_of_stuff_do_not_count_if_so_chosen(collate, random_prediction):
     things = collate([0, 1, 3, 4], stuff=(3, 4))
     free = HungarianMatcher(**WEIGHTS, points=GridPoints(36), box_stuff=False)
     strict = HungarianMatcher(**WEIGHTS, points=GridPoints(36), box_stuff=True)
-    changes = [moved(things, ~things.is_thing) for _ in range(20)]
-    assert all(
-        pairs(free([prediction], pixels, t)) == pairs(free([prediction], pixels, things)) for t in changes
-    )
-    assert any(
-        pairs(strict([prediction], pixels, t)) != pairs(strict([prediction], pixels, things)) for t in changes
-    )
-    thing_changes = [moved(things, things.is_thing) for _ in range(20)]
-    assert any(
-        pairs(free([prediction], pixels, t)) != pairs(free([prediction], pixels, things))
-        for t in thing_changes
-    )
+
+    def changed(matcher, which):
+        """Whether the matches change where boxes of objects do."""
+        before = pairs(matcher(whole(prediction), pixels, things))
+        others = (moved(things, which) for _ in range(20))
+        return [pairs(matcher(whole(prediction), pixels, t)) != before for t in others]
+
+    assert not any(changed(free, ~things.is_thing))
+    assert any(changed(strict, ~things.is_thing))
+    assert any(changed(free, things.is_thing))
 
 
 def test_images_of_stuff_alone_match_by_class_and_mask(collate):
@@ -150,7 +154,7 @@ def test_images_of_stuff_alone_match_by_class_and_mask(collate):
     logits[0, 2, 3] = logits[0, 1, 4] = 5.0
     prediction = Prediction(logits, torch.rand(1, 4, 4), torch.zeros(1, 4, 16))
     matcher = HungarianMatcher(points=GridPoints(36), box_stuff=False)
-    assert pairs(matcher([prediction], torch.randn(1, 16, 8, 8), targets)) == {(0, 2), (1, 1)}
+    assert pairs(matcher(whole(prediction), torch.randn(1, 16, 8, 8), targets)) == {(0, 2), (1, 1)}
 
 
 def test_the_dice_cost_prefers_a_missed_small_object_to_one_drowned():
@@ -158,11 +162,13 @@ def test_the_dice_cost_prefers_a_missed_small_object_to_one_drowned():
     masks = torch.zeros(1, 60, 60, dtype=torch.bool)
     masks[0, 10:20, 30:40] = True  # one cell of the grid
     thing = torch.tensor([True])
-    whole = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
-    targets = BatchTargets(torch.tensor([0]), whole, masks, thing, torch.tensor([0]), [1])
+    frame = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+    targets = BatchTargets(
+        torch.tensor([0]), frame, PackedMasks.pack([masks], (60, 60)), thing, torch.tensor([0]), [1]
+    )
     embed = torch.tensor([[[30.0], [-30.0]]])
-    prediction = Prediction(torch.zeros(1, 2, 1), whole.expand(1, 2, 4), embed)
+    prediction = Prediction(torch.zeros(1, 2, 1), frame.expand(1, 2, 4), embed)
     matcher = HungarianMatcher(
         class_cost=0, box_cost=0, giou_cost=0, mask_cost=0, dice_cost=1, points=GridPoints(36)
     )
-    assert pairs(matcher([prediction], torch.ones(1, 1, 60, 60), targets)) == {(0, 1)}
+    assert pairs(matcher(whole(prediction), torch.ones(1, 1, 60, 60), targets)) == {(0, 1)}

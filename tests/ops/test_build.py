@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,15 +203,3 @@ def test_the_environment_variable_chooses(value, words):
     )
     assert (run.returncode == 0) == (value == "reference")
     assert words in run.stdout + run.stderr
-
-
-def test_the_benchmark_runs(library, tmp_path):
-    """In a copy, so that it takes the library compiled for this session."""
-    for folder in ("detrex", "ops"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so*")
-        )
-    shutil.copy(library.path, tmp_path / "detrex" / "ops" / loader.LIBRARY.name)
-    command = [sys.executable, "ops/benchmark.py", "--scale", "0.05", "--repeats", "1", "--queries", "5"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert run.stdout.count("x\n") == 4 and "encoder forward+backward" in run.stdout

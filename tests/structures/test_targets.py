@@ -68,7 +68,7 @@ def test_collating_keeps_objects_apart_by_image():
 
 def test_collating_pads_masks_right_and_below():
     parts = [targets(THREE[:2], 5, 4), targets(THREE, 6, 8)]
-    masks = BatchTargets.collate(parts, (8, 10), CPU).masks
+    masks = BatchTargets.collate(parts, (8, 10), CPU).masks.unpack()
     assert masks.shape == (5, 8, 10) and masks.dtype == torch.bool
     assert torch.equal(masks[:2, :5, :4], parts[0].masks)
     assert torch.equal(masks[2:, :6, :8], parts[1].masks)
@@ -79,7 +79,7 @@ def test_collating_images_without_any_object():
     batch = BatchTargets.collate([Targets.empty(4, 4), Targets.empty(3, 5)], (4, 5), CPU)
     assert batch.counts == [0, 0]
     assert batch.boxes.shape == (0, 4)
-    assert batch.masks.shape == (0, 4, 5)
+    assert batch.masks.unpack().shape == (0, 4, 5)
     assert batch.image.shape == (0,)
 
 

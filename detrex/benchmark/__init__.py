@@ -1,0 +1,23 @@
+"""Measuring speed and memory: the operator, whole models by part, data loading and evaluation.
+
+``docs/benchmarks.md`` tells how figures come about; ``tools/benchmark.py`` is the command.
+"""
+
+from detrex.benchmark.data import measure_loading
+from detrex.benchmark.evaluation import measure_evaluation
+from detrex.benchmark.machine import GIBIBYTE, describe_machine
+from detrex.benchmark.model import Setup
+from detrex.benchmark.op import Case, measure_op, usable_implementations
+from detrex.benchmark.worker import measure_models
+
+__all__ = [
+    "GIBIBYTE",
+    "Case",
+    "Setup",
+    "describe_machine",
+    "measure_evaluation",
+    "measure_loading",
+    "measure_models",
+    "measure_op",
+    "usable_implementations",
+]

@@ -1,0 +1,198 @@
+"""Opens annotation files: parsed and checked once, then kept for other processes and the next start."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
+
+import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+import detrex
+from detrex.data.annotation_store import FileBytes, Store, StoreWriter
+from detrex.data.errors import DataError
+from detrex.data.json_stream import stream_members
+
+SWITCH = "DETREX_DATA_CACHE"
+"""Environment variable; ``0`` parses annotation files at every start, in every process."""
+
+_LARGE = 1 << 24  # bytes; smaller files are parsed faster than one could look for them
+_FORMAT = 1  # of what the parsers write
+_CHUNK = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+Members = Callable[[], Iterator[tuple[str, Any]]]
+Parse = Callable[[Members, StoreWriter], dict[str, Any]]
+
+
+def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> Store:
+    """What a parser makes of a JSON file, from the cache where that has it.
+
+    The cache is the folder ``annotations`` in ``$DETREX_CACHE``, else in ``detrex`` in ``$XDG_CACHE_HOME`` or
+    ``~/.cache``. An entry counts while the file has the size and the time of change, or else the SHA-256, of
+    that which it was made from; otherwise, or if it is damaged, it is made anew. Of several processes that
+    open a file at the same time, one parses it and the others wait; then all read the same store. Small files
+    are parsed each time and kept in memory; so are all if :data:`SWITCH` is 0 or the folder cannot be used.
+
+    Args:
+        path: the JSON file.
+        settings: of the parser, plain data; entries of other settings are others.
+        parse: called with a function that streams the file's members (see
+            :func:`detrex.data.json_stream.stream_members`) and the store to fill. Returns the store's header.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not JSON, or ``parse`` finds it wrong. Such a file is never in the cache.
+    """
+    require_file(path)
+    if path.stat().st_size < _LARGE or os.environ.get(SWITCH) == "0":
+        return _in_memory(path, parse)
+    try:
+        return _cached(path, dict(settings), parse)
+    except OSError as error:
+        logger.warning(
+            "the cache of annotations in %s cannot be used (%s): every process parses %s and keeps it in "
+            "memory. DETREX_CACHE sets another folder.",
+            _folder(),
+            error,
+            path,
+        )
+        return _in_memory(path, parse)
+
+
+def require_file(path: Path) -> None:
+    """Raises FileNotFoundError, with advice, unless ``path`` is a file."""
+    if not path.is_file():
+        there = next(p for p in path.absolute().parents if p.is_dir())
+        raise FileNotFoundError(
+            f"Annotation file {path} does not exist (of its path, {there} does). Check the path, and from "
+            "which directory a relative one starts."
+        )
+
+
+def _folder() -> Path:
+    if own := os.environ.get("DETREX_CACHE"):
+        return Path(own).expanduser() / "annotations"
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(shared).expanduser() / "detrex" / "annotations"
+
+
+def _in_memory(path: Path, parse: Parse) -> Store:
+    memory = io.BytesIO()
+    _build(path, {}, parse, memory)
+    return Store(np.frombuffer(memory.getbuffer(), np.uint8))
+
+
+def _cached(path: Path, settings: dict[str, Any], parse: Parse) -> Store:
+    key = json.dumps([str(path.resolve()), settings], sort_keys=True)
+    kept = _folder() / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.zip"
+    made_by = {**settings, "format": _FORMAT, "version": detrex.__version__}
+    store = _valid(kept, path, made_by)
+    if store is None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.with_suffix(".lock")):
+            # Another process may have made it while this one waited.
+            store = _valid(kept, path, made_by) or _renewed(kept, path, made_by, parse)
+    return store
+
+
+def _valid(kept: Path, path: Path, made_by: dict[str, Any]) -> Store | None:
+    """The store in the cache, if it is whole and what would be made from the file as it is."""
+    if not kept.is_file():
+        return None
+    try:
+        store = Store(FileBytes(kept))
+        source, same_parser = store.header["source"], store.header["made_by"] == made_by
+    # What the zip archive's reader and NumPy's raise for damage.
+    except (BadZipFile, RuntimeError, EOFError, LookupError, ValueError) as error:
+        logger.warning("%s is damaged (%s) and is made anew", kept, error)
+        return None
+    status = path.stat()
+    unchanged = source["size"] == status.st_size and (
+        source["mtime_ns"] == status.st_mtime_ns or source["sha256"] == _sha256(path)
+    )
+    if not (unchanged and same_parser):
+        logger.info("%s is out of date and is made anew", kept)
+        return None
+    logger.info("%s: read from the cache, %s", path, kept)
+    return store
+
+
+def _renewed(kept: Path, path: Path, made_by: dict[str, Any], parse: Parse) -> Store:
+    # One name, as only the holder of the lock writes: the next one overwrites what a killed process left.
+    temporary = kept.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            _build(path, made_by, parse, file)
+        os.replace(temporary, kept)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Store(FileBytes(kept))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) -> None:
+    """Parses the file into a store, whose header says also what it was made from."""
+    started, digest = time.monotonic(), hashlib.sha256()
+    with path.open("rb") as file, _progress(path) as advance:
+        status = os.fstat(file.fileno())
+
+        def read(data: bytes) -> None:
+            digest.update(data)
+            advance(len(data))
+
+        def members() -> Iterator[tuple[str, Any]]:
+            first = file.tell() == 0
+            file.seek(0)
+            return stream_members(file, read if first else lambda _: None)
+
+        writer = StoreWriter(target)
+        header = parse(members, writer)
+        if _version(status) != _version(os.fstat(file.fileno())):
+            raise DataError(f"Annotation file {path} was changed while it was read. Start again.")
+    source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+    writer.close({**header, "made_by": made_by, "source": source})
+    if status.st_size >= _LARGE:
+        logger.info("%s: parsed and checked in %.0f s", path, time.monotonic() - started)
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many bytes were read.
+
+    A large file has a progress bar on a terminal, and a message elsewhere.
+    """
+    size = path.stat().st_size
+    if size < _LARGE:
+        yield lambda _: None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(path.name, total=size)
+        yield lambda count: progress.advance(task, count)

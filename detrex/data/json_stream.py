@@ -1,0 +1,127 @@
+"""Reads large JSON files a piece at a time: the standard library's parser on a window of the text."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from detrex.data.errors import DataError
+
+_CHUNK = 1 << 22  # bytes
+_decoder = json.JSONDecoder()
+
+
+def stream_members(
+    file: BinaryIO, seen: Callable[[bytes], None] = lambda _: None
+) -> Iterator[tuple[str, Any]]:
+    """Names and values of the object that a file holds, in the file's order; none if it holds something else.
+
+    A list comes as an iterator over its items, of which only one at a time is in memory. It is to be used
+    before the next member is asked for; what is left of it then is skipped.
+
+    Args:
+        file: a file at its beginning, in any of the encodings of JSON.
+        seen: called with each piece of the file that was read.
+
+    Raises:
+        DataError: it is not JSON; the message says at which character.
+    """
+    text = _Window(file, seen)
+    if text.peek() != "{":
+        return
+    for _ in text.elements("}"):
+        if text.peek() != '"':
+            raise text.error("Expecting a name in double quotes")
+        name = text.value()
+        text.take(":")
+        if text.peek() == "[":
+            items = (text.value() for _ in text.elements("]"))
+            yield name, items
+            for _ in items:
+                pass
+        else:
+            yield name, text.value()
+    if text.peek():
+        raise text.error("Extra data")
+
+
+class _Window:
+    """The part of a text that is being parsed."""
+
+    def __init__(self, file: BinaryIO, seen: Callable[[bytes], None]):
+        self._file, self._seen = file, seen
+        self._text, self._at, self._before = "", 0, 0
+        start = self._read(_CHUNK)
+        self._decode = codecs.getincrementaldecoder(json.detect_encoding(start))().decode
+        self._text = self._decoded(start)
+
+    def peek(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        while True:
+            self._at = json.decoder.WHITESPACE.match(self._text, self._at).end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._grow():
+                return ""
+
+    def take(self, expected: str) -> None:
+        if self.peek() != expected:
+            raise self.error(f"Expecting '{expected}'")
+        self._at += 1
+
+    def elements(self, close: str) -> Iterator[None]:
+        """Yields before each element of an object or a list, which the user then parses."""
+        self._at += 1  # the opening bracket
+        if self.peek() == close:
+            self._at += 1
+            return
+        while True:
+            yield
+            if self.peek() == close:
+                self._at += 1
+                return
+            self.take(",")
+
+    def value(self) -> Any:
+        """The value that comes next."""
+        self.peek()
+        while True:
+            try:
+                value, end = _decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                # It may have come to the window's end.
+                if not self._grow():
+                    raise self.error(error.msg, error.pos) from None
+                continue
+            # A number could go on after the window.
+            if end < len(self._text) or not self._grow():
+                self._at = end
+                return value
+
+    def error(self, reason: str, at: int | None = None) -> DataError:
+        place = self._before + (self._at if at is None else at)
+        return DataError(
+            f"Annotation file {self._file.name} is not JSON: {reason} at character {place}. "
+            "Was it copied completely?"
+        )
+
+    def _grow(self) -> bool:
+        """Moves on to where parsing is and reads more, twice as much each time; False at the end."""
+        self._before += self._at
+        self._text, self._at = self._text[self._at :], 0
+        data = self._read(max(_CHUNK, len(self._text)))
+        self._text += self._decoded(data)
+        return bool(data)
+
+    def _decoded(self, data: bytes) -> str:
+        try:
+            return self._decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise self.error(str(error), len(self._text)) from error
+
+    def _read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._seen(data)
+        return data

@@ -1,0 +1,101 @@
+"""Lengths in epochs, in a config whose lengths are in iterations (optimizer steps)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detrex.config import ConfigError, LazyCall, fix_values
+from detrex.config.lazy import TARGET, name_of
+
+logger = logging.getLogger(__name__)
+
+
+def epochs(number: float | Sequence[float]) -> DictConfig:
+    """For config files: so many epochs, or a list of such, where a config has iterations.
+
+    ``train.max_iter = epochs(12)``, ``scheduler.milestones = epochs([8, 11])``, ``train.eval_period =
+    epochs(1)``. On the command line ``train.max_iter.epochs=24`` changes it, ``train.max_iter=1000`` replaces
+    it.
+    """
+    # Floats, so that the command line takes fractions too.
+    number = float(number) if isinstance(number, int | float) else [float(n) for n in number]
+    return LazyCall(iterations)(epochs=number, per_epoch="${train.iterations_per_epoch}")
+
+
+def iterations(epochs: float | Sequence[float], per_epoch: float | None) -> int | list[int]:
+    """How many iterations ``epochs`` are, rounded; of a list, each.
+
+    Args:
+        epochs: not negative, with or without a fraction.
+        per_epoch: iterations in one epoch, as :func:`in_iterations` fills it in.
+
+    Raises:
+        ConfigError: ``per_epoch`` is None, or a number is negative.
+    """
+    if per_epoch is None:
+        raise ConfigError(
+            "a length in epochs needs the size of the training data: set train.iterations_per_epoch where "
+            "dataloader.train has no dataset with a length or no total_batch_size"
+        )
+    if not isinstance(epochs, int | float):
+        return [iterations(number, per_epoch) for number in epochs]
+    if epochs < 0:
+        raise ConfigError(f"a length cannot be {epochs} epochs")
+    return max(1, round(epochs * per_epoch)) if epochs else 0
+
+
+def images_per_step(config: DictConfig) -> int | None:
+    """Images that one optimizer step sees, over all processes and accumulated batches; None if unknown."""
+    batch_size = config.dataloader.train.get("total_batch_size")
+    return batch_size and batch_size * config.train.accumulation
+
+
+def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
+    """A copy of ``config`` with every length of ``train`` and ``scheduler`` in iterations; logs what changed.
+
+    Args:
+        config: whole. Its ``train.iterations_per_epoch`` counts or, if that is None, what data and batch size
+            say: images come one permutation after the other, so that the number need not be whole.
+        loader: of the training data.
+
+    Raises:
+        ConfigError: there are lengths in epochs, but nothing says how long an epoch is.
+    """
+    said = config.train.iterations_per_epoch
+    known = config.copy()
+    known.train.iterations_per_epoch = _iterations_per_epoch(config, loader) if said is None else said
+    fixed = fix_values(fix_values(known, "train"), "scheduler")
+    fixed.train.iterations_per_epoch = said
+    written = OmegaConf.to_container(OmegaConf.masked_copy(config, ["train", "scheduler"]))
+    for key, length in _lengths_in_epochs(written):
+        logger.info("%s: %s epochs are %s iterations", key, length, OmegaConf.select(fixed, key))
+    _warn_of_unreached(fixed)
+    return fixed
+
+
+def _iterations_per_epoch(config: DictConfig, loader: Iterable) -> float | None:
+    dataset, images = getattr(loader, "dataset", None), images_per_step(config)
+    return len(dataset) / images if hasattr(dataset, "__len__") and images else None
+
+
+def _lengths_in_epochs(node: dict, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            where = f"{path}{key}"
+            if value.get(TARGET) == name_of(iterations):
+                yield where, value["epochs"]
+            else:
+                yield from _lengths_in_epochs(value, f"{where}.")
+
+
+def _warn_of_unreached(config: DictConfig) -> None:
+    length = config.train.max_iter
+    late = [m for m in config.scheduler.get("milestones") or () if m >= length]
+    if late:
+        logger.warning(
+            "scheduler.milestones %s come after the end of training, train.max_iter=%d", late, length
+        )

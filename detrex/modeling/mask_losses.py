@@ -1,0 +1,114 @@
+"""Mask losses of all matched pairs within a bounded memory.
+
+A map of logits is read at about as many points as it has cells, and all D channels of the per-pixel embedding
+would have to be sampled at the points of every pair to do without: whole maps are cheaper. But they are made
+of only as many pairs as fit the memory; where not all fit, they are made again in the backward pass.
+
+Shape letters: B images, M matched pairs, D mask embedding size, K points, h and w cells of masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from detrex.layers import sample_bool_masks, sample_maps
+from detrex.modeling.losses import mask_cross_entropy, mask_dice
+from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
+from detrex.structures import PackedMasks
+
+FLOAT_BYTES = 4
+# Floats that autograd keeps or makes for every pair: per cell the map, its gradient, and copies of both on
+# their way to the pieces and back; per point its place, logit, truth and probability.
+KEPT_PER_CELL, KEPT_PER_POINT = 5, 8
+# Floats that a pair needs for a moment per candidate point (place, grid, certainty, order) and per point.
+BRIEF_PER_CANDIDATE, BRIEF_PER_POINT = 8, 20
+
+
+class MaskLosses:
+    """Cross-entropy and dice of pairs of queries and true masks.
+
+    Args:
+        points: where masks are compared.
+        memory_limit_mb: what these losses may take, besides their inputs and gradients of inputs. At least
+            one pair is computed at a time, whatever it takes.
+    """
+
+    def __init__(self, points: RandomPoints | GridPoints, memory_limit_mb: int):
+        self.points, self.memory_limit_mb = points, memory_limit_mb
+
+    def __call__(
+        self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both losses of every pair, (M,) each.
+
+        Args:
+            embed: (M, D) mask embeddings, ordered by image.
+            pixel_embed: (B, D, h, w).
+            counts: pairs of every image.
+            masks: the true masks.
+            index: (M,) which of them is a pair's.
+        """
+        block = self._pairs_in_memory(pixel_embed)
+        spans = [slice(i, i + block) for i in range(0, max(len(embed), 1), block)]
+        if len(spans) == 1:
+            return self._block(embed, pixel_embed, counts, masks, index)
+        blocks = [
+            checkpoint(
+                self._block,
+                embed[span],
+                pixel_embed,
+                list(_counts_within(counts, span)),
+                masks,
+                index[span],
+                use_reentrant=False,
+            )
+            for span in spans
+        ]
+        cross_entropy, dice = (torch.cat(column) for column in zip(*blocks, strict=True))
+        return cross_entropy, dice
+
+    def _pairs_in_memory(self, pixel_embed: Tensor) -> int:
+        cells = pixel_embed.shape[-2] * pixel_embed.shape[-1]
+        kept = KEPT_PER_CELL * cells + KEPT_PER_POINT * self.points.num_points
+        return max(1, self._half_limit() // (FLOAT_BYTES * kept))
+
+    def _pairs_in_piece(self, pixel_embed: Tensor) -> int:
+        points, candidates = self.points.num_points, self.points.num_candidates
+        brief = FLOAT_BYTES * (BRIEF_PER_CANDIDATE * candidates + BRIEF_PER_POINT * points)
+        most = points_at_once(pixel_embed) // max(points, candidates)
+        return max(1, min(most, self._half_limit() // brief))
+
+    def _half_limit(self) -> int:
+        return self.memory_limit_mb * 2**20 // 2
+
+    def _block(
+        self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`__call__`, of pairs whose maps are all in memory."""
+        rows = zip(embed.split(counts), pixel_embed, strict=True)
+        maps = torch.cat([e @ pixels.flatten(1) for e, pixels in rows])
+        maps = maps.unflatten(1, pixel_embed.shape[2:])[:, None]  # (M, 1, h, w)
+        size = self._pairs_in_piece(pixel_embed)
+        pieces = [
+            self._piece(some, masks, of) for some, of in zip(maps.split(size), index.split(size), strict=True)
+        ]
+        cross_entropy, dice = (torch.cat(column) for column in zip(*pieces, strict=True))
+        return cross_entropy, dice
+
+    def _piece(self, maps: Tensor, masks: PackedMasks, index: Tensor) -> tuple[Tensor, Tensor]:
+        points = self.points.per_mask(maps.detach().squeeze(1))
+        truth = sample_bool_masks(masks, index, points)
+        logits = sample_maps(maps, points).squeeze(1)
+        return mask_cross_entropy(logits, truth), mask_dice(logits, truth)
+
+
+def _counts_within(counts: list[int], span: slice) -> Iterator[int]:
+    """Of ``counts`` pairs of each image, one image after another, how many lie in ``span``."""
+    first = 0
+    for count in counts:
+        yield max(0, min(first + count, span.stop) - max(first, span.start))
+        first += count
