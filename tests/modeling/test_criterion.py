@@ -16,9 +16,7 @@ from detrex.modeling import (
 from detrex.structures import BatchTargets, Prediction, Targets
 
 GRID = "model.criterion.points={_target_: detrex.modeling.GridPoints, num_points: 64}"
-LEARNED = (
-    "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
-)
+LEARNED = "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
 TERMS = ("loss_ce", "loss_bbox", "loss_giou", "loss_mask", "loss_dice")
 CPU = torch.device("cpu")
 

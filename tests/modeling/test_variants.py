@@ -5,9 +5,7 @@ import torch
 
 from detrex.config import ConfigError
 
-LEARNED = (
-    "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
-)
+LEARNED = "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
 SOFTMAX = [
     "model.decoder.heads.no_object_class=true",
     "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss, weight: 2.0}",

@@ -212,7 +212,11 @@ def test_a_checkpoint_of_another_class_count(data, train, refused):
     data.write()
     run = train(weights)
     assert_sound(run)
-    heads = ("decoder.heads.sets.0.classes.weight", "decoder.heads.sets.0.classes.bias", "denoising.label_embed.weight")
+    heads = (
+        "decoder.heads.sets.0.classes.weight",
+        "decoder.heads.sets.0.classes.bias",
+        "denoising.label_embed.weight",
+    )
     for name in heads:
         assert f"partly loaded: {name}, rows of 2: cat, dog" in run.log
     assert "does not fit the model" in refused(weights, "--eval-only", output="evaluation")
