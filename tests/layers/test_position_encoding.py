@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detrex.layers import box_sine_encoding, pyramid_sine_encoding, sine_encoding
-from detrex.structures import Pyramid
+from detrex.structures import PaddedImages, Pyramid
 
 
 def of_map(height, width, dim, **options):
@@ -41,6 +41,34 @@ def test_cells_of_a_map_are_row_major():
                 expected = [math.sin(angle), math.cos(angle), math.sin(angle / 100), math.cos(angle / 100)]
                 ours = encoded[row * width + column, 4 * half : 4 * half + 4].tolist()
                 assert ours == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_level_by_itself():
+    maps = [torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 2, 2)]
+    fine, coarse = pyramid_sine_encoding(Pyramid.from_maps(maps), 8)
+    assert torch.equal(fine, of_map(3, 4, 8)) and torch.equal(coarse, of_map(2, 2, 8))
+
+
+def test_the_offset_moves_cells_and_the_temperature_slows_later_channels():
+    # Columns at 1/4 and 3/4 of a turn, the only row at 1/2; the second pair of channels is slower by 2.
+    encoded = of_map(1, 2, 8, offset=-0.5, temperature=4.0)
+    row = [0, -1, 1, 0]
+    slow = math.sqrt(0.5)
+    expected = torch.tensor([[*row, 1, 0, slow, slow], [*row, -1, 0, slow, -slow]])
+    torch.testing.assert_close(encoded, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, -0.5])
+def test_masked_padding_does_not_count(offset):
+    images = PaddedImages.from_list([torch.zeros(1, 64, 96), torch.zeros(1, 48, 32)])
+    pyramid = Pyramid.from_maps([torch.zeros(2, 1, 4, 6), torch.zeros(2, 1, 2, 3)], images)
+    fine, coarse = pyramid_sine_encoding(pyramid, 8, offset=offset)
+    assert fine.shape == (2, 24, 8) and coarse.shape == (2, 6, 8)
+    torch.testing.assert_close(fine[0], of_map(4, 6, 8, offset=offset))
+    own = fine[1].unflatten(0, (4, 6))[:3, :2]
+    torch.testing.assert_close(own, of_map(3, 2, 8, offset=offset).unflatten(0, (3, 2)))
+    own = coarse[1].unflatten(0, (2, 3))[:, :1]
+    torch.testing.assert_close(own, of_map(2, 1, 8, offset=offset).unflatten(0, (2, 1)))
 
 
 def test_boxes_are_encoded_as_y_x_w_h():
