@@ -2,7 +2,7 @@
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
-from detrex.layers.functional import inverse_sigmoid, sample_bool_masks, sample_maps
+from detrex.layers.functional import at_least_single, inverse_sigmoid, sample_bool_masks, sample_maps
 from detrex.layers.mlp import MLP
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
 from detrex.layers.transformer import (
@@ -29,6 +29,7 @@ __all__ = [
     "FeedForward",
     "PlainDecoderLayer",
     "QueryPosition",
+    "at_least_single",
     "box_sine_encoding",
     "inverse_sigmoid",
     "multi_scale_deformable_attention",

@@ -19,6 +19,11 @@ def inverse_sigmoid(x: Tensor, eps: float = LOGIT_EPS) -> Tensor:
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """``x`` in float32 or better, for coordinates: half precision tells only 256 of them apart."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     """Values of ``maps`` at ``points``, bilinear, zero outside.
 

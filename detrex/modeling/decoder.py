@@ -16,6 +16,7 @@ from detrex.layers import (
     ConditionalDecoderLayer,
     DeformableDecoderLayer,
     PlainDecoderLayer,
+    at_least_single,
     inverse_sigmoid,
 )
 from detrex.modeling.denoising import DenoisingQueries
@@ -102,13 +103,17 @@ class Decoder(nn.Module):
             memory: encoded tokens (B, S, D).
             pixel_embed: (B, mask_dim, H / 4, W / 4), or None without masks.
             denoising: queries to put before the matching ones (training).
+
+        Raises:
+            ValueError: if there are denoising queries and the matching ones do not start from boxes alone.
         """
         start = self.query_init(memory, pixel_embed, self.heads)
         content, reference = start.content, start.reference
         sizes = start.group_sizes or [content.shape[1]]
         if reference is not None:
-            reference = reference.sigmoid()
+            reference = at_least_single(reference).sigmoid()
         if denoising is not None:
+            _check_boxes_alone(start)
             content = torch.cat([denoising.content, content], 1)
             reference = torch.cat([denoising.reference.sigmoid(), reference], 1)
             sizes = [denoising.content.shape[1], *sizes]
@@ -280,6 +285,14 @@ def blocked_queries(start: InitialQueries, denoising: DenoisingQueries | None) -
     group = numbers.repeat_interleave(torch.tensor(counts)).to(start.content.device, non_blocking=True)
     apart = group[:, None] != group
     return apart & ~((group[:, None] > 0) & (group == 0))
+
+
+def _check_boxes_alone(start: InitialQueries) -> None:
+    if start.reference is None or start.reference.shape[-1] != 4 or start.position is not None:
+        raise ValueError(
+            "denoising queries are boxes, from which this decoder's queries do not start: set "
+            "model.denoising to null, or model.decoder.query_init to LearnedBoxes or ProposalQueries"
+        )
 
 
 def _box_logits(reference: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor, nn
 
-from detrex.layers import MLP
+from detrex.layers import MLP, at_least_single
 
 # Probability that a freshly initialised focal classifier gives to every class (RetinaNet, arXiv 1708.02002).
 PRIOR_PROBABILITY = 0.01
@@ -76,8 +76,8 @@ class PredictionHeads(nn.Module):
         return heads.classes(features), None if heads.mask is None else heads.mask(features)
 
     def box(self, stage: int, features: Tensor) -> Tensor:
-        """(B, Q, 4) change of the logits of the reference box."""
-        return self._at(stage).box(features)
+        """(B, Q, 4) change of the logits of the reference box, float32 at least."""
+        return at_least_single(self._at(stage).box(features))
 
     def _at(self, stage: int) -> HeadSet:
         # Counted from the end, proposals have the last set, whether it is their own or not.

@@ -1,12 +1,11 @@
-"""Denoising queries: arrangement, noise, and who sees whom."""
+"""Denoising queries: arrangement, noise, and what others learn of them."""
 
 import pytest
 import torch
+from torchvision.ops import box_convert
 
-from detrex.modeling import Denoising
-from detrex.modeling.decoder import blocked_queries
+from detrex.modeling import ContrastiveDenoising, Denoising
 from detrex.modeling.denoising import DenoisingQueries
-from detrex.modeling.query_init import InitialQueries
 
 
 def places(groups, size, counts):
@@ -81,15 +80,59 @@ def test_none_without_objects_or_with_more_than_fit(collate, labels):
     assert Denoising(5, 8, num_queries=4)(collate(*labels)) is None
 
 
-def test_who_sees_whom():
-    groups, size, matching = 2, 3, 4
-    queries = DenoisingQueries(torch.zeros(1, 6, 8), torch.zeros(1, 6, 4), groups, size)
-    blocked = blocked_queries(InitialQueries(torch.zeros(1, matching, 8)), queries)
-    assert blocked.shape == (10, 10)
-    for row in range(10):
-        for column in range(10):
-            own = row < 6 and row // size == column // size
-            assert blocked[row, column].item() == (column < 6 and not own)
+@pytest.mark.parametrize("labels", [[[0, 1, 2, 3, 4], []], [[0], [1, 2]]])
+def test_groups_that_there_are_at_least(collate, labels):
+    queries = Denoising(5, 8, num_queries=4, min_groups=3)(collate(*labels))
+    assert (queries.groups, queries.size) == (3, max(len(row) for row in labels))
+
+
+def test_contrastive_groups_have_every_object_twice(collate):
+    targets = collate([0, 1], [2, 3, 4], [])
+    module = ContrastiveDenoising(5, 8, num_queries=13, label_noise=0, box_noise=1e-4)
+    queries = module(targets)
+    assert (queries.groups, queries.size) == (4, 6)
+    assert queries.content.shape == (3, 24, 8) and queries.reference.shape == (3, 24, 4)
+    real = torch.zeros(3, 24, dtype=torch.bool)
+    for image, row, obj in [*places(8, 3, targets.counts)]:  # two halves of each of four groups
+        real[image, row] = True
+        boxes = queries.reference[image, row].sigmoid()
+        torch.testing.assert_close(boxes, targets.boxes[obj], atol=1e-3, rtol=0)
+        assert torch.equal(queries.content[image, row], module.label_embed.weight[targets.labels[obj]])
+    assert not queries.content[~real].any() and not queries.reference[~real].any()
+
+
+def test_contrastive_denoising_takes_more_objects_than_fit(collate):
+    queries = ContrastiveDenoising(5, 8, num_queries=2)(collate([0, 1, 2, 3, 4], []))
+    assert (queries.groups, queries.size) == (1, 10)
+    assert ContrastiveDenoising(5, 8, num_queries=2)(collate([], [])) is None
+
+
+@pytest.mark.parametrize("box_noise", [0.2, 0.45])  # so little that no corner passes the opposite one
+def test_corners_of_negatives_move_once_to_twice_as_far(collate, box_noise):
+    targets = collate([0], [1])
+    # Far enough from the edges that no corner is cut.
+    targets.boxes = torch.tensor([[0.4, 0.5, 0.2, 0.3], [0.6, 0.5, 0.1, 0.2]])
+    queries = ContrastiveDenoising(5, 8, num_queries=3000, box_noise=box_noise)(targets)
+    assert (queries.groups, queries.size) == (3000, 2)
+    corners = box_convert(queries.reference.sigmoid(), "cxcywh", "xyxy").unflatten(1, (3000, 2))
+    truth = box_convert(targets.boxes, "cxcywh", "xyxy")[:, None, None]
+    # In units of box_noise / 2 of the box's size: below 1 for positives, and up to 2 for negatives.
+    moved = (corners - truth) / (box_noise / 2 * targets.boxes[:, None, None, 2:].repeat(1, 1, 1, 2))
+    for half, (least, most) in enumerate([(0, 1), (1, 2)]):
+        distance = moved[:, :, half].abs()
+        assert distance.min() >= least - 1e-4 and distance.max() <= most + 1e-4
+        assert distance.min() < least + 0.01 and distance.max() > most - 0.01
+        means = distance.mean(1)  # of every image and coordinate
+        torch.testing.assert_close(means, torch.full_like(means, (least + most) / 2), atol=0.03, rtol=0)
+        torch.testing.assert_close(moved[:, :, half].sign().mean(1), torch.zeros(2, 4), atol=0.08, rtol=0)
+
+
+def test_corners_of_contrastive_boxes_stay_in_the_image(collate):
+    queries = ContrastiveDenoising(5, 8, num_queries=300, box_noise=2.0)(collate([0, 1, 2], [3]))
+    rows = torch.tensor([row for image, row, _ in places(2 * queries.groups, 3, [3, 1]) if image == 0])
+    corners = box_convert(queries.reference[0, rows].sigmoid(), "cxcywh", "xyxy")
+    assert corners.min() >= -1e-4 and corners.max() <= 1 + 1e-4
+    assert corners.min() < 1e-3 and corners.max() > 1 - 1e-3
 
 
 def encode(model, sample):
