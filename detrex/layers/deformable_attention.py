@@ -81,6 +81,7 @@ class DeformableAttention(nn.Module):
     def _locations(self, offsets: Tensor, reference: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
         """Offsets of points are in cells of the level; those of boxes in fractions of half the box."""
         if reference.shape[-1] == 2:
-            cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype).to(offsets.device)
+            cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype)
+            cells = cells.to(offsets.device, non_blocking=True)
             return reference + offsets / cells[:, None]
         return reference[..., :2] + offsets / self.num_points * reference[..., 2:] * 0.5

@@ -69,7 +69,7 @@ class Denoising(nn.Module):
         batch, count, copies, size = len(targets.counts), len(targets), groups * self.parts, most * self.parts
         labels = self._noised_labels(targets.labels.repeat(copies))
         boxes = self._noised_boxes(targets.boxes.repeat(copies, 1), count)
-        within = torch.cat([torch.arange(n) for n in targets.counts]).to(labels.device)
+        within = torch.cat([torch.arange(n) for n in targets.counts]).to(labels.device, non_blocking=True)
         copy = torch.arange(copies, device=labels.device).repeat_interleave(count)
         place = targets.image.repeat(copies) * (groups * size) + copy * most + within.repeat(copies)
 
