@@ -172,6 +172,26 @@ def test_mixed_precision(build, make_sample):
     assert sum(losses.values()).item() == pytest.approx(total, rel=0.1)
 
 
+@pytest.mark.parametrize("mask_padding", [False, True])
+def test_layers_that_are_computed_again_change_nothing(build, make_sample, mask_padding):
+    samples = [make_sample([0, 1, 3]), make_sample([2], height=50, width=90, seed=1)]
+    found = {}
+    for again in ("false", "true"):
+        model = build(
+            "model.encoder.dropout=0.1",
+            "model.decoder.dropout=0.1",
+            f"model.encoder.checkpointing={again}",
+            f"model.decoder.checkpointing={again}",
+        ).train()
+        model.mask_padding = mask_padding
+        torch.manual_seed(1)
+        losses = model(samples)
+        sum(losses.values()).backward()
+        found[again] = {**losses, **{name: p.grad for name, p in model.named_parameters()}}
+    for name, value in found["false"].items():
+        torch.testing.assert_close(found["true"][name], value)
+
+
 @pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu(build, make_sample):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
