@@ -92,6 +92,8 @@ _DEFORMABLE = re.compile(
     r"^transformer\.decoder\.layers\.\d+\.(attentions\.1|cross_attn)\.sampling_offsets\."
 )
 _EXTRA_LEVEL = re.compile(r"^neck\.extra_convs\.(\d+)\.(conv|norm)\.(.*)$")
+_SETS = "decoder.heads.sets."
+_HEAD_SET = re.compile(rf"^{re.escape(_SETS)}\d+\.")
 _PROPOSAL_HEADS = re.compile(r"^transformer\.enc_out_(class|bbox)_embed\.(.*)$")
 # Entries that repeat others, or follow from the configuration.
 _REPEATED = re.compile(
@@ -106,11 +108,13 @@ def is_family(names: Mapping[str, Tensor]) -> bool:
     )
 
 
-def from_family(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict[str, Tensor]:
     """Converts a detector's entries; those that only repeat others are left out.
 
     Args:
         state: entries as published.
+        shared_heads: whether one set of heads serves all decoder layers. Some files have a copy of it for
+            each of them.
 
     Returns:
         Entries for a :class:`~detrex.modeling.Detector` of the same settings. Entries without a counterpart
@@ -128,7 +132,17 @@ def from_family(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out |= {"denoising.label_embed.weight": value[:-1], f"{_QUERIES}content": value[-1]}
         elif new is not None:
             out[new] = value
-    return out
+    return _without_copies(out) if shared_heads else out
+
+
+def _without_copies(entries: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Entries without those of further sets of heads that are equal to the first set's."""
+    kept = {}
+    for name, value in entries.items():
+        first = entries.get(_HEAD_SET.sub(rf"{_SETS}0.", name))
+        if not (_HEAD_SET.match(name) and first is not None and first is not value and first.equal(value)):
+            kept[name] = value
+    return kept
 
 
 class FamilyNames:

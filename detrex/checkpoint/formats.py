@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.backbones import convert_backbone
 from detrex.checkpoint.dino import from_dino, is_dino
+from detrex.checkpoint.family import from_family, is_family
 from detrex.checkpoint.published import coarsest_first, from_published, is_published
 
 
@@ -38,6 +39,9 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     if is_published(tensors):
         notes = _anchor_notes(model, ascending=coarsest_first(tensors), whose="the published model")
         return Converted("published Mask DINO", from_published(tensors, _num_heads(model)), notes=notes)
+    if is_family(tensors) and not is_mask_dino(model):
+        shared = getattr(_heads(model), "num_sets", 1) == 1
+        return Converted("DETR-family detector", from_family(tensors, shared))
     if is_dino(tensors):
         taken, unused = from_dino(tensors, model)
         return Converted("DINO detector", taken, unused, _anchor_notes(model, ascending=True, whose="DINO"))
@@ -46,6 +50,15 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
         if backbone is not None:
             return Converted(backbone.format, backbone.tensors, backbone.unused, backbone.notes)
     return Converted("detrex weights", tensors)
+
+
+def is_mask_dino(model: nn.Module) -> bool:
+    """Whether one set of heads serves the encoder's proposals and all decoder layers, as Mask DINO has it."""
+    return getattr(_heads(model), "norm_again", False)
+
+
+def _heads(model: nn.Module) -> nn.Module | None:
+    return getattr(getattr(model, "decoder", None), "heads", None)
 
 
 def _num_heads(model: nn.Module) -> int:

@@ -16,7 +16,7 @@ from detrex.modeling.mask_losses import MaskLosses
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.points import GridPoints, RandomPoints
 from detrex.modeling.supervision import Matches, Part, Supervision
-from detrex.structures import BatchTargets, aligned_giou
+from detrex.structures import BatchTargets, Prediction, aligned_giou
 from detrex.utils.distributed import mean_over_processes
 
 
@@ -33,7 +33,6 @@ class SetCriterion(nn.Module):
             Without, box losses still divide by the number of all objects.
         initial_denoising: whether denoising queries are supervised before the first layer too. Published
             models do it with queries from proposals, and not with learned ones.
-        binary_proposals: proposals are supervised as objects of one class (two-stage Deformable DETR).
         memory_limit_mb: what the mask losses may take, besides their inputs and the gradients of these;
             losses that take more are computed in pieces, and again in the backward pass.
     """
@@ -49,7 +48,6 @@ class SetCriterion(nn.Module):
         points: RandomPoints | GridPoints | None = None,
         box_stuff: bool = True,
         initial_denoising: bool = True,
-        binary_proposals: bool = False,
         memory_limit_mb: int = 2048,
     ):
         super().__init__()
@@ -58,7 +56,7 @@ class SetCriterion(nn.Module):
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.points = points or RandomPoints()
         self.box_stuff, self.initial_denoising = box_stuff, initial_denoising
-        self.binary_proposals, self.memory_limit_mb = binary_proposals, memory_limit_mb
+        self.memory_limit_mb = memory_limit_mb
 
     def forward(self, output: DecoderOutput, targets: BatchTargets) -> dict[str, Tensor]:
         """Losses by published name (``loss_ce``, ``loss_mask_3``, ``loss_dice_interm``, ``loss_bbox_dn_0``).
@@ -84,9 +82,11 @@ class SetCriterion(nn.Module):
     def parts(self, output: DecoderOutput) -> list[Part]:
         """What of ``output`` is supervised, and how; a project with other parts overrides it."""
         suffixes = [*(f"_{i}" for i in range(len(output.layers) - 1)), ""]
-        parts = [Part(*row) for row in zip(suffixes, output.layers, strict=True)]
+        # Further groups of queries stand beside the first, each matched by itself.
+        stages = [Prediction.concatenate(list(s)) for s in zip(output.layers, *output.groups, strict=True)]
+        parts = [Part(*row, groups=1 + len(output.groups)) for row in zip(suffixes, stages, strict=True)]
         if output.proposals is not None:
-            parts.append(Part("_interm", output.proposals, binary=self.binary_proposals))
+            parts.append(Part("_interm", output.proposals, binary=output.binary_proposals))
         if output.denoising:
             first = int(output.initial and not self.initial_denoising)
             rows = list(zip(suffixes, output.denoising, strict=True))[first:]

@@ -89,7 +89,12 @@ class Detector(nn.Module):
             return self.criterion(self.predict(images, targets), targets)
         output = self.predict(images)
         frames = [
-            Frame(images.padded_size, size, (int(s.get("height", size[0])), int(s.get("width", size[1]))))
+            Frame(
+                images.padded_size,
+                size,
+                (int(s.get("height", size[0])), int(s.get("width", size[1]))),
+                box_size=size if self.mask_padding else None,
+            )
             for s, size in zip(samples, images.sizes, strict=True)
         ]
         return self.postprocess(output.final, output.pixel_embed, frames)
@@ -128,7 +133,9 @@ class Detector(nn.Module):
     def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
         for sample, size in zip(samples, images.sizes, strict=True):
             self._check_targets(sample, size)
-        return BatchTargets.collate([s["targets"] for s in samples], images.padded_size, self.device)
+        box_sizes = images.sizes if self.mask_padding else None
+        targets = [s["targets"] for s in samples]
+        return BatchTargets.collate(targets, images.padded_size, self.device, box_sizes)
 
     def _check_targets(self, sample: Sample, size: tuple[int, int]) -> None:
         if "targets" not in sample:

@@ -139,7 +139,10 @@ class ProposalQueries(nn.Module):
         ValueError: for another ``box_init``.
     """
 
+    # Whether proposals only tell objects from background, by the logit of class 0.
     binary = False
+    # Whether all tokens are supervised as proposals, or only those that become queries.
+    supervise_all = False
 
     def __init__(
         self,
@@ -171,12 +174,16 @@ class ProposalQueries(nn.Module):
         scores = heads.scores(tokens).detach()
         score = scores[..., 0] if self.binary else scores.amax(-1)  # (B, S)
         best = score.topk(min(self.num_queries, score.shape[1]), dim=1).indices
-        selected = _rows(tokens, best)
-        reference = heads.box(PROPOSALS, selected) + _rows(anchors.expand(len(tokens), -1, -1), best)
-        logits, embed = heads.classify(PROPOSALS, selected)
+        anchors = anchors.expand(len(tokens), -1, -1)
+        if not self.supervise_all:
+            tokens, anchors = _rows(tokens, best), _rows(anchors, best)
+        reference = heads.box(PROPOSALS, tokens) + anchors
+        logits, embed = heads.classify(PROPOSALS, tokens)
         proposals = Prediction(logits, reference.sigmoid(), embed)
         boxes = self._initial_boxes(proposals, reference, pixel_embed)
-        content, position = self._start(selected.detach(), boxes)
+        if self.supervise_all:
+            tokens, boxes = _rows(tokens, best), _rows(boxes, best)
+        content, position = self._start(tokens.detach(), boxes)
         return InitialQueries(content, boxes, position, proposals, self.binary)
 
     def _start(self, selected: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
@@ -217,13 +224,14 @@ class ProposalQueries(nn.Module):
 class EncodedProposals(ProposalQueries):
     """Content and position of queries are computed from the boxes of proposals (two-stage Deformable DETR).
 
-    Proposals only tell objects from background, by the logit of class 0.
+    Proposals only tell objects from background, and those that become no queries are supervised too.
 
     Args:
         num_queries, hidden_dim, anchor_sizes: see :class:`ProposalQueries`.
     """
 
     binary = True
+    supervise_all = True
 
     def __init__(
         self,

@@ -1,14 +1,16 @@
 """Queries from proposals, with boxes from anchors or masks, and learned queries."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import box_convert, masks_to_boxes
 
-from detrex.modeling import LearnedBoxes, ProposalQueries
+from detrex.modeling import EncodedProposals, LearnedBoxes, LearnedPositions, ProposalQueries
 from detrex.modeling.heads import PROPOSALS, PredictionHeads
-from detrex.structures import Pyramid
+from detrex.structures import PaddedImages, Pyramid
 
 DIM = 64
 
@@ -28,9 +30,9 @@ class TransparentHeads:
         return tokens[..., :1], tokens[..., 1:]
 
 
-def transparent(**options):
+def transparent(kind=ProposalQueries, **options):
     """Query selection that hands on tokens unchanged."""
-    queries = ProposalQueries(hidden_dim=DIM, **options)
+    queries = kind(hidden_dim=DIM, **options)
     queries.norm = nn.Identity()
     queries.projection = nn.Identity()
     return queries
@@ -149,3 +151,111 @@ def test_learned_queries_are_the_same_for_every_image_and_learn():
     assert torch.equal(start.content[0], start.content[2])
     (start.content.sum() + start.reference.sum()).backward()
     assert (queries.content.weight.grad == 3).all() and (queries.reference.weight.grad == 3).all()
+
+
+def test_learned_boxes_may_start_without_contents():
+    queries = LearnedBoxes(7, DIM, learned_content=False)
+    start = queries(Pyramid(torch.randn(3, 4, DIM), ((2, 2),)), None, PredictionHeads(DIM, 5))
+    assert start.content.shape == (3, 7, DIM) and not start.content.any()
+    assert {name for name, _ in queries.named_parameters()} == {"reference.weight"}
+
+
+def test_queries_with_learned_contents_take_their_boxes_alone_from_proposals():
+    memory = numbered_tokens([(4, 4)], torch.randn(2, 16))
+    options = dict(num_queries=6, anchor_sizes=(0.2,))
+    queries = transparent(**options, learned_content=True)
+    start = queries(memory, None, TransparentHeads())
+    plain = transparent(**options)(memory, None, TransparentHeads())
+    assert torch.equal(start.reference, plain.reference)
+    assert torch.equal(start.content, queries.content.weight.expand(2, -1, -1))
+    few = queries(numbered_tokens([(2, 2)], torch.randn(2, 4)), None, TransparentHeads())
+    assert torch.equal(few.content, queries.content.weight[:4].expand(2, -1, -1))
+
+
+def test_tokens_of_masked_padding_are_no_proposals():
+    images = PaddedImages.from_list([torch.zeros(1, 32, 32), torch.zeros(1, 16, 24)])
+    # The second image has 2 x 3 cells of 4 x 4, and the highest scores in its padding.
+    scores = torch.arange(16.0).expand(2, -1) + 1
+    memory = numbered_tokens([(4, 4)], scores)
+    memory = Pyramid(memory.tokens, memory.shapes, Pyramid.from_maps(memory.maps(), images).valid)
+    queries = transparent(num_queries=6, anchor_sizes=(0.2,))
+    start = queries(memory, None, TransparentHeads())
+    assert start.content[0, :, 1:].argmax(-1).tolist() == [15, 14, 13, 12, 11, 10]
+    assert start.content[1, :, 1:].argmax(-1).tolist() == [6, 5, 4, 2, 1, 0]
+    expected = [(x, y, 0.2, 0.2) for y in (0.75, 0.25) for x in (5 / 6, 0.5, 1 / 6)]
+    torch.testing.assert_close(start.reference[1].sigmoid(), torch.tensor(expected))
+
+
+def test_encoded_proposals_are_chosen_by_the_first_logit():
+    heads = PredictionHeads(DIM, 2)
+    with torch.no_grad():
+        for number, head in enumerate(heads.sets[0].classes.weight):
+            head.zero_()[number] = 1  # class k reads channel k
+    tokens = torch.zeros(1, 9, DIM)
+    tokens[0, :, 0], tokens[0, :, 1] = torch.arange(9.0), 10 * torch.arange(9.0).flip(0)
+    memory = Pyramid(tokens, ((3, 3),))
+    boxes = [
+        transparent(kind, num_queries=3, anchor_sizes=(0.2,))(memory, None, heads).reference.sigmoid()[
+            0, :, :2
+        ]
+        for kind in (EncodedProposals, ProposalQueries)
+    ]
+    centres = memory.cell_centres()[0]
+    torch.testing.assert_close(boxes[0], centres[[8, 7, 6]])
+    torch.testing.assert_close(boxes[1], centres[[0, 1, 2]])
+
+
+def test_encoded_proposals_start_from_the_encoding_of_their_boxes():
+    queries = transparent(EncodedProposals, num_queries=3, anchor_sizes=(0.2,))
+    start = queries(numbered_tokens([(3, 3)], torch.randn(2, 9)), None, TransparentHeads())
+    assert start.binary_proposals and start.proposals is not None
+    assert not start.reference.requires_grad
+    dim = DIM // 2
+    encoded = torch.zeros(2, 3, 2 * DIM)
+    for image, rows in enumerate(start.reference.sigmoid().tolist()):
+        for query, box in enumerate(rows):
+            channels = [
+                function(2 * math.pi * side / 10000 ** (2 * i / dim))
+                for side in box
+                for i in range(dim // 2)
+                for function in (math.sin, math.cos)
+            ]
+            encoded[image, query] = torch.tensor(channels)
+    projected = F.linear(encoded, queries.box_projection.weight, queries.box_projection.bias)
+    normed = F.layer_norm(projected, (2 * DIM,))
+    torch.testing.assert_close(start.position, normed[..., :DIM], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(start.content, normed[..., DIM:], atol=1e-5, rtol=1e-4)
+
+
+def test_all_tokens_are_supervised_where_proposals_are_encoded():
+    queries = transparent(EncodedProposals, num_queries=3, anchor_sizes=(0.2,))
+    memory = numbered_tokens([(3, 3)], torch.randn(2, 9))
+    start = queries(memory, None, TransparentHeads())
+    assert torch.equal(start.proposals.logits, memory.tokens[..., :1])
+    torch.testing.assert_close(start.proposals.boxes[0, :, :2], memory.cell_centres()[0])
+
+
+@pytest.mark.parametrize("learned_content", [False, True])
+def test_learned_positions(learned_content):
+    point = nn.Linear(DIM, 2)
+    queries = LearnedPositions(7, DIM, learned_content, point)
+    start = queries(Pyramid(torch.randn(3, 4, DIM), ((2, 2),)), None, PredictionHeads(DIM, 5))
+    position = queries.position.weight
+    for image in range(3):
+        assert torch.equal(start.position[image], position)
+        torch.testing.assert_close(start.reference[image], position @ point.weight.T + point.bias)
+        content = queries.content.weight if learned_content else torch.zeros(7, DIM)
+        assert torch.equal(start.content[image], content)
+    assert start.proposals is None and start.group_sizes == [7]
+    assert LearnedPositions(7, DIM)(Pyramid(torch.randn(3, 4, DIM), ((2, 2),)), None, None).reference is None
+
+
+def test_training_has_all_groups_and_evaluation_the_first():
+    queries = LearnedPositions(4, DIM, learned_content=True, point=nn.Linear(DIM, 2), num_groups=3)
+    memory = Pyramid(torch.randn(2, 4, DIM), ((2, 2),))
+    training, evaluation = queries.train()(memory, None, None), queries.eval()(memory, None, None)
+    assert training.group_sizes == [4, 4, 4] and evaluation.group_sizes == [4]
+    for field in ("content", "position", "reference"):
+        whole, first = getattr(training, field), getattr(evaluation, field)
+        assert whole.shape[:2] == (2, 12) and first.shape[:2] == (2, 4)
+        torch.testing.assert_close(first, whole[:, :4])

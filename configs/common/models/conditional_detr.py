@@ -27,3 +27,4 @@ model.decoder = L(ConditionalDecoder)(
     look_forward_twice=False,
     checkpointing=False,
 )
+model.criterion.class_loss.weight = 2.0

@@ -37,7 +37,7 @@ model = L(Detector)(
     denoising=None,
     criterion=L(SetCriterion)(
         matcher=L(HungarianMatcher)(
-            class_cost=2.0, box_cost=5.0, giou_cost=2.0, mask_cost=0.0, dice_cost=0.0
+            class_cost=2.0, box_cost=5.0, giou_cost=2.0, mask_cost=0.0, dice_cost=0.0, softmax_classes=False
         ),
         class_loss=L(FocalClassLoss)(weight=1.0, alpha=0.25, gamma=2.0),
         box_weight=5.0,
@@ -46,7 +46,9 @@ model = L(Detector)(
         dice_weight=0.0,
     ),
     postprocess=L(PostProcess)(
-        instance=L(InstanceInference)(max_detections=300, score_threshold=0.0),
+        instance=L(InstanceInference)(
+            max_detections=300, score_threshold=0.0, one_per_query=False, clip_boxes=True
+        ),
         panoptic=None,
         semantic=None,
         thing_classes=None,
@@ -115,4 +117,3 @@ deformable_decoder = L(DeformableDecoder)(
     look_forward_twice=False,
     checkpointing=False,
 )
-deformable_decoder.heads.num_sets = "${..num_layers}"

@@ -22,3 +22,5 @@ model.decoder = L(PlainDecoder)(
 model.decoder.heads.no_object_class = True
 model.criterion.class_loss = L(SoftmaxClassLoss)(weight=1.0, no_object_weight=0.1)
 model.criterion.matcher.class_cost = 1.0
+model.criterion.matcher.softmax_classes = True
+model.postprocess.instance.one_per_query = True

@@ -20,6 +20,7 @@ model.decoder.query_init = L(ProposalQueries)(
     learned_content=True,
 )
 model.decoder.position = L(BoxPosition)(hidden_dim="${..hidden_dim}")
+model.decoder.heads.num_sets = "${..num_layers}"
 model.decoder.heads.own_proposals = True
 model.decoder.ffn_dim = 2048
 model.decoder.dropout = 0.0

@@ -1,0 +1,136 @@
+"""Mask DINO against its cases of a parity kit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from agreement import HALF_TOLERANCE, TOLERANCE, Agreement, Arrays, best_order, compare, share
+from torch import Tensor, nn
+
+from detrex.checkpoint.published import from_published, published_name
+from detrex.structures import Instances, Sample, Targets
+
+# Every eighth channel of feature maps, and every eighth row and column of class scores, is in the kit.
+STEP = 8
+
+
+def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
+    """Backbone, pixel decoder, proposals, every layer and the results."""
+    model.eval()
+    height, width = (int(side) for side in arrays["output_size"])
+    sample = Sample(image=torch.from_numpy(arrays["image"]).permute(2, 0, 1), height=height, width=width)
+    with torch.inference_mode():
+        images = model.preprocess([sample])
+        features = model.backbone(images.tensor)
+        memory = model.encoder(features)
+        pixel_embed = model.pixel_head(features, memory)
+        output = model.decoder(memory, pixel_embed)
+        result = model([sample])[0]
+    for i, stride in enumerate((4, 8, 16, 32)):
+        yield compare(
+            f"backbone.res{i + 2}", features[stride][:, ::STEP], arrays[f"eval.backbone.res{i + 2}"]
+        )
+    yield compare("mask_features", pixel_embed[:, ::STEP], arrays["eval.mask_features"])
+    maps = memory.maps()
+    if arrays["eval.memory.0"].shape[2:] != maps[0].shape[2:]:
+        maps = maps[::-1]
+    for i, level in enumerate(maps):
+        yield compare(f"memory.{i}", level[:, ::STEP], arrays[f"eval.memory.{i}"])
+    order = slice(None)
+    if output.proposals is not None:
+        # Where two scores tie within rounding, queries change places.
+        logits, boxes = output.proposals.logits, output.proposals.boxes
+        order = best_order(
+            torch.cat([logits, boxes], -1)[0],
+            np.concatenate([arrays["eval.encoder.pred_logits"], arrays["eval.encoder.pred_boxes"]], -1)[0],
+        )
+        yield compare("encoder.pred_logits", logits[:, order], arrays["eval.encoder.pred_logits"])
+        yield compare("encoder.pred_boxes", boxes[:, order], arrays["eval.encoder.pred_boxes"])
+    for i, layer in enumerate(output.layers[:-1]):
+        yield compare(f"aux.{i}.pred_boxes", layer.boxes[:, order], arrays[f"eval.aux.{i}.pred_boxes"])
+    yield compare("pred_logits", output.final.logits[:, order], arrays["eval.pred_logits"])
+    yield compare("pred_boxes", output.final.boxes[:, order], arrays["eval.pred_boxes"])
+    masks = output.final.mask_logits(pixel_embed)[:, order]
+    yield compare("pred_masks", masks, arrays["eval.pred_masks"], HALF_TOLERANCE)
+    yield from _result_agreement(result, arrays)
+
+
+def _result_agreement(result: dict[str, Any], arrays: Arrays) -> Iterator[Agreement]:
+    for task, name in (("instances", "scores"), ("panoptic", "segments"), ("sem_seg", "argmax")):
+        key = {"panoptic": "panoptic_seg"}.get(task, task)
+        if f"eval.{task}.{name}" in arrays and key not in result:
+            raise ValueError(
+                f"the kit has results for '{task}', which the config's postprocess does not make"
+            )
+    if "eval.instances.scores" in arrays:
+        yield from _instance_agreement(result["instances"], arrays)
+    if "eval.panoptic.segments" in arrays:
+        segments, info = result["panoptic_seg"]
+        theirs = torch.from_numpy(arrays["eval.panoptic.segments"].astype(np.int64))
+        yield share("panoptic.segments", segments != theirs)
+        rows = {(s["id"], s["category_id"], int(s["isthing"])) for s in info}
+        other = rows ^ {tuple(int(v) for v in row) for row in arrays["eval.panoptic.info"]}
+        yield Agreement("panoptic.info", len(other), 1.0, TOLERANCE)
+    if "eval.sem_seg.logits" in arrays:
+        scores = result["sem_seg"]
+        logits = arrays["eval.sem_seg.logits"]
+        yield compare("sem_seg.logits", scores[:, ::STEP, ::STEP].reshape(logits.shape), logits)
+        theirs = torch.from_numpy(arrays["eval.sem_seg.argmax"].astype(np.int64))
+        yield share("sem_seg.argmax", scores.argmax(0) != theirs)
+
+
+def _instance_agreement(found: Instances, arrays: Arrays) -> Iterator[Agreement]:
+    scores, classes, boxes = (arrays[f"eval.instances.{k}"] for k in ("scores", "classes", "boxes"))
+    if len(found) != len(scores):
+        raise ValueError(f"{len(found)} instances, the kit has {len(scores)}")
+    # A difference of class counts for more than any of boxes.
+    weight = 10 * max(found.image_size)
+    order = best_order(
+        torch.cat(
+            [
+                weight * found.pred_classes[:, None],
+                weight * found.scores[:, None],
+                found.pred_boxes,
+            ],
+            1,
+        ),
+        np.concatenate([weight * classes[:, None], weight * scores[:, None], boxes], 1),
+    )
+    found = found[order]
+    yield compare("instances.scores", found.scores, scores)
+    yield compare("instances.boxes", found.pred_boxes, boxes)
+    yield share("instances.classes", torch.from_numpy(classes) != found.pred_classes)
+    masks = np.unpackbits(arrays["eval.instances.masks"], axis=-1)[..., : found.image_size[1]]
+    yield share("instances.masks", torch.from_numpy(masks).bool() != found.pred_masks)
+
+
+def training_samples(arrays: Arrays) -> list[Sample]:
+    """The kit's batch."""
+    samples = []
+    for b in range(2):
+        image = torch.from_numpy(arrays[f"train.{b}.image"]).permute(2, 0, 1)
+        masks = np.unpackbits(arrays[f"train.{b}.masks"], axis=-1)[..., : image.shape[2]]
+        labels = torch.from_numpy(arrays[f"train.{b}.labels"]).long()
+        targets = Targets(
+            labels=labels,
+            boxes=torch.from_numpy(arrays[f"train.{b}.boxes"]),
+            masks=torch.from_numpy(masks).bool(),
+            is_thing=torch.ones(len(labels), dtype=torch.bool),
+        )
+        samples.append(Sample(image=image, targets=targets))
+    return samples
+
+
+def own_parameters(arrays: Arrays, weights: dict[str, Tensor]) -> dict[str, list[str]]:
+    """The model's parameter for each of the kit's."""
+    # Levels may change places in the conversion, so their names are found by the tensor itself.
+    moved = {id(value): name for name, value in from_published(weights).items()}
+    found = {}
+    for name in arrays["train.grad.names"].tolist():
+        # A shared parameter is listed under one of its aliases.
+        own = name.replace("decoder.bbox_embed.0", "_bbox_embed")
+        found[name] = [moved.get(id(weights[own])) or published_name(own)]
+    return found
