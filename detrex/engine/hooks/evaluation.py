@@ -67,7 +67,8 @@ class EvalHook(Hook):
         self._stop_if_reached(trainer)
 
     def after_step(self, trainer: Trainer) -> None:
-        if self._is_due(trainer):
+        # Who was asked to stop may have seconds left; the resumed run makes up for the evaluation.
+        if self._is_due(trainer) and not trainer.stopping:
             self._run(trainer)
             self._stop_if_reached(trainer)
 
