@@ -61,7 +61,7 @@ class Nvrtc:
         """Machine code for the driver: a cubin, or PTX where the options name a ``compute_`` architecture.
 
         Raises:
-            KernelError: with the compiler's words.
+            KernelError: with the compiler's first error.
         """
         program = ctypes.c_void_p()
         self._call(
@@ -71,7 +71,9 @@ class Nvrtc:
             flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
             if self.handle.nvrtcCompileProgram(program, len(options), flags):
                 log = self._result(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
-                raise KernelError(f"NVRTC cannot compile it ({' '.join(options)}):\n{log.strip()}")
+                logger.debug("NVRTC with %s:\n%s", " ".join(options), log)
+                first = next((line for line in log.splitlines() if "error" in line), log.strip())
+                raise KernelError(f"NVRTC cannot compile it: {first}")
             is_ptx = any("compute_" in option for option in options)
             return self._result(program, "PTX" if is_ptx else "CUBIN")
         finally:
@@ -145,7 +147,7 @@ def compiled(source: str, options: tuple[str, ...], compiler: Nvrtc) -> bytes:
     again.
 
     Raises:
-        KernelError: with the compiler's words.
+        KernelError: with the compiler's first error.
     """
     name = hashlib.sha256(repr((source, options, compiler.version)).encode()).hexdigest()[:32]
     path = cache_folder() / f"msda-{name}.bin"
