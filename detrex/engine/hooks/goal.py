@@ -75,8 +75,9 @@ class BestCheckpoint:
                 best = earlier
         if not self._goal.improves(value, best):
             return
+        logger.info("best %s so far: %.4g", self._goal.metric, value)
         self._checkpoints.save(trainer)
-        if is_main_process():
+        # A checkpoint that could not be written is in the log; the best one before it stays.
+        if is_main_process() and self._checkpointer.path_of(trainer.iteration).is_dir():
             self._checkpointer.mark_best(trainer.iteration, self._goal.metric, value)
-            logger.info("best %s so far: %.4g", self._goal.metric, value)
         barrier()
