@@ -34,18 +34,28 @@ def training_charts(curves: Curves) -> list[Chart]:
     """The loss and its parts, of training and, where it was measured, of validation."""
     parts = main_names(n for n in curves if "/" not in n and n not in _NOT_LOSSES and not n.endswith("_mb"))
     return _drawable(
-        Chart(name, _lines(curves, {"training": name, "validation": f"val/{name}"}))
+        Chart(
+            name,
+            _lines(
+                curves,
+                {
+                    "training": name,
+                    "validation": f"val/{name}",
+                    "validation of the average": f"ema/val/{name}",
+                },
+            ),
+        )
         for name in ["loss", *parts]
     )
 
 
 def evaluation_charts(curves: Curves) -> tuple[list[Chart], list[Chart]]:
     """Figures of evaluations, also of averaged weights: the main ones and the others."""
-    apart = ("val/", "lr/", "grad_norm/", "ema/")
-    names = [n for n in curves if "/" in n and not n.startswith(apart)]
-    names += [n.removeprefix("ema/") for n in curves if n.startswith("ema/")]
+    names = dict.fromkeys(n.removeprefix("ema/") for n in curves if "/" in n)
     main, others = [], []
-    for name in dict.fromkeys(names):
+    for name in names:
+        if name.startswith(("val/", "lr/", "grad_norm/")):
+            continue
         lines = _lines(curves, {"weights": name, "average": f"ema/{name}"})
         (main if name in MAIN_FIGURES else others).append(Chart(MAIN_FIGURES.get(name, name), lines))
     # A model with figures of its own has no others that would be more important.
@@ -64,7 +74,7 @@ def optimizer_charts(curves: Curves) -> list[Chart]:
             Chart("learning rate", _lines(curves, rates)),
             Chart("gradient norm", _lines(curves, {"all": "grad_norm", **norms}), logarithmic=True),
             Chart("seconds per iteration", _lines(curves, {"all": _TIMES[0], "waiting for data": _TIMES[1]})),
-            Chart("memory in MiB", _lines(curves, memory)),
+            Chart(f"MiB of memory ({', '.join(memory)})", _lines(curves, memory)),
         ]
     )
 
