@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from detrex.checkpoint.atomic import replaced_file
+
 logger = logging.getLogger(__name__)
 
 _SECONDS_TO_LOG_IN = 10
@@ -52,9 +54,9 @@ class JsonLinesWriter:
         if not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        self._path.write_text(
-            "".join(line for line in lines if _is_before(line, iteration)), encoding="utf-8"
-        )
+        with replaced_file(self._path) as temporary:
+            kept = "".join(line for line in lines if _is_before(line, iteration))
+            temporary.write_text(kept, encoding="utf-8")
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}

@@ -82,7 +82,7 @@ class ProfilerHook(Hook):
         finished.export_chrome_trace(str(trace))
         on_gpu = ProfilerActivity.CUDA in finished.activities
         table = finished.key_averages().table(
-            sort_by=f"self_{'cuda' if on_gpu else 'cpu'}_time_total", row_limit=_ROWS
+            sort_by=f"self_{'device' if on_gpu else 'cpu'}_time_total", row_limit=_ROWS
         )
         self._path.with_suffix(".txt").write_text(table, encoding="utf-8")
         logger.info("profile of the steps %d to %d: %s\n%s", self._start, self._stop, trace, table)
