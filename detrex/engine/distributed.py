@@ -46,7 +46,7 @@ def distribute(
         return model
     device = next(model.parameters()).device
     if sync_batch_norm:
-        model = _synchronised(model, device.type)
+        model = synchronise_batch_norms(model, device.type)
     with warnings.catch_warnings():
         # Newer releases of PyTorch ask for another name, which older ones do not have.
         warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
@@ -59,8 +59,12 @@ def distribute(
         )
 
 
-def _synchronised(model: nn.Module, device: str) -> nn.Module:
-    """The same model with other modules in the place of its batch norms, which keep their parameters."""
+def synchronise_batch_norms(model: nn.Module, device: str) -> nn.Module:
+    """The same model with other modules in the place of its batch norms, and the same parameters in them.
+
+    Raises:
+        ConfigError: ``device`` is ``cpu``, or there is no batch norm to replace.
+    """
     if device == "cpu":
         raise ConfigError("train.distributed.sync_batch_norm needs GPUs: PyTorch has no such norm for CPUs")
     found = sum(isinstance(module, _BatchNorm) for module in model.modules())

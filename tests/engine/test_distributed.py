@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import launch
-from detrex.engine.distributed import distribute
+from detrex.engine.distributed import distribute, synchronise_batch_norms
+from detrex.modeling import TimmBackbone
 from detrex.structures import Sample, Targets, boxes_from_masks
 from detrex.utils.distributed import mean_over_processes, rank, world_size
 
@@ -119,6 +120,24 @@ def test_processes_without_objects_train_with_denoising_too(two_processes, case)
     (_, first), (_, second) = (found[case] for found in two_processes)
     assert all(gradient.isfinite().all() for gradient in first.values())
     assert all(torch.equal(gradient, second[name]) for name, gradient in first.items())
+
+
+def test_batch_norms_are_replaced_and_compute_the_same():
+    model = TimmBackbone("test_resnet", frozen_norm=False).eval()
+    images = torch.rand(2, 3, 64, 64)
+    expected = model(images)
+    weights = dict(model.state_dict(keep_vars=True))
+    assert synchronise_batch_norms(model, "cuda") is model
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
+    assert all(tensor is weights[name] for name, tensor in model.state_dict(keep_vars=True).items())
+    for stride, features in model(images).items():
+        torch.testing.assert_close(features, expected[stride])
+
+
+def test_frozen_batch_norms_cannot_be_synchronised():
+    with pytest.raises(ConfigError, match="no batch norm that is trained"):
+        synchronise_batch_norms(TimmBackbone("test_resnet"), "cuda")
 
 
 def test_one_process_needs_no_wrapper():
