@@ -21,7 +21,7 @@ KERNEL = runpy.run_path(str(ROOT / "ops" / "build.py"))
 class BuildPackage(build_py):
     """Compiles the kernel if possible, and copies what the package has outside of its folder.
 
-    ``detrex.config`` finds configs and projects there, and ``detrex.ops.library`` the kernel's source.
+    ``detrex.config`` finds configs and projects there, and ``detrex.ops.library`` the kernels' sources.
     """
 
     def run(self) -> None:
@@ -29,7 +29,8 @@ class BuildPackage(build_py):
         package = ROOT / "detrex" if self.editable_mode else Path(self.build_lib) / "detrex"
         KERNEL["try_to_compile"](package / "ops" / KERNEL["LIBRARY_NAME"])
         if not self.editable_mode:
-            shutil.copy(KERNEL["SOURCE"], package / "ops")
+            for source in ("SOURCE", "CUDA_SOURCE"):
+                shutil.copy(KERNEL[source], package / "ops")
             ignored = shutil.ignore_patterns("__pycache__")
             for folder in ("configs", "projects"):
                 shutil.copytree(ROOT / folder, package / folder, dirs_exist_ok=True, ignore=ignored)

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().with_name("msda_cpu.cpp")
+CUDA_SOURCE = SOURCE.with_name("msda_cuda.cu")  # compiled where it runs, by detrex/ops/cuda.py
 LIBRARY_NAME = "_msda_cpu.so"  # detrex/ops/library.py looks for it in its own folder
 PACKAGE_FOLDER = SOURCE.parent.parent / "detrex" / "ops"
 BASIC_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from detrex.engine import launch, main, readable_errors
-from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
+from detrex.engine.arguments import (
+    add_config_file,
+    add_overrides,
+    add_run_options,
+    command_parser,
+    read_config,
+)
 
 EXAMPLES = """\
 examples:
@@ -16,6 +22,8 @@ examples:
   evaluate         train_net.py --config-file CONFIG.py --eval-only train.init_checkpoint=model.safetensors
   8 GPUs           train_net.py --config-file CONFIG.py --num-gpus 8
   or with torchrun torchrun --nproc-per-node 8 tools/train_net.py --config-file CONFIG.py
+  2 machines       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+                       tools/train_net.py --config-file CONFIG.py  (on both; or see submit.py)
 
 A run is kept in train.output_dir: log.txt, metrics.jsonl, config.yaml, categories.json, environment.txt,
 checkpoints/, model_final.safetensors, results.json, predictions.png. Errors end with exit code 1.
@@ -26,21 +34,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, by default that of this process."""
     parser = command_parser(__doc__, EXAMPLES)
     add_config_file(parser)
-    parser.add_argument(
-        "--eval-only",
-        action="store_true",
-        help="evaluate train.init_checkpoint or, with --resume, the last checkpoint of the run",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the last checkpoint in train.output_dir as if never stopped; or start anew",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete an earlier run in train.output_dir (otherwise, unless resumed, that is an error)",
-    )
+    add_run_options(parser)
     _add_processes(parser)
     add_overrides(parser)
     return parser.parse_intermixed_args(arguments)

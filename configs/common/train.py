@@ -29,7 +29,9 @@ train = dict(
     # model_final_ema.safetensors. evaluate: "both" (figures of the average begin with "ema/"), "ema" or
     # "raw", in training and with --eval-only --resume.
     ema=dict(enabled=False, decay=0.9999, warmup=10, evaluate="both"),
-    find_unused_parameters=False,  # distributed training of models that leave parameters out in some steps
+    # Of several processes. find_unused_parameters: some parameters take no part in some steps; static_graph:
+    # the same take part in all steps, which saves time; sync_batch_norm: statistics over all processes (GPU).
+    distributed=dict(find_unused_parameters=False, static_graph=False, sync_batch_norm=False),
     log_period=20,
     # Steps from 1 on, both included, that are profiled; 0 and 0: none. Files are in output_dir/profile.
     profiler=dict(start=0, stop=0),

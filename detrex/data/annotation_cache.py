@@ -153,7 +153,7 @@ def _sha256(path: Path) -> str:
 def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) -> None:
     """Parses the file into a store, whose header says also what it was made from."""
     started, digest = time.monotonic(), hashlib.sha256()
-    with path.open("rb") as file, _progress(path) as advance:
+    with path.open("rb") as file, _progress(path) as advance, StoreWriter(target) as writer:
         status = os.fstat(file.fileno())
 
         def read(data: bytes) -> None:
@@ -165,12 +165,11 @@ def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) 
             file.seek(0)
             return stream_members(file, read if first else lambda _: None)
 
-        writer = StoreWriter(target)
         header = parse(members, writer)
         if _version(status) != _version(os.fstat(file.fileno())):
             raise DataError(f"Annotation file {path} was changed while it was read. Start again.")
-    source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
-    writer.close({**header, "made_by": made_by, "source": source})
+        source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+        writer.header({**header, "made_by": made_by, "source": source})
     if status.st_size >= _LARGE:
         logger.info("%s: parsed and checked in %.0f s", path, time.monotonic() - started)
 

@@ -28,10 +28,18 @@ _LOCAL_HEADER = (
 
 
 class StoreWriter:
-    """Writes a store to an open file, piece by piece; :meth:`close` completes it."""
+    """Writes a store to an open file, piece by piece; a ``with`` block completes it."""
 
     def __init__(self, file: BinaryIO):
         self._zip = ZipFile(file, "w")
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
+        if error is not None:
+            self._zip.fp = None  # the archive is given up: nothing more is to be written
+        self._zip.close()
 
     @contextmanager
     def items(self, name: str) -> Iterator[Callable[[Any], None]]:
@@ -43,9 +51,10 @@ class StoreWriter:
             def add(item: Any) -> None:
                 lengths.append(buffered.write(packed(item)))
 
-            yield add
-            buffered.flush()
-            buffered.detach()
+            try:
+                yield add
+            finally:
+                buffered.detach()  # after writing what is left
         self.array(f"{name}.ends", ends_of(lengths))
 
     def array(self, name: str, values: np.ndarray) -> None:
@@ -58,10 +67,9 @@ class StoreWriter:
         self.array(f"{name}.order", np.argsort(groups, kind="stable").astype(np.int32))
         self.array(f"{name}.groups", np.cumsum(np.bincount(groups, minlength=count), dtype=np.int64))
 
-    def close(self, header: dict[str, Any]) -> None:
-        """Adds the header, plain data, and completes the archive."""
+    def header(self, header: dict[str, Any]) -> None:
+        """Adds the header, plain data."""
         self._zip.writestr(_HEADER, json.dumps(header))
-        self._zip.close()
 
 
 class FileBytes:
@@ -104,7 +112,7 @@ class Store:
         data: :class:`FileBytes`, or an array of bytes in memory.
 
     Attributes:
-        header: see :meth:`StoreWriter.close`.
+        header: see :meth:`StoreWriter.header`.
 
     Raises:
         BadZipFile: it is damaged.

@@ -80,6 +80,9 @@ class _InstanceParser(CocoParser):
     def __init__(self, where: Path, masks: bool, targets: bool, skip_empty: bool):
         super().__init__(where, targets, skip_empty)
         self.masks, self.needed = masks, "segmentation" if masks else "bbox"
+
+    def start(self) -> None:
+        super().start()
         self.left_out = Tally(f"objects with a degenerate {self.needed} are left out")
 
     @property

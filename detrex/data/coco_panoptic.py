@@ -63,8 +63,8 @@ class CocoPanoptic(CocoDataset):
 class _PanopticParser(CocoParser):
     """Keeps each image's PNG and (segment id, category id or None for a crowd) of its segments."""
 
-    def __init__(self, where: Path, targets: bool):
-        super().__init__(where, targets)
+    def start(self) -> None:
+        super().start()
         self.annotated: set[Any] = set()
 
     def keep(self, annotation: dict[str, Any]) -> Any:

@@ -57,6 +57,9 @@ class CocoParser:
 
     def __init__(self, where: Path, targets: bool, skip_empty: bool = False):
         self.where, self.targets, self.skip_empty = where, targets, targets and skip_empty
+
+    def start(self) -> None:
+        """Forgets what was read: where the cache turns out to be full, a file is parsed a second time."""
         self.images: dict[Any, Image] = {}
         self._first_of_category: dict[int, str] = {}
 
@@ -74,6 +77,7 @@ class CocoParser:
         Raises:
             DataError: the file has errors.
         """
+        self.start()
         images_of = array("q")
         with writer.items("annotations") as add:
             categories = parse_categories(self._read(members, add, images_of), self.where)

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 from detrex.data.errors import DataError
 
 _CHUNK = 1 << 22  # bytes
+# What is left over of a number that ends with the window and is taken for a shorter one: "1.5e+" for "1.5".
+_CUT_OFF = 2
 _decoder = json.JSONDecoder()
 
 
@@ -95,8 +97,7 @@ class _Window:
                 if not self._grow():
                     raise self.error(error.msg, error.pos) from None
                 continue
-            # A number could go on after the window.
-            if end < len(self._text) or not self._grow():
+            if end + _CUT_OFF < len(self._text) or not self._grow():
                 self._at = end
                 return value
 
@@ -108,11 +109,12 @@ class _Window:
         )
 
     def _grow(self) -> bool:
-        """Moves on to where parsing is and reads more, twice as much each time; False at the end."""
-        self._before += self._at
-        self._text, self._at = self._text[self._at :], 0
-        data = self._read(max(_CHUNK, len(self._text)))
-        self._text += self._decoded(data)
+        """Moves on to where parsing is and reads more, twice as much each time; False at the file's end."""
+        data = self._read(max(_CHUNK, len(self._text) - self._at))
+        more = self._decoded(data)
+        if data:
+            self._before += self._at
+            self._text, self._at = self._text[self._at :] + more, 0
         return bool(data)
 
     def _decoded(self, data: bytes) -> str:

@@ -23,6 +23,25 @@ def add_config_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """``--eval-only``, ``--resume`` and ``--overwrite``."""
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate train.init_checkpoint or, with --resume, the last checkpoint of the run",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in train.output_dir as if never stopped; or start anew",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete an earlier run in train.output_dir (otherwise, unless resumed, that is an error)",
+    )
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """``--debug``, and changes to the config after all options."""
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")

@@ -6,13 +6,16 @@ import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
+from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset
 
 from detrex.config import instantiate
-from detrex.engine.pictures import save_pictures
+from detrex.engine.gallery import build_dataset
+from detrex.engine.pictures import RatedImage, ResultPictures
 from detrex.engine.precision import autocast
+from detrex.engine.validation_loss import ValidationLoss
 from detrex.evaluation import (
+    PerClass,
     collect_per_class,
     evaluate,
     format_per_class,
@@ -32,6 +35,7 @@ class Evaluation:
     Attributes:
         categories: classes of the test data, or None if it has none.
         metrics: figures of the last :meth:`run`.
+        best, worst: images that :meth:`report` has found, on the main process.
     """
 
     def __init__(self, config: DictConfig, model: nn.Module):
@@ -44,60 +48,86 @@ class Evaluation:
         self._model = model
         self._loader = instantiate(config.dataloader.test)
         self._evaluators = instantiate(config.dataloader.evaluators)
-        self._dataset = getattr(self._loader, "dataset", None)
-        self.categories = getattr(self._dataset, "categories", None)
+        self._validation_loss = _validation_loss(config, model)
+        self.categories = getattr(getattr(self._loader, "dataset", None), "categories", None)
         self.metrics: dict[str, float] = {}
+        self.best: list[RatedImage] = []
+        self.worst: list[RatedImage] = []
+        self._drawn: Image.Image | None = None
+
+    @property
+    def per_class(self) -> PerClass:
+        """Figures per class of the last :meth:`run`."""
+        return collect_per_class(self._evaluators)
 
     def run(self) -> dict[str, float]:
         """Figures over all processes; the main one logs them as a table."""
         # Each process has statistics of its own images; those of the main one are in the checkpoint.
         share_buffers(self._model)
-        device = next(self._model.parameters()).device
-        with autocast(self._config.train.amp, device):
+        with self._autocast():
             self.metrics = evaluate(self._model, self._loader, self._evaluators)
+            if self._validation_loss is not None:
+                self.metrics.update(self._validation_loss.measure())
+        self._drawn = None
         if is_main_process():
             logger.info("results:\n%s", format_table(self.metrics))
         return self.metrics
 
+    def draw(self, categories: Categories | None = None) -> Image.Image | None:
+        """``train.pictures.count`` images with results; None where nothing can be drawn.
+
+        Args:
+            categories: the model's classes, if not those of the test data.
+        """
+        count = self._config.train.pictures.count
+        if self._drawn is None and count > 0 and (pictures := self._pictures(categories)) is not None:
+            with self._autocast():
+                self._drawn = pictures.grid(count)
+        return self._drawn
+
     def report(self, categories: Categories | None = None) -> None:
-        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run` to the output folder.
+        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run`; finds the extremes.
 
         Args:
             categories: the model's classes, if not those of the test data.
         """
         if is_main_process():
             output_dir = Path(self._config.train.output_dir)
-            per_class = collect_per_class(self._evaluators)
-            if per_class:
-                logger.info("results per class:\n%s", format_per_class(per_class))
-            write_results(output_dir / "results.json", self.metrics, per_class)
+            if self.per_class:
+                logger.info("results per class:\n%s", format_per_class(self.per_class))
+            write_results(output_dir / "results.json", self.metrics, self.per_class)
             logger.info("wrote %s", output_dir / "results.json")
-            self._save_pictures(output_dir / "predictions.png", categories or self.categories)
+            if (grid := self.draw(categories)) is not None:
+                grid.save(output_dir / "predictions.png")
+                logger.info("wrote %s", output_dir / "predictions.png")
+            self._find_extremes(categories)
             logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
 
-    def _save_pictures(self, path: Path, categories: Categories | None) -> None:
-        pictures = self._config.train.pictures
-        mapper = instantiate(self._config.dataloader.test.get("mapper"))
-        if self._dataset is None or mapper is None or categories is None or pictures.count < 1:
-            return
-        device = next(self._model.parameters()).device
-        with autocast(self._config.train.amp, device):
-            save_pictures(
-                path,
-                self._model,
-                self._dataset_with_targets(),
-                mapper,
-                categories,
-                pictures.count,
-                pictures.score_threshold,
-            )
-        logger.info("wrote %s", path)
+    def _find_extremes(self, categories: Categories | None) -> None:
+        options = self._config.train.pictures
+        pictures = self._pictures(categories)
+        if pictures is not None and options.rated > 0 and options.extremes > 0:
+            with self._autocast():
+                self.best, self.worst = pictures.extremes(options.rated, options.extremes)
 
-    def _dataset_with_targets(self) -> Dataset:
-        """Evaluators read annotations themselves, so data sets for evaluation may have been told not to."""
-        node = self._config.dataloader.test.get("dataset")
-        return instantiate(node, targets=True) if node is not None and "targets" in node else self._dataset
+    def _pictures(self, categories: Categories | None) -> ResultPictures | None:
+        node = self._config.dataloader.test
+        categories = categories or self.categories
+        if categories is None or node.get("mapper") is None or node.get("dataset") is None:
+            return None
+        # Evaluators read annotations themselves, so the loader's data set may have been told not to.
+        dataset = build_dataset(node)
+        threshold = self._config.train.pictures.score_threshold
+        return ResultPictures(self._model, dataset, instantiate(node.mapper), categories, threshold)
+
+    def _autocast(self):
+        return autocast(self._config.train.amp, next(self._model.parameters()).device)
+
+
+def _validation_loss(config: DictConfig, model: nn.Module) -> ValidationLoss | None:
+    options = config.train.validation_loss
+    return ValidationLoss(model, config.dataloader.test, options.max_images) if options.enabled else None
 
 
 def build_evaluation(config: DictConfig, model: nn.Module) -> Evaluation | None:

@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
+from detrex.engine.interruption import forwarded_signals
 from detrex.engine.nonfinite import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def launch(
 
     Raises:
         ValueError: the numbers do not fit each other or the machine.
-        SystemExit: a process failed; it has said why.
+        SystemExit: a process ended early; it has said why. The code is that process's own.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         with _process_group("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()):
@@ -71,11 +72,12 @@ def launch(
 
 def _spawn(count: int, args: tuple) -> None:
     try:
-        mp.spawn(_worker, args, nprocs=count, join=True)
+        with forwarded_signals():
+            mp.spawn(_worker, args, nprocs=count, join=True)
     except mp.ProcessExitedException as error:
         if error.signal_name:
             logger.error("%s; a process that uses too much memory ends like this", error)
-        raise SystemExit(1) from None
+        raise SystemExit(max(1, error.exit_code)) from None  # of a signal the code is negative
 
 
 @contextmanager

@@ -1,65 +1,129 @@
-"""A picture of what a model finds, beside what is there."""
+"""Pictures of what a model finds, beside what is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
-from detrex.structures import Categories, Sample
+from detrex.data.image_dataset import Record
+from detrex.engine.gallery import spread
+from detrex.evaluation import evaluation_mode
+from detrex.evaluation.per_image import Rating, rate
+from detrex.structures import Categories, Sample, Targets
 from detrex.visualization import draw_instances, draw_panoptic, draw_semantic, draw_targets, image_grid
 
 _CELL = 384
 
 
-def save_pictures(
-    path: str | Path,
-    model: nn.Module,
-    dataset: Dataset,
-    mapper: Callable[[dict], Sample],
-    categories: Categories,
-    count: int = 8,
-    score_threshold: float = 0.5,
-) -> None:
-    """Writes a grid with one image per row: ground truth and, in a column each, the kinds of results.
+@dataclass(frozen=True)
+class RatedImage:
+    """An image of a data set and how good the results for it are.
+
+    Attributes:
+        name: of its file.
+        rating: of its results.
+        picture: ground truth and results side by side.
+    """
+
+    name: str
+    rating: Rating
+    picture: Image.Image
+
+
+class ResultPictures:
+    """Draws images of a data set: ground truth and, beside it, the kinds of results.
 
     Args:
-        path: of the PNG file.
-        model: is put into evaluation mode.
+        model: is left in the mode in which it came.
         dataset: with ``categories``; its records have the original image and ``targets`` in its frame.
         mapper: from records to samples for evaluation.
         categories: the model's classes, which may be others than the data set's.
-        count: images, taken evenly over the data set.
-        score_threshold: of the instances drawn.
+        score_threshold: of the instances drawn and rated.
     """
-    model.eval()
-    count = min(count, len(dataset))
-    columns: dict[str, None] = {}
-    rows = []
-    for index in (i * len(dataset) // count for i in range(count)):
-        record = dataset[index]
-        truth = draw_targets(record["image"], record["targets"], dataset.categories)
-        row = {"ground truth": truth, **_draw_results(model, record, mapper, categories, score_threshold)}
-        columns.update(dict.fromkeys(row))
-        rows.append(list(row.values()))
-    image_grid(rows, titles=list(columns), cell_size=_CELL).save(path)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        mapper: Callable[[Record], Sample],
+        categories: Categories,
+        score_threshold: float = 0.5,
+    ):
+        self._model = model
+        self._dataset = dataset
+        self._mapper = mapper
+        self._categories = categories
+        self._score_threshold = score_threshold
+
+    def grid(self, count: int) -> Image.Image:
+        """One image per row, ``count`` of them, taken evenly over the data set."""
+        columns: dict[str, None] = {}
+        rows = []
+        for index in spread(len(self._dataset), count):
+            record = self._dataset[index]
+            row = self._row(record, self._results(record))
+            columns.update(dict.fromkeys(row))
+            rows.append(list(row.values()))
+        return image_grid(rows, titles=list(columns), cell_size=_CELL)
+
+    def extremes(self, rated: int, count: int) -> tuple[list[RatedImage], list[RatedImage]]:
+        """The images with the best and the worst results, best and worst first.
+
+        Args:
+            rated: how many images are looked at, taken evenly over the data set.
+            count: how many of each to draw; no image is drawn twice.
+
+        Returns:
+            Nothing, if there is nothing by which results could be compared with the ground truth.
+        """
+        ratings = {}
+        for index in spread(len(self._dataset), rated):
+            record = self._dataset[index]
+            if (rating := self._rate(record, self._results(record))) is not None:
+                ratings[index] = rating
+        order = sorted(ratings, key=lambda index: ratings[index].order)
+        count = min(count, -(-len(order) // 2))
+        best = order[::-1][:count]
+        worst = [index for index in order[:count] if index not in best]
+        return tuple([self._draw_rated(i, ratings[i]) for i in chosen] for chosen in (best, worst))
+
+    def _draw_rated(self, index: int, rating: Rating) -> RatedImage:
+        record = self._dataset[index]
+        row = self._row(record, self._results(record))
+        picture = image_grid([list(row.values())], titles=list(row), cell_size=_CELL)
+        return RatedImage(record["file_name"], rating, picture)
+
+    def _results(self, record: Record) -> dict[str, Any]:
+        with evaluation_mode(self._model):
+            return self._model([self._mapper(record)])[0]
+
+    def _rate(self, record: Record, results: dict[str, Any]) -> Rating | None:
+        targets = _with_classes(record["targets"], self._dataset.categories, self._categories)
+        return rate(targets, results, len(self._categories), self._score_threshold)
+
+    def _row(self, record: Record, results: dict[str, Any]) -> dict[str, Image.Image]:
+        """Pictures by the title of their column."""
+        image, categories = record["image"], self._categories
+        row = {"ground truth": draw_targets(image, record["targets"], self._dataset.categories)}
+        if "instances" in results:
+            row["instances"] = draw_instances(image, results["instances"], categories, self._score_threshold)
+        if "panoptic_seg" in results:
+            row["panoptic"] = draw_panoptic(image, results["panoptic_seg"], categories)
+        if "sem_seg" in results:
+            row["semantic"] = draw_semantic(image, results["sem_seg"].argmax(0), categories)
+        return row
 
 
-def _draw_results(
-    model: nn.Module, record: dict, mapper: Callable, categories: Categories, score_threshold: float
-) -> dict:
-    """Pictures by the title of their column."""
-    with torch.inference_mode():
-        output = model([mapper(record)])[0]
-    image = record["image"]
-    row = {}
-    if "instances" in output:
-        row["instances"] = draw_instances(image, output["instances"], categories, score_threshold)
-    if "panoptic_seg" in output:
-        row["panoptic"] = draw_panoptic(image, output["panoptic_seg"], categories)
-    if "sem_seg" in output:
-        row["semantic"] = draw_semantic(image, output["sem_seg"].argmax(0), categories)
-    return row
+def _with_classes(targets: Targets, given: Categories, wanted: Categories) -> Targets:
+    """``targets`` with the class indices of ``wanted``; objects of classes that it lacks are left out."""
+    if given.ids == wanted.ids:
+        return targets
+    indices: Sequence[int] = [wanted.index_of.get(category_id, -1) for category_id in given.ids]
+    labels = torch.tensor(indices)[targets.labels]
+    return replace(targets, labels=labels)[labels >= 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import nn
 from detrex.checkpoint import Checkpointer, load_weights
 from detrex.config import fix_values, instantiate
 from detrex.engine.artifacts import checkpoint_metadata, save_run_files
+from detrex.engine.distributed import distribute
 from detrex.engine.ema import build_average, chosen_weights, evaluate_chosen, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.hooks import Hook, ProgressHook
@@ -161,10 +161,11 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
 
 def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     train = config.train
+    distributed = distribute(model, **train.distributed, accumulation=train.accumulation)
     optimizer = instantiate(config.optimizer, model=model)
     scale_learning_rates(optimizer, images_per_step=images_per_step(config), **train.lr_scaling)
     return Trainer(
-        _distributed(model, train.find_unused_parameters),
+        distributed,
         loader,
         optimizer,
         instantiate(config.scheduler, optimizer=optimizer),
@@ -200,21 +201,6 @@ def _build_hooks(
         evaluate = partial(evaluate_chosen, evaluation, average, choice)
         hooks.append(build_eval_hook(config, evaluate, draw, writers, saving, checkpointer))
     return [*hooks, *build_profiler_hooks(config)]
-
-
-def _distributed(model: nn.Module, find_unused_parameters: bool) -> nn.Module:
-    if world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    with warnings.catch_warnings():
-        # Newer releases of PyTorch ask for another name, which older ones do not have.
-        warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            find_unused_parameters=find_unused_parameters,
-        )
 
 
 def _log_size(model: nn.Module, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Where metrics go: JSON lines always, TensorBoard and Weights & Biases if asked for."""
+"""Where metrics and pictures go: JSON lines always, TensorBoard and Weights & Biases if asked for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from PIL import Image
+
+from detrex.checkpoint.atomic import replaced_file
+
 logger = logging.getLogger(__name__)
+
+_SECONDS_TO_LOG_IN = 10
 
 
 class Writer(Protocol):
-    """Keeps metrics somewhere."""
+    """Keeps metrics somewhere. What it needs beyond this package is imported by :meth:`open`.
+
+    Attributes:
+        shows_pictures: whether :meth:`picture` does anything.
+    """
+
+    shows_pictures: bool
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
         """Called once before the first metrics of a run that continues after ``iteration`` steps."""
@@ -21,12 +34,17 @@ class Writer(Protocol):
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Keeps the metrics after ``iteration`` steps."""
 
+    def picture(self, iteration: int, name: str, image: Image.Image) -> None:
+        """Keeps an RGB picture made after ``iteration`` steps."""
+
     def close(self) -> None:
-        """Called once at the end."""
+        """Called once at the end, after an error too."""
 
 
 class JsonLinesWriter:
     """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for what is not finite."""
+
+    shows_pictures = False
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
@@ -36,41 +54,55 @@ class JsonLinesWriter:
         if not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        self._path.write_text(
-            "".join(line for line in lines if _is_before(line, iteration)), encoding="utf-8"
-        )
+        with replaced_file(self._path) as temporary:
+            kept = "".join(line for line in lines if _is_before(line, iteration))
+            temporary.write_text(kept, encoding="utf-8")
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
 
+    def picture(self, *_: Any) -> None:
+        """There are no pictures in JSON."""
+
     def close(self) -> None:
         """Nothing is left open."""
 
 
 class TensorBoardWriter:
-    """Scalars for TensorBoard.
+    """Scalars, pictures and the config for TensorBoard.
 
-    Raises:
-        ImportError: the package tensorboard is not installed.
+    Args:
+        directory: for its files.
     """
 
+    shows_pictures = True
+
     def __init__(self, directory: str | Path):
+        self._directory = str(directory)
+        self._summary = None
+
+    def open(self, iteration: int, config: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ImportError: the package tensorboard is not installed.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(_missing("tensorboard")) from error
-        self._make = SummaryWriter
-        self._directory = str(directory)
-        self._summary: SummaryWriter | None = None
-
-    def open(self, iteration: int, _config: Mapping[str, Any]) -> None:
-        self._summary = self._make(self._directory, purge_step=iteration + 1 if iteration else None)
+        self._summary = SummaryWriter(self._directory, purge_step=iteration + 1 if iteration else None)
+        text = json.dumps(config, indent=2, default=str)
+        self._summary.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), iteration)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._summary.add_scalar(name, value, iteration)
+
+    def picture(self, iteration: int, name: str, image: Image.Image) -> None:
+        self._summary.add_image(name, np.asarray(image), iteration, dataformats="HWC")
+        self._summary.flush()  # else it may take minutes to be seen
 
     def close(self) -> None:
         if self._summary is not None:
@@ -78,16 +110,19 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-    """Metrics and the config for Weights & Biases; a resumed run goes on in the same W&B run.
+    """Metrics, pictures and the config for Weights & Biases; a resumed run goes on in the same W&B run.
+
+    The key is read from the environment (``WANDB_API_KEY``) or from what ``wandb login`` has stored. Without
+    one training goes on without this writer. ``mode="offline"`` needs none; ``wandb sync`` uploads such runs
+    later.
 
     Args:
         directory: for its files, and the id of the run.
         project, name, entity: as in ``wandb.init``.
-        mode: ``online``, ``offline`` or ``disabled``; None lets wandb decide.
-
-    Raises:
-        ImportError: the package wandb is not installed.
+        mode: ``online``, ``offline`` or ``disabled``; None for what ``WANDB_MODE`` says, else ``online``.
     """
+
+    shows_pictures = True
 
     def __init__(
         self,
@@ -97,25 +132,34 @@ class WandbWriter:
         entity: str | None = None,
         mode: str | None = None,
     ):
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError(_missing("wandb")) from error
-        self._init = wandb.init
         self._directory = Path(directory)
         self._options = {"project": project, "name": name, "entity": entity, "mode": mode}
         self._run = None
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ImportError: the package wandb is not installed.
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError(_missing("wandb")) from error
+        self._image = wandb.Image
         marker = self._directory / "wandb_id.txt"
         known = marker.read_text().strip() if iteration and marker.is_file() else None
-        self._run = self._init(
+        # Without a key, wandb asks for one where there is a terminal; training is not to wait for the answer.
+        wandb.setup(settings=wandb.Settings(login_timeout=_SECONDS_TO_LOG_IN))
+        self._run = wandb.init(
             dir=str(self._directory), config=dict(config), id=known, resume="allow", **self._options
         )
         marker.write_text(self._run.id)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=iteration)
+
+    def picture(self, iteration: int, name: str, image: Image.Image) -> None:
+        self._run.log({name: self._image(image)}, step=iteration)
 
     def close(self) -> None:
         if self._run is not None:
@@ -128,11 +172,19 @@ class Writers:
     def __init__(self, writers: Sequence[Writer]):
         self._writers = list(writers)
 
+    @property
+    def show_pictures(self) -> bool:
+        """Whether pictures are worth making."""
+        return any(writer.shows_pictures for writer in self._writers)
+
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
         self._each("open", iteration, config)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         self._each("write", iteration, metrics)
+
+    def picture(self, iteration: int, name: str, image: Image.Image) -> None:
+        self._each("picture", iteration, name, image)
 
     def close(self) -> None:
         self._each("close")

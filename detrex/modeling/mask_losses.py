@@ -21,11 +21,13 @@ from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
 from detrex.structures import PackedMasks
 
 FLOAT_BYTES = 4
-# Floats that autograd keeps or makes for every pair: per cell the map, its gradient, and copies of both on
-# their way to the pieces and back; per point its place, logit, truth and probability.
-KEPT_PER_CELL, KEPT_PER_POINT = 5, 8
+# Floats that autograd keeps or makes for every pair: per cell the map and its gradient, whole and in pieces;
+# per point its place, logit, truth and probability.
+KEPT_PER_CELL, KEPT_PER_POINT = 3, 6
 # Floats that a pair needs for a moment per candidate point (place, grid, certainty, order) and per point.
-BRIEF_PER_CANDIDATE, BRIEF_PER_POINT = 8, 20
+BRIEF_PER_CANDIDATE, BRIEF_PER_POINT = 5, 10
+# Part of the memory that is for those kept; the rest is for those of a moment.
+KEPT_SHARE = 0.75
 
 
 class MaskLosses:
@@ -73,17 +75,17 @@ class MaskLosses:
 
     def _pairs_in_memory(self, pixel_embed: Tensor) -> int:
         cells = pixel_embed.shape[-2] * pixel_embed.shape[-1]
-        kept = KEPT_PER_CELL * cells + KEPT_PER_POINT * self.points.num_points
-        return max(1, self._half_limit() // (FLOAT_BYTES * kept))
+        floats = KEPT_PER_CELL * cells + KEPT_PER_POINT * self.points.num_points
+        return self._pairs(KEPT_SHARE, floats)
 
     def _pairs_in_piece(self, pixel_embed: Tensor) -> int:
         points, candidates = self.points.num_points, self.points.num_candidates
-        brief = FLOAT_BYTES * (BRIEF_PER_CANDIDATE * candidates + BRIEF_PER_POINT * points)
-        most = points_at_once(pixel_embed) // max(points, candidates)
-        return max(1, min(most, self._half_limit() // brief))
+        fitting = self._pairs(1 - KEPT_SHARE, BRIEF_PER_CANDIDATE * candidates + BRIEF_PER_POINT * points)
+        return max(1, min(fitting, points_at_once(pixel_embed) // max(points, candidates)))
 
-    def _half_limit(self) -> int:
-        return self.memory_limit_mb * 2**20 // 2
+    def _pairs(self, share: float, floats: int) -> int:
+        """How many pairs fit this share of the memory that take so many floats each."""
+        return max(1, int(share * self.memory_limit_mb * 2**20) // (FLOAT_BYTES * floats))
 
     def _block(
         self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor

@@ -5,19 +5,20 @@ Shape letters: Q queries, C classes, N results, h and w cells of predicted masks
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.structures import Instances, Prediction
 
-# Output pixels that are in memory as floats at one time: 64 masks of 1024 x 1024.
-CHUNK_PIXELS = 2**26
+# Pixels of resized masks that are in memory as floats at one time: what the cache of a CPU holds, and on a
+# GPU 64 masks of 1024 x 1024.
+CPU_PIXELS, GPU_PIXELS = 2**22, 2**26
 
 
 @dataclass
@@ -28,11 +29,13 @@ class Frame:
         padded: of the batch; predictions are relative to it.
         image: of this image within the batch.
         output: at which results are asked for.
+        box_size: that normalised boxes are relative to; None for the padded one.
     """
 
     padded: tuple[int, int]
     image: tuple[int, int]
     output: tuple[int, int]
+    box_size: tuple[int, int] | None = None
 
     def to_image(self, masks: Tensor) -> Tensor:
         """Mask logits (N, h, w) at the size of the padded input, cropped to the image: (N, image size)."""
@@ -45,18 +48,46 @@ class Frame:
 
     def resize(self, maps: Tensor) -> Tensor:
         """Maps (N, image size) resized to (N, H, W)."""
+        if tuple(maps.shape[1:]) == tuple(self.output):
+            return maps
         return F.interpolate(maps[None], self.output, mode="bilinear", align_corners=False)[0]
 
-    def chunks(self, count: int) -> Iterator[slice]:
-        """Slices of ``count`` masks that keep within :data:`CHUNK_PIXELS`."""
+    def chunks(self, masks: QueryMasks) -> Iterator[tuple[slice, Tensor]]:
+        """Slices of masks that fit the memory when resized, and the logits (n, h, w) of each."""
         pixels = max(self.padded[0] * self.padded[1], self.output[0] * self.output[1])
-        step = max(1, CHUNK_PIXELS // pixels)
-        return (slice(i, min(i + step, count)) for i in range(0, count, step))
+        step = max(1, (CPU_PIXELS if masks.pixels.is_cpu else GPU_PIXELS) // pixels)
+        for first in range(0, len(masks), step):
+            part = slice(first, min(first + step, len(masks)))
+            yield part, masks.logits(part)
 
     def boxes(self, boxes: Tensor) -> Tensor:
         """Normalised cxcywh boxes (N, 4) as absolute xyxy in output pixels; they may leave the image."""
-        height, width = (p / i * o for p, i, o in zip(self.padded, self.image, self.output, strict=True))
+        size = self.box_size or self.padded
+        height, width = (s / i * o for s, i, o in zip(size, self.image, self.output, strict=True))
         return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([width, height, width, height])
+
+
+@dataclass
+class QueryMasks:
+    """Masks of some queries of an image, multiplied out only when asked for.
+
+    Attributes:
+        embed: (Q, D).
+        pixels: (D, h, w) per-pixel embedding.
+    """
+
+    embed: Tensor
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.embed)
+
+    def __getitem__(self, index: Tensor) -> QueryMasks:
+        return QueryMasks(self.embed[index], self.pixels)
+
+    def logits(self, part: slice) -> Tensor:
+        """(n, h, w) float32."""
+        return (self.embed[part] @ self.pixels.flatten(1)).float().unflatten(1, self.pixels.shape[1:])
 
 
 @dataclass
@@ -66,45 +97,65 @@ class InstanceInference:
     Attributes:
         max_detections: at most so many results an image.
         score_threshold: results below it are left out.
+        one_per_query: only the best class of a query makes a result (DETR), instead of every class.
+        clip_boxes: cut boxes to the image.
     """
 
     max_detections: int = 100
     score_threshold: float = 0.0
+    one_per_query: bool = False
+    clip_boxes: bool = False
 
     def __call__(
-        self, scores: Tensor, boxes: Tensor, masks: Tensor | None, frame: Frame, things: Sequence[int] | None
+        self,
+        scores: Tensor,
+        boxes: Tensor,
+        masks: QueryMasks | None,
+        frame: Frame,
+        things: Sequence[int] | None,
     ) -> Instances:
         """Picks, then resizes only the masks of what was picked.
 
         Args:
             scores: (Q, C) class probabilities.
             boxes: (Q, 4) normalised cxcywh.
-            masks: (Q, h, w) logits, or None for boxes alone.
+            masks: of the queries, or None for boxes alone.
             frame: sizes.
             things: class indices that have instances; None for all.
         """
-        top, index = scores.flatten().topk(min(self.max_detections, scores.numel()))
-        query, label = index // scores.shape[1], index % scores.shape[1]
+        top, query, label = self._best(scores)
         # A mask's quality can only lower the score, so what fails now need not be resized.
         keep = top >= self.score_threshold
         if things is not None:
             keep &= torch.isin(label, torch.tensor(things, device=label.device))
         top, query, label = top[keep], query[keep], label[keep]
-        found = Instances(frame.output, frame.boxes(boxes[query]), top, label)
+        places = frame.boxes(boxes[query])
+        if self.clip_boxes:
+            places = clip_boxes_to_image(places, frame.output)
+        found = Instances(frame.output, places, top, label)
         if masks is None:
             return found
         chosen, place = query.unique(return_inverse=True)
-        found.pred_masks, quality = self._masks(masks, chosen, place, frame)
+        found.pred_masks, quality = self._masks(masks[chosen], place, frame)
         found.scores = top * quality
         found = found[found.scores >= self.score_threshold]
         return found[found.scores.argsort(descending=True, stable=True)]
 
-    def _masks(self, masks: Tensor, chosen: Tensor, place: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Masks (N, H, W) bool of the results, and their mean probability inside (N,)."""
-        inside = torch.zeros(len(chosen), *frame.output, dtype=torch.bool, device=masks.device)
-        quality = torch.zeros(len(chosen), device=masks.device)
-        for part in frame.chunks(len(chosen)):
-            logits = frame.to_output(masks[chosen[part]])
+    def _best(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, queries and classes of the results, best first."""
+        label = None
+        if self.one_per_query:
+            scores, label = scores.max(-1, keepdim=True)
+        top, index = scores.flatten().topk(min(self.max_detections, scores.numel()))
+        query = index // scores.shape[1]
+        return top, query, index % scores.shape[1] if label is None else label[query, 0]
+
+    def _masks(self, masks: QueryMasks, place: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+        """Masks (N, H, W) bool of results at ``place``, and their mean probability inside (N,)."""
+        inside = torch.zeros(len(masks), *frame.output, dtype=torch.bool, device=place.device)
+        quality = torch.zeros(len(masks), device=place.device)
+        for part, small in frame.chunks(masks):
+            logits = frame.to_output(small)
             inside[part] = logits > 0
             area = inside[part].sum((1, 2))
             quality[part] = (logits.sigmoid() * inside[part]).sum((1, 2)) / (area + 1e-6)
@@ -127,7 +178,7 @@ class PanopticInference:
         self,
         certainty: Tensor,
         probabilities: Tensor,
-        masks: Tensor,
+        masks: QueryMasks,
         frame: Frame,
         things: Sequence[int] | None,
     ) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -136,7 +187,7 @@ class PanopticInference:
         Args:
             certainty: (Q,) compared with the threshold; negative where the query says "no object".
             probabilities: (Q, C) from which score and class are taken.
-            masks: (Q, h, w) logits.
+            masks: of the queries.
             frame: sizes.
             things: class indices of things; segments of one stuff class merge. None: all are things.
 
@@ -146,7 +197,7 @@ class PanopticInference:
         """
         kept = (certainty > self.score_threshold).nonzero().squeeze(1)
         if len(kept) == 0:
-            return torch.zeros(frame.output, dtype=torch.int32, device=masks.device), []
+            return torch.zeros(frame.output, dtype=torch.int32, device=certainty.device), []
         scores, labels = probabilities[kept].max(-1)
         owner, inside, own_area = self._owners(scores, masks[kept], frame)
         count = len(kept)
@@ -155,17 +206,17 @@ class PanopticInference:
         stays = (visible > 0) & (won_area >= self.overlap_threshold * own_area)
         table = torch.stack([labels, stays.long()]).tolist()
         segment_of, segments = self._number(*table, scores.tolist(), things)
-        lookup = torch.tensor(segment_of, dtype=torch.int32, device=masks.device)
+        lookup = torch.tensor(segment_of, dtype=torch.int32, device=certainty.device)
         return lookup[owner] * inside, segments
 
-    def _owners(self, scores: Tensor, masks: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+    def _owners(self, scores: Tensor, masks: QueryMasks, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
         """Which mask wins every pixel (H, W), whether it covers it, and the area of every mask (N,)."""
-        best = torch.full(frame.output, -1.0, device=masks.device)
-        owner = torch.zeros(frame.output, dtype=torch.int64, device=masks.device)
-        inside = torch.zeros(frame.output, dtype=torch.bool, device=masks.device)
+        best = torch.full(frame.output, -1.0, device=scores.device)
+        owner = torch.zeros(frame.output, dtype=torch.int64, device=scores.device)
+        inside = torch.zeros(frame.output, dtype=torch.bool, device=scores.device)
         areas = []
-        for part in frame.chunks(len(scores)):
-            probability = frame.to_output(masks[part]).sigmoid()
+        for part, small in frame.chunks(masks):
+            probability = frame.to_output(small).sigmoid()
             covered = probability >= 0.5
             areas.append(covered.sum((1, 2)))
             value, index = (probability * scores[part, None, None]).max(0)
@@ -214,12 +265,14 @@ class SemanticInference:
 
     resize_masks: bool = True
 
-    def __call__(self, probabilities: Tensor, masks: Tensor, frame: Frame) -> Tensor:
-        """(C, H, W) float scores for class probabilities (Q, C) and mask logits (Q, h, w)."""
-        total: Tensor | float = 0.0
-        for part in frame.chunks(len(masks)):
-            logits = frame.to_output(masks[part]) if self.resize_masks else frame.to_image(masks[part])
-            total = total + torch.einsum("qc,qhw->chw", probabilities[part], logits.sigmoid())
+    def __call__(self, probabilities: Tensor, masks: QueryMasks, frame: Frame) -> Tensor:
+        """(C, H, W) float scores for class probabilities (Q, C) and masks of the queries."""
+        size = frame.output if self.resize_masks else frame.image
+        total = probabilities.new_zeros(probabilities.shape[1], size[0] * size[1])
+        for part, small in frame.chunks(masks):
+            logits = frame.to_output(small) if self.resize_masks else frame.to_image(small)
+            total.addmm_(probabilities[part].T, logits.sigmoid().flatten(1))
+        total = total.unflatten(1, size)
         return total if self.resize_masks else frame.resize(total)
 
 
@@ -249,29 +302,34 @@ class PostProcess:
         self.no_object_class, self.temperature = no_object_class, temperature
 
     def __call__(
-        self, prediction: Prediction, pixel_embed: Tensor, frames: list[Frame]
+        self, prediction: Prediction, pixel_embed: Tensor | None, frames: list[Frame]
     ) -> list[dict[str, Any]]:
         """One dictionary per image with ``instances``, ``panoptic_seg``, ``sem_seg``, as far as switched on.
 
         Args:
             prediction: of B images.
-            pixel_embed: (B, D, h, w).
+            pixel_embed: (B, D, h, w), or None from models without masks.
             frames: sizes of every image.
+
+        Raises:
+            ValueError: panoptic or semantic results of a model without masks.
         """
+        without_masks = prediction.mask_embed is None or pixel_embed is None
+        if without_masks and (self.panoptic is not None or self.semantic is not None):
+            raise ValueError(
+                "panoptic and semantic results need masks, which this model has none of: set "
+                "model.postprocess.panoptic and model.postprocess.semantic to null"
+            )
         rows = zip(prediction.logits.float(), prediction.boxes.float(), strict=True)
+        masks: Iterable[QueryMasks | None] = [None] * len(frames)
+        if not without_masks:
+            masks = map(QueryMasks, prediction.mask_embed, pixel_embed)
         return [
-            self._one(logits, boxes, self._masks(prediction, pixel_embed, i), frame)
-            for i, ((logits, boxes), frame) in enumerate(zip(rows, frames, strict=True))
+            self._one(logits, boxes, own, frame)
+            for (logits, boxes), own, frame in zip(rows, masks, frames, strict=True)
         ]
 
-    @staticmethod
-    def _masks(prediction: Prediction, pixel_embed: Tensor, image: int) -> Tensor | None:
-        if prediction.mask_embed is None:
-            return None
-        embed, pixels = prediction.mask_embed[image], pixel_embed[image]
-        return (embed @ pixels.flatten(1)).float().unflatten(1, pixels.shape[1:])
-
-    def _one(self, logits: Tensor, boxes: Tensor, masks: Tensor | None, frame: Frame) -> dict[str, Any]:
+    def _one(self, logits: Tensor, boxes: Tensor, masks: QueryMasks | None, frame: Frame) -> dict[str, Any]:
         if self.no_object_class:
             exclusive = logits.softmax(-1)
             certainty, label = exclusive.max(-1)

@@ -1,6 +1,6 @@
-"""The native operator: multi-scale deformable attention, in PyTorch and as a compiled kernel.
+"""The native operator: multi-scale deformable attention, in PyTorch and as kernels for CPUs and CUDA.
 
-``ops/README.md`` tells how the kernel is built and chosen; ``python -m detrex.ops_info`` what runs here.
+``ops/README.md`` tells how the kernels are built and chosen; ``python -m detrex.ops_info`` what runs here.
 """
 
 from detrex.ops.dispatch import force_implementation, multi_scale_deformable_attention

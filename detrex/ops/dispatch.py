@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from detrex.ops.cpu import DTYPES, msda
-from detrex.ops.library import LibraryError, cpu_library
-from detrex.ops.reference import multi_scale_deformable_attention_reference
+from detrex.ops.cuda import MAX_DIM, MAX_LEVELS, cuda_obstacle
+from detrex.ops.library import KernelError, cpu_library
+from detrex.ops.operator import DTYPES, KERNELS, msda
+from detrex.ops.reference import dtype_of_sums, multi_scale_deformable_attention_reference
 
 VARIABLE = "DETREX_MSDA"
-IMPLEMENTATIONS = ("auto", "reference", "cpp")
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+IMPLEMENTATIONS = ("auto", "reference", "kernel")
 
 
 def _checked(name: str, origin: str) -> str:
@@ -34,10 +34,11 @@ def wanted_implementation() -> str:
 
 @contextmanager
 def force_implementation(name: str) -> Iterator[None]:
-    """Runs deformable attention as ``"reference"``, ``"cpp"`` or ``"auto"`` (the kernel where it can) inside.
+    """Runs deformable attention as ``"reference"`` (PyTorch), ``"kernel"`` or ``"auto"`` inside.
 
-    Holds for the whole process, other threads included. Backward passes follow their forward pass. Put it
-    around compiled functions, not into them.
+    ``"kernel"`` is that of the tensors' device, and an error where there is none; ``"auto"`` takes the kernel
+    where it can. Holds for the whole process, other threads included. Backward passes follow their forward
+    pass. Put it around compiled functions, not into them.
 
     Raises:
         ValueError: for another name.
@@ -56,8 +57,11 @@ def multi_scale_deformable_attention(
     """Weighted sum of bilinear samples of every level, zero outside (Deformable DETR, arXiv 2010.04159).
 
     Shape letters: B images, S tokens of all levels, Q queries, M heads, L levels, P points, D channels per
-    head. A location that is not finite makes the output of its query and head NaN. The kernel sums bfloat16
-    in float32.
+    head. A location that is not finite makes the output of its query and head NaN.
+
+    Values of float64 are summed in float64, all others in float32, under autocast, too. Locations and weights
+    are best given in the dtype of the sums, whatever the value's: rounded to bfloat16, a location moves by up
+    to half a cell on a level of 256.
 
     Args:
         value: (B, S, M, D).
@@ -66,60 +70,58 @@ def multi_scale_deformable_attention(
         weights: (B, Q, M, L, P).
 
     Returns:
-        (B, Q, M * D).
+        (B, Q, M * D), in the dtype of the value.
 
     Raises:
-        RuntimeError: if the kernel is forced and cannot run, or if dtypes differ without autocast.
-        ValueError: by the kernel, for shapes that do not fit together.
+        RuntimeError: if the kernel is forced and cannot run.
+        ValueError: if some are float64 and others not; by the kernels, for shapes that do not fit together.
     """
+    sums = dtype_of_sums(value.dtype)
+    if not sums == dtype_of_sums(locations.dtype) == dtype_of_sums(weights.dtype):
+        raise ValueError(
+            "the dtypes of value, locations and weights must be summed in the same, float64 or float32, "
+            f"not {value.dtype}, {locations.dtype} and {weights.dtype}"
+        )
+    locations, weights = locations.to(sums), weights.to(sums)
     if value.device.type == "meta":
         # Nothing is computed, so nothing is chosen: shapes and FLOPs are the operator's, whatever will run.
         return _by_kernel(value, shapes, locations, weights)
     if _wanted != "reference":
-        obstacle = kernel_obstacle(value, locations, weights)
+        obstacle = kernel_obstacle(value, locations)
         if obstacle is None:
             return _by_kernel(value, shapes, locations, weights)
-        if _wanted == "cpp":
-            raise RuntimeError(
-                f"deformable attention is forced to its C++ kernel, which cannot run: {obstacle}"
-            )
+        if _wanted == "kernel":
+            raise RuntimeError(f"deformable attention is forced to its kernel, which cannot run: {obstacle}")
     return multi_scale_deformable_attention_reference(value, shapes, locations, weights)
 
 
-def kernel_obstacle(*tensors: Tensor) -> str | None:
-    """Why the kernel cannot take these tensors; None if it can."""
-    missing = _library_obstacle()
-    if missing is not None:
-        return missing
-    for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"there is no kernel for {tensor.device.type} tensors"
-    dtypes = {_dtype_of_sums(tensor) for tensor in tensors}
-    if len(dtypes) > 1:
-        return "the dtypes of value, locations and weights differ"
-    if not dtypes <= {*DTYPES, torch.bfloat16}:
-        return f"there is no kernel for {tensors[0].dtype}"
-    return None
+def kernel_obstacle(value: Tensor, locations: Tensor) -> str | None:
+    """Why no kernel can take these tensors; None if one can."""
+    device = value.device
+    if device.type not in KERNELS:
+        return f"there is no kernel for {device.type} tensors"
+    if value.dtype not in DTYPES:
+        return f"there is no kernel for {value.dtype}"
+    if device.type == "cpu":
+        return _library_obstacle()
+    if value.shape[-1] > MAX_DIM or locations.shape[3] > MAX_LEVELS:
+        return f"the CUDA kernel takes up to {MAX_DIM} channels per head and {MAX_LEVELS} levels"
+    return _cuda_obstacle(device.index)
+
+
+# Traced as constants: loading a library is nothing to compile.
+@torch.compiler.assume_constant_result
+def _library_obstacle() -> str | None:
+    library = cpu_library()
+    return str(library) if isinstance(library, KernelError) else None
 
 
 @torch.compiler.assume_constant_result
-def _library_obstacle() -> str | None:
-    """Traced as a constant: loading a library is nothing to compile."""
-    library = cpu_library()
-    return str(library) if isinstance(library, LibraryError) else None
-
-
-def _dtype_of_sums(tensor: Tensor) -> torch.dtype:
-    """Autocast makes lower precision float32 here, as it does in the reference for ``grid_sample``."""
-    low = tensor.dtype in _LOW_PRECISION
-    return torch.float32 if low and torch.is_autocast_enabled("cpu") else tensor.dtype
+def _cuda_obstacle(device: int) -> str | None:
+    return cuda_obstacle(device)
 
 
 def _by_kernel(
     value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    result = _dtype_of_sums(value)
-    sums = torch.float32 if result == torch.bfloat16 else result
-    flat_shapes = [side for shape in shapes for side in shape]
-    output = msda(value.to(sums), flat_shapes, locations.to(sums), weights.to(sums))
-    return output.to(result)
+    return msda(value, [side for shape in shapes for side in shape], locations, weights)

@@ -1,7 +1,7 @@
 """How many floating-point operations deformable attention takes, told to ``torch.utils.flop_counter``.
 
 ``FlopCounterMode`` counts by operator, so it sees deformable attention where ``torch.ops.detrex.msda`` runs:
-always on the meta device, and on the CPU with the kernel. The reference is made of operators for which
+always on the meta device, and elsewhere with a kernel. The reference is made of operators for which
 PyTorch has no formulas. So count on the meta device, where nothing depends on what is installed.
 
 A multiply-add counts as two operations, as in PyTorch's own formulas.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from detrex.ops import cpu  # noqa: F401  registers the operators
+from detrex.ops import operator  # noqa: F401  registers the operators
 
 # Multiply-adds for each channel of each sample: the four corners of the bilinear sample, and the weight.
 SAMPLE_MACS = 5

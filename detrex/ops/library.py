@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 LIBRARY = PACKAGE / "_msda_cpu.so"  # ops/build.py writes it
-# An installed package has a copy of the source; a checkout has it in ops/.
-SOURCES = (PACKAGE / "msda_cpu.cpp", PACKAGE.parent.parent / "ops" / "msda_cpu.cpp")
+# An installed package has copies of the sources; a checkout has them in ops/.
+SOURCE_FOLDERS = (PACKAGE, PACKAGE.parent.parent / "ops")
 
 _POINTER = ctypes.c_void_p
 _FORWARD_TENSORS, _BACKWARD_TENSORS = 4, 7
 
 
-class LibraryError(RuntimeError):
-    """The library of the CPU kernel cannot be used; the message says why."""
+class KernelError(RuntimeError):
+    """A kernel cannot be used; the message says why."""
 
 
 class Sizes(ctypes.Structure):
@@ -61,19 +61,19 @@ def open_library(path: Path) -> KernelLibrary:
     """Loads a library.
 
     Raises:
-        LibraryError: if it is missing, cannot be loaded or was built from another source.
+        KernelError: if it is missing, cannot be loaded or was built from another source.
     """
     if not path.is_file():
-        raise LibraryError(f"it is not built: {path} does not exist")
+        raise KernelError(f"it is not built: {path} does not exist")
     try:
         handle = ctypes.CDLL(str(path))
         for name in ("source", "flags", "instructions"):
             getattr(handle, f"msda_{name}").restype = ctypes.c_char_p
         built_from = handle.msda_source().decode()
     except (OSError, AttributeError) as error:
-        raise LibraryError(f"{path} cannot be loaded: {error}") from error
+        raise KernelError(f"{path} cannot be loaded: {error}") from error
     if built_from != (expected := _source_digest()):
-        raise LibraryError(
+        raise KernelError(
             f"{path} is stale: built from source {built_from}, not from {expected}; build it again"
         )
     for dtype in ("float32", "float64"):
@@ -89,22 +89,31 @@ def open_library(path: Path) -> KernelLibrary:
 
 
 @functools.cache
-def cpu_library() -> KernelLibrary | LibraryError:
+def cpu_library() -> KernelLibrary | KernelError:
     """The library of this installation, or why there is none. Looked for once per process."""
     try:
         return open_library(LIBRARY)
-    except LibraryError as error:
+    except KernelError as error:
         # A kernel that was never built is a choice of the installation; a useless one is worth a word.
         level = logging.WARNING if LIBRARY.exists() else logging.INFO
         logger.log(level, "the CPU kernel of deformable attention is not used, PyTorch code runs: %s", error)
         return error
 
 
+def source_file(name: str) -> Path:
+    """A kernel's source.
+
+    Raises:
+        KernelError: if it is not there.
+    """
+    for folder in SOURCE_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise KernelError(f"the source of the kernel is not at {PACKAGE / name}: install this project again")
+
+
 def _source_digest() -> str:
-    for source in SOURCES:
-        if source.is_file():
-            return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    raise LibraryError(f"the source of the kernel is not at {SOURCES[0]}: install this project again")
+    return hashlib.sha256(source_file("msda_cpu.cpp").read_bytes()).hexdigest()[:16]
 
 
 def _declare(function: Any, tensors: int) -> None:

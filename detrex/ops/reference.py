@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
+    """What deformable attention of values of ``dtype`` is summed in: float32 for half precision."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def multi_scale_deformable_attention_reference(
@@ -11,12 +17,12 @@ def multi_scale_deformable_attention_reference(
 ) -> Tensor:
     """As :func:`detrex.ops.multi_scale_deformable_attention`, level by level through ``grid_sample``."""
     batch, _, heads, dim = value.shape
-    queries = locations.shape[1]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level
-    factors = weights.transpose(1, 2).flatten(0, 1)[:, None].unbind(3)  # (BM, 1, Q, P) per level
-    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], 2)  # (BM, D, hw)
-    output = value.new_zeros(batch * heads, dim, queries)
-    for level, shape, grid, factor in zip(levels, shapes, grids, factors, strict=True):
+    queries, sums = locations.shape[1], dtype_of_sums(value.dtype)
+    grids = (2 * locations.to(sums) - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level
+    factors = weights.to(sums).transpose(1, 2).flatten(0, 1)[:, None].unbind(3)  # (BM, 1, Q, P) per level
+    levels = value.to(sums).permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], 2)
+    output = value.new_zeros(batch * heads, dim, queries, dtype=sums)
+    for level, shape, grid, factor in zip(levels, shapes, grids, factors, strict=True):  # level (BM, D, hw)
         sampled = F.grid_sample(level.unflatten(2, shape), grid, padding_mode="zeros", align_corners=False)
         output = output + (sampled * factor).sum(-1)
-    return output.view(batch, heads * dim, queries).transpose(1, 2)
+    return output.view(batch, heads * dim, queries).transpose(1, 2).to(value.dtype)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+_alone = ContextVar("_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this process does as in a run of one: it waits for no other."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
 
 def is_distributed() -> bool:
     """Whether a process group is running."""
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not _alone.get()
 
 
 def rank() -> int:

@@ -1,4 +1,11 @@
 import logging
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -61,9 +68,9 @@ def test_a_failure_while_writing_leaves_the_previous_checkpoint(tmp_path, monkey
         (tmp_path / ".tmp-part").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    target = (checkpointer, "write_weights") if failing == "write_weights" else (torch, "save")
+    name = "write_weights" if failing == "write_weights" else "write_torch_file"
     with monkeypatch.context() as patch:
-        patch.setattr(*target, fail)
+        patch.setattr(checkpointer, name, fail)
         with pytest.raises(OSError, match="No space"):
             save(saver, 2)
     assert iterations(saver) == [1]
@@ -71,6 +78,59 @@ def test_a_failure_while_writing_leaves_the_previous_checkpoint(tmp_path, monkey
     save(saver, 2)
     assert saver.resume().iteration == 2
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """Writing beyond it fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("large", ["weights", "state", "average"])
+def test_no_room_is_an_error_of_the_disk_and_leaves_the_previous_checkpoint(tmp_path, large):
+    saver = Checkpointer(tmp_path, keep=1)
+    save(saver, 1)
+    parts = {
+        name: {"w": torch.zeros(40000 if name == large else 3)} for name in ("weights", "state", "average")
+    }
+    with files_of_at_most(100_000), pytest.raises(OSError, match="File too large"):
+        saver.save(2, parts["weights"], parts["state"], {}, parts["average"])
+    assert [p.name for p in tmp_path.glob("*iteration*")] == [saver.path_of(1).name]
+    assert saver.resume().iteration == 1
+
+
+def save_for_ever(directory, announce) -> None:
+    torch.set_num_threads(1)  # a forked process has lost the pool of threads
+    saver = Checkpointer(directory, keep=2)
+    weights = {"w": torch.zeros(100_000)}
+    for iteration in range(1, 1_000_000):
+        saver.save(iteration, weights, {"w": torch.full((100_000,), iteration)}, {}, weights)
+        announce.send(iteration)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_process_killed_at_any_moment_leaves_its_last_checkpoint(tmp_path, seed):
+    context = multiprocessing.get_context("fork")  # no time is lost with imports
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=save_for_ever, args=(tmp_path, sender))
+    process.start()
+    announced = receiver.recv()
+    time.sleep(random.Random(seed).uniform(0, 0.3))
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    while receiver.poll():
+        announced = receiver.recv()
+    saver = Checkpointer(tmp_path, keep=2)
+    found = saver.resume()
+    assert found.iteration in (announced, announced + 1)
+    assert (found.state["w"] == found.iteration).all() and found.average["w"].shape == (100_000,)
+    save(saver, found.iteration + 1)  # the next run clears up
+    assert saver.resume().iteration == found.iteration + 1 and not list(tmp_path.glob(".tmp-*"))
 
 
 def test_a_killed_write_is_never_taken_for_a_checkpoint(tmp_path):

@@ -7,11 +7,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from detrex.checkpoint import read_weights
-from detrex.engine import launch, main
+from detrex.engine import Trainer, launch, main, schedule
 from detrex.engine.evaluation import Evaluation
-from detrex.utils.distributed import rank
+from detrex.utils.distributed import all_gather_objects, rank
+from tests.engine import dummy
 from tests.engine.test_run import load, losses, metrics
 
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")
@@ -38,12 +40,28 @@ def test_two_processes_train_like_one_with_the_same_batch(tmp_path):
     assert evaluated[0] == evaluated[1] != []
 
 
-def test_two_processes_resume_exactly(tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    launch(main, (load(whole),), num_gpus=2)
-    launch(main, (load(parts, "train.max_iter=3", "scheduler.max_iter=6"),), num_gpus=2)
-    launch(main, (load(parts), False, True), num_gpus=2)
-    assert losses(parts) == losses(whole)
+def count_exchanges(folder: str) -> None:
+    """Three micro-batches per step; every process notes how often gradients were exchanged in two steps."""
+    model = dummy.Model(dropout=0)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    exchanges = []
+
+    def exchange(_state, bucket):
+        exchanges.append(bucket.index())
+        return allreduce_hook(None, bucket)
+
+    wrapped.register_comm_hook(None, exchange)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = dummy.TrainLoader(dummy.Dataset())
+    settings = {"max_iter": 2, "output_dir": folder, "accumulation": 3}
+    Trainer(wrapped, loader, optimizer, schedule.constant(optimizer), **settings).train()
+    weights = all_gather_objects(model.head.weight.tolist())
+    Path(folder, str(rank())).write_text(f"{exchanges.count(0)} {weights[0] == weights[1]}")
+
+
+def test_gradients_are_exchanged_once_per_step(tmp_path):
+    launch(count_exchanges, (str(tmp_path),), num_gpus=2)
+    assert [Path(tmp_path, name).read_text() for name in "01"] == ["2 True", "2 True"]
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_all(tmp_path):
@@ -66,7 +84,8 @@ def evaluate_with_own_statistics(folder):
     norm = nn.BatchNorm1d(1)
     norm.running_mean.fill_(5 + rank())
     data = {"test": [], "evaluators": {}}
-    Evaluation(OmegaConf.create({"dataloader": data, "train": {"amp": "off"}}), norm).run()
+    train = {"amp": "off", "validation_loss": {"enabled": False}}
+    Evaluation(OmegaConf.create({"dataloader": data, "train": train}), norm).run()
     Path(folder, str(rank())).write_text(str(norm.running_mean.item()))
 
 

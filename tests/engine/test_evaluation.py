@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from detrex.config import LazyCall as L
@@ -52,14 +53,29 @@ def test_results_and_pictures_are_written(config, tmp_path):
     assert results["metrics"]["bbox/AP"] == pytest.approx(metrics["bbox/AP"])
     assert set(results["per_class"]["segm/AP"]) >= {"circle", "square"}
     assert (tmp_path / "predictions.png").stat().st_size > 1000
+    assert len(found.best) == 2 and len(found.worst) == 1  # of three images
+    assert found.best[0].rating.value >= found.worst[0].rating.value
+
+
+def test_a_picture_is_drawn_once_for_each_evaluation(config):
+    found = evaluation.build_evaluation(config, OneBox())
+    picture = found.draw()
+    assert found.draw() is picture
+    found.run()
+    assert found.draw() is not picture
 
 
 def test_pictures_have_ground_truth_though_evaluation_reads_none(config, monkeypatch):
     assert config.dataloader.test.dataset.targets is False
-    given = {}
-    monkeypatch.setattr(evaluation, "save_pictures", lambda *args: given.update(dataset=args[2]))
+    drawn = []
+
+    def draw(image, targets, _categories):
+        drawn.append(len(targets))
+        return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+    monkeypatch.setattr("detrex.engine.pictures.draw_targets", draw)
     evaluation.build_evaluation(config, OneBox()).report()
-    assert len(given["dataset"][0]["targets"]) > 0
+    assert drawn and min(drawn) > 0
 
 
 def test_no_pictures_on_request(config, tmp_path):

@@ -25,9 +25,9 @@ def metrics(output_dir: Path) -> list[dict]:
 
 
 def losses(output_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """All that is logged of training, but the times."""
+    """All that is logged of training, but times and memory."""
     return [
-        (m["iteration"], {k: v for k, v in m.items() if not k.endswith("_time")})
+        (m["iteration"], {k: v for k, v in m.items() if not k.endswith(("_time", "_memory_mb"))})
         for m in metrics(output_dir)
         if "loss" in m
     ]
@@ -60,8 +60,10 @@ def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
         "checkpoints",
         "config.yaml",
         "environment.txt",
+        "evaluations.json",
         "metrics.jsonl",
         "model_final.safetensors",
+        "report.html",
         "results.json",
     }
     assert LazyConfig.load(tmp_path / "config.yaml") == load(
@@ -230,7 +232,7 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
 
 
 def test_an_unknown_best_metric_names_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="'segm/AP', but the evaluators return dummy/accuracy"):
+    with pytest.raises(ValueError, match="'segm/AP', but evaluation returns dummy/accuracy"):
         do_train(load(tmp_path, "train.max_iter=1", "train.checkpoint.best_metric=segm/AP"))
 
 

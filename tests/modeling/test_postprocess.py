@@ -19,7 +19,7 @@ QUERIES, CLASSES = 8, 5
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(postprocess, "CHUNK_PIXELS", 3 * 64 * 64)
+    monkeypatch.setattr(postprocess, "CPU_PIXELS", 3 * 64 * 64)
 
 
 def smooth_masks(frame, count=QUERIES, seed=0):
@@ -280,7 +280,7 @@ def test_chunks_change_nothing(monkeypatch):
     )
     whole = run(process, prediction, masks, frame)
     for pixels in (1, 75 * 50 * 3):
-        monkeypatch.setattr(postprocess, "CHUNK_PIXELS", pixels)
+        monkeypatch.setattr(postprocess, "CPU_PIXELS", pixels)
         parts = run(process, prediction, masks, frame)
         torch.testing.assert_close(parts["sem_seg"], whole["sem_seg"])
         assert torch.equal(parts["panoptic_seg"][0], whole["panoptic_seg"][0])
@@ -310,3 +310,46 @@ def test_every_image_of_a_batch_has_its_own_results():
         alone = run(process, single, single_masks, frames[0])["instances"]
         torch.testing.assert_close(result["instances"].scores, alone.scores)
         assert torch.equal(result["instances"].pred_masks, alone.pred_masks)
+
+
+def test_only_masks_of_results_are_multiplied_out(monkeypatch):
+    shapes = []
+    to_image = Frame.to_image
+    monkeypatch.setattr(Frame, "to_image", lambda *a: shapes.append(len(a[1])) or to_image(*a))
+    prediction, masks = one_prediction(FRAMES[0])
+    prediction.logits[0, 3:] = -9.0
+    found = run(PostProcess(InstanceInference(2 * CLASSES)), prediction, masks, FRAMES[0])["instances"]
+    assert len(found) == 2 * CLASSES and sum(shapes) <= 3
+
+
+def test_one_result_per_query_is_its_best_class():
+    """DETR: arg-max over the softmax without the background, and all queries."""
+    prediction, masks = one_prediction(FRAMES[0], no_object=True)
+    prediction.mask_embed = None
+    process = PostProcess(InstanceInference(one_per_query=True), no_object_class=True)
+    found = process(prediction, None, FRAMES[:1])[0]["instances"]
+    scores, labels = prediction.logits[0].softmax(-1)[:, :-1].max(-1)
+    order = scores.argsort(descending=True)
+    torch.testing.assert_close(found.scores, scores[order])
+    assert found.pred_classes.tolist() == labels[order].tolist()
+    torch.testing.assert_close(found.pred_boxes, FRAMES[0].boxes(prediction.boxes[0])[order])
+    fewer = PostProcess(InstanceInference(3, one_per_query=True), no_object_class=True)
+    assert torch.equal(fewer(prediction, None, FRAMES[:1])[0]["instances"].pred_boxes, found.pred_boxes[:3])
+
+
+def test_boxes_relative_to_the_image_and_clipped():
+    frame = Frame(padded=(64, 64), image=(48, 32), output=(96, 64), box_size=(48, 32))
+    boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [1.0, 0.25, 0.5, 1.0]]])
+    prediction = Prediction(torch.tensor([[[2.0], [1.0]]]), boxes)
+    free = PostProcess(InstanceInference())(prediction, None, [frame])[0]["instances"]
+    assert free.pred_boxes.tolist() == [[16, 24, 48, 72], [48, -24, 80, 72]]
+    clipped = PostProcess(InstanceInference(clip_boxes=True))(prediction, None, [frame])[0]["instances"]
+    assert clipped.pred_boxes.tolist() == [[16, 24, 48, 72], [48, 0, 64, 72]]
+
+
+@pytest.mark.parametrize("task", [dict(panoptic=PanopticInference()), dict(semantic=SemanticInference())])
+def test_tasks_that_need_masks_say_so(task):
+    prediction, _ = one_prediction(FRAMES[0])
+    prediction.mask_embed = None
+    with pytest.raises(ValueError, match="need masks"):
+        PostProcess(**task)(prediction, None, FRAMES[:1])

@@ -12,7 +12,7 @@ import torch
 from detrex import ops_info
 from detrex.ops import dispatch, force_implementation, multi_scale_deformable_attention
 from detrex.ops import library as loader
-from detrex.ops.library import LibraryError
+from detrex.ops.library import KernelError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ((3, 4), (2, 2))
@@ -83,7 +83,7 @@ def test_a_compiler_without_openmp_makes_a_library_of_one_thread(
     results = []
     for each in (library, serial):
         use_library(each)
-        with force_implementation("cpp"):
+        with force_implementation("kernel"):
             value, locations, weights = make_inputs(SHAPES)
             results.append(multi_scale_deformable_attention(value, SHAPES, locations, weights))
     torch.testing.assert_close(*results)
@@ -100,7 +100,7 @@ def test_a_library_of_another_source_is_stale(build, tmp_path, installed, caplog
     source = tmp_path / "other.cpp"
     source.write_text(build.SOURCE.read_text() + "// another version\n")
     build.compile_library(tmp_path / "stale.so", source)
-    with pytest.raises(LibraryError, match=r"stale\.so is stale: built from source \w{16}"):
+    with pytest.raises(KernelError, match=r"stale\.so is stale: built from source \w{16}"):
         loader.open_library(tmp_path / "stale.so")
 
     installed(tmp_path / "stale.so")
@@ -126,7 +126,7 @@ def test_a_library_of_something_else_is_not_used(build, tmp_path):
     source = tmp_path / "other.cpp"
     source.write_text("int other() { return 0; }\n")
     build.compile_library(tmp_path / "other.so", source)
-    with pytest.raises(LibraryError, match="cannot be loaded"):
+    with pytest.raises(KernelError, match="cannot be loaded"):
         loader.open_library(tmp_path / "other.so")
 
 
@@ -138,10 +138,8 @@ def test_without_a_library_the_reference_runs_and_the_report_says_why(tmp_path, 
         report = ops_info.report()
     assert "reference (PyTorch), because the compiled kernel cannot be used: it is not built" in report
     assert str(tmp_path / "missing.so") in report
-    with force_implementation("cpp"):
-        with pytest.raises(
-            RuntimeError, match="forced to its C\\+\\+ kernel, which cannot run: it is not built"
-        ):
+    with force_implementation("kernel"):
+        with pytest.raises(RuntimeError, match="forced to its kernel, which cannot run: it is not built"):
             multi_scale_deformable_attention(value, SHAPES, locations, weights)
         assert "none: the compiled kernel is asked for" in ops_info.report()
 
@@ -164,24 +162,23 @@ def test_the_report_has_what_runs(library, installed):
 
 def test_other_dtypes_and_devices_go_to_the_reference(library, use_library, make_inputs):
     use_library(library)
-    inputs = [t.half() for t in make_inputs(SHAPES)]
-    assert dispatch.kernel_obstacle(*inputs) == "there is no kernel for torch.float16"
-    assert dispatch.kernel_obstacle(*(t.to("meta") for t in inputs)) == "there is no kernel for meta tensors"
-    with force_implementation("auto"):
-        assert multi_scale_deformable_attention(inputs[0], SHAPES, *inputs[1:]).dtype == torch.float16
-    with force_implementation("cpp"), pytest.raises(RuntimeError, match="no kernel for torch.float16"):
-        multi_scale_deformable_attention(inputs[0], SHAPES, *inputs[1:])
+    value, locations, weights = make_inputs(SHAPES)
+    assert dispatch.kernel_obstacle(value, locations) is None
+    assert dispatch.kernel_obstacle(value.cfloat(), locations) == "there is no kernel for torch.complex64"
+    assert dispatch.kernel_obstacle(value.to("meta"), locations) == "there is no kernel for meta tensors"
+    with force_implementation("kernel"), pytest.raises(RuntimeError, match="no kernel for torch.complex64"):
+        multi_scale_deformable_attention(value.cfloat(), SHAPES, locations.cfloat(), weights.cfloat())
 
 
 def test_forced_implementations_nest_and_end():
     before = dispatch.wanted_implementation()
-    with force_implementation("cpp"):
+    with force_implementation("kernel"):
         with pytest.raises(ZeroDivisionError), force_implementation("reference"):
             assert dispatch.wanted_implementation() == "reference"
             _ = 1 / 0
-        assert dispatch.wanted_implementation() == "cpp"
+        assert dispatch.wanted_implementation() == "kernel"
     assert dispatch.wanted_implementation() == before
-    with pytest.raises(ValueError, match="auto, reference, cpp, not 'cuda'"), force_implementation("cuda"):
+    with pytest.raises(ValueError, match="auto, reference, kernel, not 'cuda'"), force_implementation("cuda"):
         pass
 
 
@@ -189,7 +186,7 @@ def test_forced_implementations_nest_and_end():
     ("value", "words"),
     [
         ("reference", "reference (PyTorch), because it is asked for"),
-        ("fast", "the environment variable DETREX_MSDA must be one of auto, reference, cpp, not 'fast'"),
+        ("fast", "the environment variable DETREX_MSDA must be one of auto, reference, kernel, not 'fast'"),
     ],
 )
 def test_the_environment_variable_chooses(value, words):

@@ -17,8 +17,9 @@ def attention_over_all_cells(value, shapes, locations, weights):
     """Every cell counts by its distance to the point in x and y, whether near or far."""
     output, levels = 0, value.split([h * w for h, w in shapes], 1)
     for i, ((height, width), level) in enumerate(zip(shapes, levels, strict=True)):
-        x = locations[:, :, :, i, :, 0, None] * width - 0.5 - torch.arange(width)
-        y = locations[:, :, :, i, :, 1, None] * height - 0.5 - torch.arange(height)
+        columns, rows = (torch.arange(side, device=value.device) for side in (width, height))
+        x = locations[:, :, :, i, :, 0, None] * width - 0.5 - columns
+        y = locations[:, :, :, i, :, 1, None] * height - 0.5 - rows
         near = (1 - y.abs()).clamp(min=0)[..., :, None] * (1 - x.abs()).clamp(min=0)[..., None, :]
         share = (near.flatten(-2) * weights[:, :, :, i, :, None]).sum(3)  # (B, Q, M, hw)
         output = output + torch.einsum("bqms,bsmd->bqmd", share, level)
@@ -28,7 +29,9 @@ def attention_over_all_cells(value, shapes, locations, weights):
 def gradients(function, shapes, inputs):
     inputs = [t.detach().requires_grad_() for t in inputs]
     output = function(inputs[0], shapes, *inputs[1:])
-    weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view(output.shape)
+    weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype, device=output.device).view(
+        output.shape
+    )
     return [output.detach(), *torch.autograd.grad(output, inputs, weight)]
 
 
@@ -49,7 +52,8 @@ def test_it_is_the_sum_over_all_cells(make_inputs, dim):
 @pytest.mark.parametrize("dim", [5, 32])
 def test_float32(make_inputs, dim):
     shapes = ((9, 12), (5, 6), (3, 3))
-    inputs = make_inputs(shapes, queries=700, dim=dim, dtype=torch.float32)  # more than one block of queries
+    # More than one block of queries.
+    inputs = make_inputs(shapes, batch=1, queries=600, dim=dim, dtype=torch.float32)
     assert_same(reference, shapes, inputs, rtol=1e-4, atol=1e-4)
 
 
@@ -63,12 +67,12 @@ def test_single_pixel_levels(make_inputs):
     assert_same(attention_over_all_cells, shapes, make_inputs(shapes, queries=9))
 
 
-def test_at_the_outer_border_half_of_the_cell_is_seen():
-    value = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
-    x = torch.tensor([0.0, 0.25, 0.5, 0.75, 1, -0.25, 1.25])
+def test_at_the_outer_border_half_of_the_cell_is_seen(device):
+    value = torch.tensor([1.0, 2, 3, 4], device=device).view(1, 4, 1, 1)
+    x = torch.tensor([0.0, 0.25, 0.5, 0.75, 1, -0.25, 1.25], device=device)
     locations = torch.stack([x, torch.full_like(x, 0.25)], -1).view(1, 7, 1, 1, 1, 2)
-    output = attention(value, ((2, 2),), locations, torch.ones(1, 7, 1, 1, 1))
-    torch.testing.assert_close(output.flatten(), torch.tensor([0.5, 1, 1.5, 2, 1, 0, 0]))
+    output = attention(value, ((2, 2),), locations, torch.ones_like(locations[..., 0]))
+    torch.testing.assert_close(output.flatten(), output.new_tensor([0.5, 1, 1.5, 2, 1, 0, 0]))
 
 
 def test_far_outside_there_is_nothing(make_inputs):
@@ -98,9 +102,11 @@ def test_no_location_reads_outside(make_inputs):
     """Values around the cells would show in the output: they are NaN."""
     shapes = ((2, 3), (1, 1))
     _, locations, weights = make_inputs(shapes, batch=1, queries=400, dim=4)
-    memory = torch.full((1, 7 + 14, 2, 4), NAN, dtype=torch.float64)
+    memory = torch.full((1, 7 + 14, 2, 4), NAN, dtype=torch.float64, device=locations.device)
     memory[:, 7:14] = 1
-    spread = torch.logspace(0, 300, 400, dtype=torch.float64)[:, None, None, None, None]
+    spread = torch.logspace(0, 300, 400, dtype=torch.float64, device=locations.device)[
+        :, None, None, None, None
+    ]
     for factor in (1.0, -1.0, spread, -spread):
         output = attention(memory[:, 7:14], shapes, locations * factor, weights)
         assert output.isfinite().all()
@@ -137,28 +143,43 @@ def test_nothing_in_nothing_out(make_inputs, empty):
         assert grad.shape == tensor.shape and not grad.any()
 
 
-def test_bfloat16_is_close_to_float32(make_inputs):
-    inputs = [t.bfloat16() for t in make_inputs(SHAPES, queries=20, dim=8)]
-    output = attention(inputs[0], SHAPES, *inputs[1:])
-    assert output.dtype == torch.bfloat16
-    exact = reference(inputs[0].float(), SHAPES, *(t.float() for t in inputs[1:]))
-    torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.05)
+@pytest.mark.parametrize("dim", [3, 8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32_and_rounded_once(make_inputs, dtype, dim):
+    value, locations, weights = make_inputs(SHAPES, queries=20, dim=dim, dtype=torch.float32)
+    value = value.to(dtype)
+    ours = gradients(attention, SHAPES, (value, locations, weights))
+    exact = gradients(reference, SHAPES, (value.float(), locations, weights))
+    assert [t.dtype for t in ours] == [dtype, dtype, torch.float32, torch.float32]
+    step = torch.finfo(dtype).eps
+    # Half a step for a result that is rounded, and for the output's gradient that both are given.
+    for one, other in zip(ours, exact, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=step, atol=step * other.abs().max().item())
+    torch.testing.assert_close(ours[0], exact[0].to(dtype), rtol=step, atol=1e-6)
 
 
-@pytest.mark.parametrize("value_dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_autocast_sums_in_float32(make_inputs, value_dtype):
+def test_locations_and_weights_of_half_precision_are_those_of_float32(make_inputs):
+    value, locations, weights = (t.bfloat16() for t in make_inputs(SHAPES, queries=20))
+    for each in (value, value.float()):
+        ours = attention(each, SHAPES, locations, weights)
+        torch.testing.assert_close(ours, attention(each, SHAPES, locations.float(), weights.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(make_inputs, dtype, device):
     value, locations, weights = make_inputs(SHAPES, dtype=torch.float32)
-    value = value.to(value_dtype)
-    with torch.autocast("cpu", torch.bfloat16):
+    value = value.to(dtype)
+    with torch.autocast(device.type, torch.bfloat16):
         output = attention(value, SHAPES, locations, weights)
-    assert output.dtype == torch.float32
-    torch.testing.assert_close(output, reference(value.float(), SHAPES, locations, weights))
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, attention(value, SHAPES, locations, weights))
 
 
-def test_without_autocast_dtypes_must_agree(make_inputs):
+def test_float64_goes_with_float64_alone(make_inputs):
     value, locations, weights = make_inputs(SHAPES)
-    with pytest.raises(RuntimeError, match=r"dtypes? |expected scalar type"):
-        attention(value.float(), SHAPES, locations, weights)
+    for inputs in ((value.float(), locations, weights), (value, locations.bfloat16(), weights)):
+        with pytest.raises(ValueError, match="the dtypes of value, locations and weights"):
+            attention(inputs[0], SHAPES, *inputs[1:])
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

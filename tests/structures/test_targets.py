@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detrex.structures import BatchTargets, Instances, Prediction, Targets
+from detrex.structures import BatchTargets, Instances, PackedMasks, Prediction, Targets
 from detrex.structures.panoptic import ids_from_rgb, rgb_from_ids
 
 CPU = torch.device("cpu")
@@ -121,3 +121,25 @@ def test_segment_ids_in_pixels_of_a_panoptic_file():
     ids = ids_from_rgb(rgb)
     assert ids.tolist() == [[1, 256, 65536, 2**24 - 1]]
     assert np.array_equal(rgb_from_ids(ids), rgb)
+
+
+@pytest.mark.parametrize("width", range(1, 16))
+def test_packed_masks_come_back(width):
+    masks = torch.rand(70, 3, width) > 0.5  # more than are packed at one time
+    packed = PackedMasks.pack([masks[:4], masks[4:4], masks[4:]], (5, width + 2))
+    assert len(packed) == 70 and packed.rows.dtype == torch.uint8
+    whole = packed.to(CPU).unpack()
+    assert whole.shape == (70, 5, width + 2) and whole.dtype == torch.bool
+    assert torch.equal(whole[:, :3, :width], masks) and whole.sum() == masks.sum()
+
+
+def test_packed_masks_take_a_seventh_of_a_byte_a_pixel():
+    packed = PackedMasks.pack([torch.zeros(2, 300, 400, dtype=torch.bool)], (300, 400))
+    assert packed.rows.numel() < 2 * 300 * 400 / 6.5
+
+
+def test_collating_normalises_boxes_by_their_images_if_so_chosen():
+    parts = [targets([(2, 3, 10, 9)], 12, 15), Targets.empty(8, 8), targets([(0, 0, 4, 4)], 8, 10)]
+    batch = BatchTargets.collate(parts, (20, 40), CPU, box_sizes=[(12, 15), (8, 8), (8, 10)])
+    expected = [[6 / 15, 6 / 12, 8 / 15, 6 / 12], [2 / 10, 2 / 8, 4 / 10, 4 / 8]]
+    torch.testing.assert_close(batch.boxes, torch.tensor(expected))

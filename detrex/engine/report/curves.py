@@ -1,0 +1,174 @@
+"""Curves as SVG, drawn here so that a page needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT = 420, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 26  # margins
+_MOST_POINTS = 200  # drawn of one line; more are averaged
+_MOST_HINTS = 50  # points of one line that show their figures under the pointer
+COLORS = 8  # of lines; the style sheet has as many
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line.
+
+    Attributes:
+        label: for the legend.
+        points: (iteration, value) in ascending order; values that are not finite are gaps.
+    """
+
+    label: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over the same iterations.
+
+    Attributes:
+        title: what the values are.
+        series: at most :data:`COLORS`.
+        logarithmic: whether values have an axis of powers; those not above 0 are left out then.
+    """
+
+    title: str
+    series: Sequence[Series]
+    logarithmic: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(_finite(series, self.logarithmic) for series in self.series)
+
+
+def render(chart: Chart) -> str:
+    """An HTML ``figure``: title, legend, lines. Not for charts that are empty."""
+    lines = [_thinned(_finite(series, chart.logarithmic)) for series in chart.series]
+    points = [point for line in lines for point in line]
+    frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic)
+    drawn = "".join(_line(line, k, frame, chart.series[k].label) for k, line in enumerate(lines) if line)
+    return (
+        f"<figure class=chart><figcaption><b>{escape(chart.title)}</b>{_legend(chart)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escape(chart.title)}">'
+        f"{_axes(frame)}{drawn}</svg></figure>"
+    )
+
+
+def number(value: float) -> str:
+    """A figure in few characters."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 1000 and abs(value) < 1e6 else f"{value:.4g}"
+
+
+class _Frame:
+    """From values to places in the picture."""
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], logarithmic: bool):
+        self._logarithmic = logarithmic
+        self._x = _widened(min(xs), max(xs))
+        low, high = min(ys), max(ys)
+        if logarithmic:
+            self.y_ticks = _powers(low, high)
+            ends = [low, high, *self.y_ticks]
+            self._y = _widened(math.log10(min(ends)), math.log10(max(ends)))
+        else:
+            self.y_ticks = ticks(low, high)
+            self._y = _widened(min(low, self.y_ticks[0]), max(high, self.y_ticks[-1]))
+        self.x_ticks = [t for t in ticks(*self._x) if self._x[0] <= t <= self._x[1]]
+
+    def x(self, value: float) -> float:
+        low, high = self._x
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self._y
+        place = math.log10(value) if self._logarithmic else value
+        return _HEIGHT - _BOTTOM - (place - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers, about ``count``, from below ``low`` to above ``high``."""
+    low, high = _widened(low, high)
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(k * step, 12) if step > 1e-9 else k * step for k in range(first, last + 1)]
+
+
+def _powers(low: float, high: float) -> list[float]:
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = max(1, (last - first) // 4)
+    return [10.0**k for k in range(first, last + 1, step)]
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    if high > low:
+        return low, high
+    room = abs(low) / 2 or 1.0
+    return low - room, high + room
+
+
+def _finite(series: Series, logarithmic: bool) -> list[Point]:
+    return [(x, y) for x, y in series.points if math.isfinite(y) and (y > 0 or not logarithmic)]
+
+
+def _thinned(points: list[Point]) -> list[Point]:
+    """Means over pieces of equal length, where there are too many points; the last one stays."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    size = -(-len(points) // _MOST_POINTS)
+    pieces = [points[k : k + size] for k in range(0, len(points) - 1, size)]
+    means = [tuple(sum(values) / len(piece) for values in zip(*piece, strict=True)) for piece in pieces]
+    return [*means, points[-1]]
+
+
+def _axes(frame: _Frame) -> str:
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    rows = "".join(
+        f"<path class=grid d='M{_LEFT} {frame.y(t):.1f}H{right}'/>"
+        f"<text x={_LEFT - 6} y={frame.y(t) + 4:.1f} text-anchor=end>{number(t)}</text>"
+        for t in frame.y_ticks
+    )
+    columns = "".join(
+        f"<text x={frame.x(t):.1f} y={_HEIGHT - 8} text-anchor=middle>{number(t)}</text>"
+        for t in frame.x_ticks
+        if float(t).is_integer()
+    )
+    return f"{rows}<path class=axis d='M{_LEFT} {bottom}H{right}'/>{columns}"
+
+
+def _line(points: list[Point], k: int, frame: _Frame, label: str) -> str:
+    places = [(frame.x(x), frame.y(y)) for x, y in points]
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    step = -(-len(points) // _MOST_HINTS)
+    hints = "".join(
+        f"<circle class=hint cx={px:.1f} cy={py:.1f} r=5><title>{escape(label)}: {number(y)} at iteration "
+        f"{x:.0f}</title></circle>"
+        for (x, y), (px, py) in list(zip(points, places, strict=True))[::-step]
+    )
+    end_x, end_y = places[-1]
+    return (
+        f"<g class=s{k}><path class=line d='M{path}'/><circle class=end cx={end_x:.1f} cy={end_y:.1f} r=3 />"
+        f"{hints}</g>"
+    )
+
+
+def _legend(chart: Chart) -> str:
+    """The last value of each line; with several lines their colours and names too."""
+    entries = []
+    for k, series in enumerate(chart.series):
+        points = _finite(series, chart.logarithmic)
+        if points:
+            label = f"<i class=s{k}></i>{escape(series.label)} " if len(chart.series) > 1 else ""
+            entries.append(f"<span>{label}<em>{number(points[-1][1])}</em></span>")
+    return f"<span class=legend>{''.join(entries)}</span>"

@@ -1,0 +1,147 @@
+"""``report.html``: what a run was, and what came of it."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from detrex.checkpoint.atomic import replaced_file
+from detrex.engine.artifacts import describe_environment
+from detrex.engine.evaluation import Evaluation
+from detrex.engine.pictures import RatedImage
+from detrex.engine.report.curves import Chart, render
+from detrex.engine.report.series import (
+    Curves,
+    evaluation_charts,
+    optimizer_charts,
+    read_curves,
+    training_charts,
+)
+from detrex.engine.report.style import STYLE
+from detrex.engine.setup import METRICS, REPORT
+from detrex.evaluation import PerClass
+from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
+
+_WIDEST = 1400  # pixels of a picture
+
+logger = logging.getLogger(__name__)
+
+
+def save_report(config: DictConfig, device: torch.device, evaluation: Evaluation | None) -> None:
+    """Writes the page to the run's output folder.
+
+    Args:
+        config: of the run; curves are those of the metrics in its output folder.
+        device: that was used.
+        evaluation: after its report, or None if nothing was evaluated.
+    """
+    output_dir = Path(config.train.output_dir)
+    metrics = {} if evaluation is None else evaluation.metrics
+    curves = read_curves(output_dir / METRICS)
+    sections = [_head(output_dir.resolve().name, metrics, curves)]
+    sections += [_curves(curves)]
+    if evaluation is not None:
+        sections += [_results(metrics, evaluation.per_class), _extremes(evaluation.best, evaluation.worst)]
+    sections += [_settings(OmegaConf.to_yaml(config), describe_environment(device))]
+    page = (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width">'
+        f"<title>{escape(output_dir.resolve().name)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>\n{''.join(sections)}</main></body></html>\n"
+    )
+    with replaced_file(output_dir / REPORT) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    logger.info("wrote %s", output_dir / REPORT)
+
+
+def _head(name: str, metrics: Mapping[str, float], curves: Curves) -> str:
+    done = max((int(points[-1][0]) for points in curves.values()), default=0)
+    tiles = {MAIN_FIGURES[n]: f"{metrics[n]:.1f}" for n in MAIN_FIGURES if n in metrics}
+    if "loss" in curves:
+        tiles = {**tiles, "loss": f"{curves['loss'][-1][1]:.3g}", "iterations": f"{done}"}
+    shown = "".join(f"<div class=tile><b>{v}</b><span>{escape(k)}</span></div>" for k, v in tiles.items())
+    return f"<h1>{escape(name)}</h1><div class=tiles>{shown}</div>"
+
+
+def _curves(curves: Curves) -> str:
+    main, others = evaluation_charts(curves)
+    return (
+        _charts("Evaluation", main)
+        + _folded("More figures of evaluations", _grid(others) if others else "")
+        + _charts("Losses", training_charts(curves))
+        + _charts("Optimization", optimizer_charts(curves))
+    )
+
+
+def _charts(title: str, charts: Sequence[Chart]) -> str:
+    return f"<h2>{title}</h2>{_grid(charts)}" if charts else ""
+
+
+def _grid(charts: Sequence[Chart]) -> str:
+    return f"<div class=charts>{''.join(render(chart) for chart in charts)}</div>\n"
+
+
+def _results(metrics: Mapping[str, float], per_class: PerClass) -> str:
+    tables = "".join(_table(columns, rows) for columns, rows in metric_tables(metrics))
+    by_class = _table(tuple(per_class), per_class_rows(per_class), "bars") if per_class else ""
+    return f"<h2>Results</h2>{tables}" + (f"<h2>Results per class</h2>{by_class}" if by_class else "")
+
+
+def _table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[float]]], kind: str = "") -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
+    body = "".join(f"<tr><td>{escape(title)}</td>{_cells(values)}</tr>" for title, values in rows)
+    return f"<div class=scroll><table class='{kind}'><tr>{head}</tr>{body}</table></div>\n"
+
+
+def _cells(values: Iterable[float]) -> str:
+    return "".join(
+        f"<td style='--v:{min(max(v, 0), 100):.1f}'>{v:.2f}</td>" if math.isfinite(v) else "<td>-</td>"
+        for v in values
+    )
+
+
+def _extremes(best: Sequence[RatedImage], worst: Sequence[RatedImage]) -> str:
+    parts = [("Best images", "best", best), ("Worst images", "worst", worst)]
+    return "".join(
+        f"<h2>{title}</h2>{''.join(_picture(image, kind) for image in images)}"
+        for title, kind, images in parts
+        if images
+    )
+
+
+def _picture(image: RatedImage, kind: str) -> str:
+    return (
+        f"<figure class='shown {kind}'><figcaption><b>{escape(image.rating.text)}</b>{escape(image.name)}"
+        f"</figcaption><img alt='' src='{_inline(image.picture)}'></figure>\n"
+    )
+
+
+def _inline(picture: Image.Image) -> str:
+    picture = picture.copy()
+    picture.thumbnail((_WIDEST, _WIDEST), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _settings(config: str, environment: str) -> str:
+    rows = [line.partition(": ") for line in environment.splitlines()]
+    cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, _, v in rows)
+    return (
+        "<h2>Settings</h2>"
+        + _folded("Config", f"<pre>{escape(config)}</pre>")
+        + _folded("Environment", f"<div class=scroll><table class=plain>{cells}</table></div>")
+    )
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>{content}</details>\n" if content else ""

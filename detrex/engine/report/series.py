@@ -1,0 +1,88 @@
+"""Which curves a run has."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from detrex.engine.loss_names import main_names
+from detrex.engine.report.curves import COLORS, Chart, Point, Series
+from detrex.evaluation.report import MAIN_FIGURES
+
+Curves = dict[str, list[Point]]
+
+_TIMES = ("step_time", "data_time")
+_NOT_LOSSES = ("iteration", "loss", "lr", "grad_norm", *_TIMES)
+
+
+def read_curves(path: Path) -> Curves:
+    """All figures of a run's ``metrics.jsonl`` by name; none, if there is no such file."""
+    curves: Curves = defaultdict(list)
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            figures = json.loads(line)
+            for name, value in figures.items():
+                if name != "iteration":
+                    curves[name].append((figures["iteration"], math.nan if value is None else value))
+    return dict(curves)
+
+
+def training_charts(curves: Curves) -> list[Chart]:
+    """The loss and its parts, of training and, where it was measured, of validation."""
+    parts = main_names(n for n in curves if "/" not in n and n not in _NOT_LOSSES and not n.endswith("_mb"))
+    return _drawable(
+        Chart(
+            name,
+            _lines(
+                curves,
+                {
+                    "training": name,
+                    "validation": f"val/{name}",
+                    "validation of the average": f"ema/val/{name}",
+                },
+            ),
+        )
+        for name in ["loss", *parts]
+    )
+
+
+def evaluation_charts(curves: Curves) -> tuple[list[Chart], list[Chart]]:
+    """Figures of evaluations, also of averaged weights: the main ones and the others."""
+    names = dict.fromkeys(n.removeprefix("ema/") for n in curves if "/" in n)
+    main, others = [], []
+    for name in names:
+        if name.startswith(("val/", "lr/", "grad_norm/")):
+            continue
+        lines = _lines(curves, {"weights": name, "average": f"ema/{name}"})
+        (main if name in MAIN_FIGURES else others).append(Chart(MAIN_FIGURES.get(name, name), lines))
+    # A model with figures of its own has no others that would be more important.
+    main, others = (main, others) if main else (others, [])
+    return _drawable(main), _drawable(others)
+
+
+def optimizer_charts(curves: Curves) -> list[Chart]:
+    """Learning rates, gradient norms, seconds and memory."""
+    rates = {n.removeprefix("lr/"): n for n in curves if n.startswith("lr/")}
+    rates = rates if len({tuple(curves[n]) for n in rates.values()}) > 1 else {"all": "lr"}
+    norms = {n.removeprefix("grad_norm/"): n for n in curves if n.startswith("grad_norm/")}
+    memory = {n.removesuffix("_memory_mb"): n for n in curves if n.endswith("_memory_mb")}
+    return _drawable(
+        [
+            Chart("learning rate", _lines(curves, rates)),
+            Chart("gradient norm", _lines(curves, {"all": "grad_norm", **norms}), logarithmic=True),
+            Chart("seconds per iteration", _lines(curves, {"all": _TIMES[0], "waiting for data": _TIMES[1]})),
+            Chart(f"MiB of memory ({', '.join(memory)})", _lines(curves, memory)),
+        ]
+    )
+
+
+def _lines(curves: Curves, names: dict[str, str]) -> list[Series]:
+    there = [(label, name) for label, name in names.items() if name in curves]
+    return [Series(label, curves[name]) for label, name in there[:COLORS]]
+
+
+def _drawable(charts: Iterable[Chart]) -> list[Chart]:
+    return [chart for chart in charts if not chart.is_empty]

@@ -1,0 +1,148 @@
+"""Training as a job of Slurm, or of a stand-in for it on this machine, through submitit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from detrex.engine.interruption import EXIT_INTERRUPTED
+from detrex.engine.launch import launch
+from detrex.engine.run import main
+
+_MAX_RESTARTS = 1000  # after time-outs; submitit would stop after 3
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One process of a run, as submitit calls it: in as many tasks as processes train together.
+
+    Before its time is over the job gets SIGUSR2: the run then saves a checkpoint, the job goes back into the
+    queue, and goes on from there when it comes up again. On SIGTERM, with which Slurm announces a preemption
+    (and ``scancel`` the end), the run saves a checkpoint too; then it is Slurm that starts the job again, or
+    does not.
+
+    Attributes:
+        config, eval_only, resume, overwrite, debug: see :func:`detrex.engine.main`.
+    """
+
+    config: DictConfig
+    eval_only: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    debug: bool = False
+
+    def __call__(self) -> None:
+        """Joins the other tasks and trains.
+
+        Raises:
+            SystemExit: the run failed, or was stopped by SIGTERM.
+        """
+        from submitit.helpers import TorchDistributedEnvironment
+
+        # Each process sees all GPUs of its machine and takes its own by its number.
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        restarted = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+        arguments = (
+            self.config,
+            self.eval_only,
+            self.resume or (restarted and not self.eval_only),
+            self.overwrite,
+            self.debug,
+        )
+        with _saved_before_requeueing():
+            launch(main, arguments)
+
+    def checkpoint(self) -> Any:
+        """What submitit puts into the queue in the place of this job."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(replace(self, resume=not self.eval_only))
+
+
+def submit(
+    job: TrainingJob,
+    executor: str = "slurm",
+    *,
+    num_machines: int = 1,
+    num_gpus: int = 1,
+    cpus_per_gpu: int = 8,
+    minutes: int = 24 * 60,
+    signal_delay: int = 120,
+    options: Mapping[str, str] | None = None,
+) -> Any:
+    """Hands a job to the batch system; its logs and what submitit needs go to ``output_dir/submitit``.
+
+    Args:
+        job: what to run.
+        executor: ``slurm``, or ``local`` for processes on this machine.
+        num_machines: how many take part.
+        num_gpus: processes on each of them: one per GPU, or on the CPU with ``train.device=cpu``.
+        cpus_per_gpu: cores for each process and the workers of its data loaders.
+        minutes: that the job may run before it goes back into the queue.
+        signal_delay: seconds before that in which it has to finish a step and save a checkpoint.
+        options: of ``sbatch``, such as ``partition``.
+
+    Returns:
+        submitit's job.
+
+    Raises:
+        ImportError: submitit is not installed.
+        ValueError: there is no such executor, or it cannot do what is asked.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ImportError("submitit is not installed: pip install 'detrex-maskdino[submit]'") from error
+    if executor not in ("slurm", "local"):
+        raise ValueError(f"--executor must be slurm or local, not {executor!r}")
+    if executor == "slurm" and shutil.which("srun") is None:
+        raise ValueError("there is no Slurm on this machine (no srun); --executor local runs the job here")
+    train = job.config.train
+    folder = Path(train.output_dir).resolve() / "submitit"
+    restarts = {f"{executor}_max_num_timeout": _MAX_RESTARTS}
+    queue = submitit.AutoExecutor(folder=folder, cluster=executor, **restarts)
+    queue.update_parameters(
+        name=folder.parent.name,
+        nodes=num_machines,
+        tasks_per_node=num_gpus,
+        gpus_per_node=0 if train.device == "cpu" else num_gpus,
+        cpus_per_task=cpus_per_gpu,
+        timeout_min=minutes,
+        slurm_signal_delay_s=signal_delay,
+        slurm_additional_parameters=dict(options or {}),
+    )
+    return queue.submit(job)
+
+
+@contextmanager
+def _saved_before_requeueing() -> Iterator[None]:
+    """Lets SIGUSR2 end training with a checkpoint first, and only then do what submitit does with it."""
+    requeue, idle = signal.getsignal(signal.SIGUSR2), signal.getsignal(signal.SIGTERM)
+    process = os.getpid()
+    asked = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal asked
+        if os.getpid() != process:
+            return  # a loader's worker, which has inherited this
+        asked = True
+        if signal.getsignal(signal.SIGTERM) is idle:
+            requeue(number, frame)  # not training, so that there is nothing to save
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, handle)
+    try:
+        yield
+    except SystemExit as end:
+        if not (asked and end.code == EXIT_INTERRUPTED):
+            raise
+        requeue(signal.SIGUSR2, None)

@@ -1,0 +1,166 @@
+"""A COCO file of any size, and what it costs to open it and to read it from workers.
+
+    python -m tests.data.scale FOLDER [--images 118000] [--annotations 860000]
+
+writes one into FOLDER (with empty files for images), opens it twice and reads an epoch of annotations with
+two workers, forked and spawned. The cache goes to FOLDER, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from detrex.data import CocoInstances
+
+SIZE = (480, 640)
+
+
+def write_coco(folder: Path, images: int, annotations: int) -> Path:
+    """Writes ``folder/instances.json``, in the order of COCO's own: classes last, annotations mixed."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    height, width = SIZE
+    listed = [
+        {"license": 3, "file_name": f"{i:012d}.jpg", "height": height, "width": width, "id": 5 * i + 9}
+        for i in range(images)
+    ]
+    for image in listed:
+        (folder / "images" / image["file_name"]).touch()
+    path = folder / "instances.json"
+    with path.open("w") as file:
+        file.write(f'{{"info": {{"year": 2017}}, "licenses": [], "images": {json.dumps(listed)}, ')
+        file.write('"annotations": [')
+        for k, owner in enumerate(rng.integers(0, images, annotations)):
+            file.write(f"{', ' if k else ''}{json.dumps(_annotation(rng, k, listed[owner]['id']))}")
+        file.write(f'], "categories": {json.dumps([{"id": i, "name": f"class{i}"} for i in range(1, 81)])}}}')
+    return path
+
+
+def _annotation(rng: np.random.Generator, number: int, image_id: int) -> dict[str, Any]:
+    points = rng.random((4 + min(296, int(rng.exponential(24))), 2)) * SIZE[::-1]
+    low, high = points.min(0), points.max(0)
+    return {
+        "segmentation": [points.round(2).ravel().tolist()],
+        "area": round(float((high - low).prod()), 4),
+        "iscrowd": 0,
+        "image_id": image_id,
+        "bbox": [*low.round(2).tolist(), *(high - low).round(2).tolist()],
+        "category_id": int(rng.integers(1, 81)),
+        "id": number + 1,
+    }
+
+
+class Memory(NamedTuple):
+    """Megabytes of a process: its own (USS), and with its share of what several have (PSS)."""
+
+    own: float
+    shared: float
+
+
+def memory(process: int) -> Memory:
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+    kilobytes = {name: int(value) for name, value, *_ in map(str.split, lines)}
+    own = kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"]
+    return Memory(own / 1e3, kilobytes["Pss:"] / 1e3)
+
+
+class Sizes(Dataset):
+    """Reads each image's annotations and gives their number; pixels are not of interest here."""
+
+    def __init__(self, read: Callable[[int], Any], length: int):
+        self.read, self.length = read, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        return len(self.read(index)["annotations"])
+
+
+def epoch_in_workers(dataset: Dataset, start_method: str, workers: int) -> list[tuple[Memory, Memory]]:
+    """The memory of each worker after a tenth of an epoch, in random order, and at its end."""
+    loader = DataLoader(
+        dataset,
+        batch_size=max(1, len(dataset) // 100),
+        shuffle=True,
+        num_workers=workers,
+        multiprocessing_context=start_method,
+        persistent_workers=True,
+    )
+    batches = iter(loader)
+    processes = [worker.pid for worker in batches._workers]
+    for _ in range(10):
+        next(batches)
+    early = [memory(process) for process in processes]
+    for _ in batches:
+        pass
+    return list(zip(early, [memory(process) for process in processes], strict=True))
+
+
+def _open(folder: Path) -> CocoInstances:
+    return CocoInstances(folder / "images", folder / "instances.json")
+
+
+def _report_start(folder: Path) -> None:
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak that importing everything took
+    before = _peak()
+    wall, cpu = time.perf_counter(), time.process_time()
+    dataset = _open(folder)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    _say(f"{len(dataset)} images: {wall:.1f} s ({cpu:.1f} s of CPU), {_peak() - before:.0f} MB at most")
+
+
+def _peak() -> float:
+    """Most megabytes that this process has had in memory."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1e3
+
+
+def _report_workers(folder: Path, start_method: str) -> None:
+    dataset = _open(folder)
+    for early, late in epoch_in_workers(Sizes(dataset._entry, len(dataset)), start_method, workers=2):
+        own, shared = (f"{a:.0f} -> {b:.0f} MB" for a, b in zip(early, late, strict=True))
+        _say(f"{start_method}: USS {own}, PSS {shared}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _fresh(task: Callable[..., None], *args: Any) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=task, args=args)
+    process.start()
+    process.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=118_000)
+    parser.add_argument("--annotations", type=int, default=860_000)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    os.environ["DETREX_CACHE"] = str(options.folder / "cache")
+    if not (options.folder / "instances.json").exists():
+        write_coco(options.folder, options.images, options.annotations)
+    for _ in range(2):
+        _fresh(_report_start, options.folder)
+    for start_method in ("fork", "spawn"):
+        _fresh(_report_workers, options.folder, start_method)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Moving averages of weights, against sums written out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detrex.checkpoint import CheckpointError, read_weights
+from detrex.engine import do_eval, do_train
+from detrex.engine.ema import WeightAverage
+from tests.engine.test_run import Stop, load, losses, metrics, stop_after
+from tests.engine.test_trainer import forever, make_trainer
+
+FINAL = ("model_final.safetensors", "model_final_ema.safetensors")
+EMA = ("train.ema.enabled=true", "train.ema.decay=0.8")
+
+
+def closed_form(history: np.ndarray, decay: float, warmup: float) -> np.ndarray:
+    """The sum of all weights ``history`` (the start first), each times its factor in the last average."""
+    steps = len(history) - 1
+    kept = [min(decay, t / (t + warmup)) if warmup else decay for t in range(steps)]
+    factors = [np.prod(kept)] + [(1 - kept[t]) * np.prod(kept[t + 1 :]) for t in range(steps)]
+    return (np.array(factors)[:, None] * history).sum(0)
+
+
+def random_walk(average: WeightAverage, weights: torch.Tensor, steps: int) -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    history = [weights.detach().double().numpy().copy()]
+    for _ in range(steps):
+        with torch.no_grad():
+            weights.add_(torch.randn(weights.shape, generator=generator))
+        average.update()
+        history.append(weights.detach().double().numpy().copy())
+    return np.stack(history)
+
+
+@pytest.mark.parametrize(("decay", "warmup"), [(0.9, 0), (0.9, 1), (0.9, 3.5), (0.5, 1), (0.999, 10)])
+def test_the_average_is_the_weighted_sum_of_all_weights(decay, warmup):
+    model = nn.Linear(5, 1, bias=False)
+    average = WeightAverage(model, decay, warmup)
+    history = random_walk(average, model.weight, 40)
+    expected = closed_form(history.reshape(41, 5), decay, warmup)
+    assert average.weights()["weight"].numpy().ravel() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert average.updates == 40
+
+
+def test_with_a_warm_up_of_1_it_is_the_plain_mean_until_the_decay_is_reached():
+    model = nn.Linear(5, 1, bias=False)
+    average = WeightAverage(model, 0.999, 1)
+    history = random_walk(average, model.weight, 20)
+    expected = history[1:].mean(0).ravel()  # without the start
+    assert average.weights()["weight"].numpy().ravel() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+class Mixed(nn.Module):
+    """With a tied, a frozen and a normalisation parameter, and buffers of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        self.second.weight = self.first.weight
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("table", torch.arange(3), persistent=False)
+
+
+def test_names_ties_frozen_parameters_and_buffers():
+    model = Mixed()
+    average = WeightAverage(model, 0.5, 0)
+    start = model.first.weight.detach().clone()
+    model.train()
+    model.norm(torch.randn(4, 2) + 3)
+    with torch.no_grad():
+        model.first.weight.add_(1)
+        model.frozen.add_(1)
+    average.update()
+    weights = average.weights()
+    assert weights.keys() == model.state_dict().keys()
+    assert torch.equal(weights["first.weight"], weights["second.weight"])
+    assert torch.allclose(weights["first.weight"], start + 0.5)
+    for name in ("frozen", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"):
+        assert torch.equal(weights[name], model.state_dict()[name]), name
+    other = Mixed()
+    other.load_state_dict(weights)
+    restored = WeightAverage(other, 0.5, 0)
+    restored.load(weights, average.updates)
+    assert restored.updates == 1 and torch.equal(restored.weights()["first.weight"], weights["first.weight"])
+    with pytest.raises(ValueError, match=r"do not fit the model: bias, first\.weight"):
+        WeightAverage(nn.Linear(2, 2), 0.5, 0).load(weights, 1)
+
+
+def test_the_model_has_the_average_inside_the_block_and_its_own_weights_after_it():
+    model = nn.Linear(2, 2)
+    average = WeightAverage(model, 0.5, 0)
+    random_walk(average, model.weight, 3)
+    before, pointer = model.weight.detach().clone(), model.weight.data_ptr()
+    expected = average.weights()["weight"].clone()
+    with pytest.raises(KeyError), average.in_model():
+        assert torch.equal(model.weight, expected)
+        raise KeyError
+    assert torch.equal(model.weight, before) and model.weight.data_ptr() == pointer
+    assert torch.equal(average.weights()["weight"], expected)
+
+
+def test_only_steps_that_were_taken_count_and_micro_batches_are_none(tmp_path):
+    bad = [float("nan"), 0.0]
+    trainer = make_trainer(
+        tmp_path,
+        forever([1.0, 2.0], [3.0, 0.0], bad, [1.0, 1.0], [0.0, 2.0], [2.0, 0.0]),
+        max_iter=3,
+        accumulation=2,
+        max_skipped_steps=1,
+    )
+    trainer.average = WeightAverage(trainer.module, 0.75, 0)
+    start = np.array([3.0, 4.0])
+    trainer.train()
+    # The mean gradients of the pairs, but for the second pair, which is left out; half is of the other loss.
+    history = np.stack([start, start - [2.5, 1.5], start - [2.5, 1.5] - [1.5, 1.5]])
+    assert trainer.module.w.tolist() == pytest.approx(history[-1])
+    assert trainer.average.updates == 2 and trainer.iteration == 3
+    expected = closed_form(history, 0.75, 0)
+    assert trainer.average.weights()["w"].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decay=1.0", "decay must be from 0 to below 1"),
+        ("warmup=-1", "warmup must not be negative"),
+        ("evaluate=all", "evaluate must be one of both, ema, raw, not 'all'"),
+    ],
+)
+def test_settings_out_of_range_are_errors(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=f"train.ema.{message}"):
+        do_train(load(tmp_path, "train.ema.enabled=true", f"train.ema.{setting}"))
+
+
+def test_both_are_evaluated_and_saved_and_a_resumed_run_has_the_same_average(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    figures = do_train(load(whole, *EMA))
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, 3)
+        do_train(load(parts, *EMA))
+    torch.manual_seed(12345)
+    do_train(load(parts, *EMA), resume=True)
+    assert losses(parts) == losses(whole)
+    for name in FINAL:
+        one, other = (read_weights(d / name)[0] for d in (whole, parts))
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    raw, averaged = (read_weights(whole / name)[0]["head.weight"] for name in FINAL)
+    assert not torch.equal(raw, averaged)
+    assert figures.keys() == {"dummy/accuracy", "ema/dummy/accuracy"}
+    assert [m["iteration"] for m in metrics(whole) if "ema/dummy/accuracy" in m] == [2, 4, 6]
+    assert json.loads((whole / "results.json").read_text())["metrics"] == figures
+
+
+def test_averaging_does_not_change_training(tmp_path):
+    do_train(load(tmp_path / "a", *EMA))
+    do_train(load(tmp_path / "b"))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_eval_only_chooses(tmp_path, monkeypatch):
+    # So large and random that the figures of two sets of weights can hardly agree.
+    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda self: {"dummy/sum": self.total})
+    monkeypatch.setattr("tests.engine.dummy.Accuracy.total", 0.0, raising=False)
+
+    def process(self, _samples, _outputs):
+        self.total = checksum()
+
+    monkeypatch.setattr("tests.engine.dummy.Accuracy.process", process)
+    models = []
+    original = do_eval.__globals__["instantiate"]
+
+    def remember(node, *args, **kwargs):
+        made = original(node, *args, **kwargs)
+        if isinstance(made, nn.Module):
+            models.append(made)
+        return made
+
+    monkeypatch.setitem(do_eval.__globals__, "instantiate", remember)
+
+    def checksum():
+        return float(sum(p.double().sum() for p in models[-1].parameters()))
+
+    run = tmp_path / "run"
+    both = do_train(load(run, *EMA))
+    raw, averaged = both["dummy/sum"], both["ema/dummy/sum"]
+    assert raw != averaged
+    assert do_eval(load(run, *EMA), resume=True) == both
+    assert do_eval(load(run, *EMA, "train.ema.evaluate=raw"), resume=True) == {"dummy/sum": raw}
+    assert do_eval(load(run, *EMA, "train.ema.evaluate=ema"), resume=True) == {"dummy/sum": averaged}
+    for name, expected in zip(FINAL, (raw, averaged), strict=True):
+        config = load(tmp_path / "eval", *EMA, f"train.init_checkpoint={run / name}")
+        assert do_eval(config) == {"dummy/sum": expected}
+
+
+def test_a_run_without_average_can_begin_one_but_has_none_to_evaluate(tmp_path, caplog):
+    do_train(load(tmp_path, "train.max_iter=2"))
+    with pytest.raises(CheckpointError, match=r"no averaged weights; train\.ema\.evaluate=raw"):
+        do_eval(load(tmp_path, *EMA), resume=True)
+    do_train(load(tmp_path, *EMA, "train.max_iter=4"), resume=True)
+    assert "has no averaged weights; their average starts anew" in caplog.text
+    assert (tmp_path / "model_final_ema.safetensors").is_file()
