@@ -9,7 +9,7 @@ from detrex.modeling.decoder import (
     DeformableDecoder,
     PlainDecoder,
 )
-from detrex.modeling.denoising import ContrastiveDenoising, Denoising
+from detrex.modeling.denoising import ContrastiveDenoising, Denoising, DenoisingQueries
 from detrex.modeling.detector import Detector
 from detrex.modeling.encoder import DeformableEncoder, PlainEncoder
 from detrex.modeling.heads import PredictionHeads
@@ -40,6 +40,7 @@ __all__ = [
     "DeformableDecoder",
     "DeformableEncoder",
     "Denoising",
+    "DenoisingQueries",
     "Detector",
     "EncodedProposals",
     "FixedPosition",

@@ -117,7 +117,7 @@ class Decoder(nn.Module):
             content = torch.cat([denoising.content, content], 1)
             reference = torch.cat([denoising.reference.sigmoid(), reference], 1)
             sizes = [denoising.content.shape[1], *sizes]
-        blocked = blocked_queries(start, denoising)
+        blocked = self.blocked(start, denoising)
         predictions = []
         if self.initial_prediction:
             logits, embed = self.heads.classify(0, content)
@@ -136,6 +136,10 @@ class Decoder(nn.Module):
             binary_proposals=start.binary_proposals,
             groups=groups[1:],
         )
+
+    def blocked(self, start: InitialQueries, denoising: DenoisingQueries | None) -> Tensor | None:
+        """Which queries do not see which, see :func:`blocked_queries`."""
+        return blocked_queries(start, denoising)
 
     def _refine(
         self,
@@ -203,6 +207,8 @@ class ConditionalDecoder(Decoder):
         others: see :class:`Decoder`.
     """
 
+    layer_type = ConditionalDecoderLayer
+
     def __init__(
         self,
         hidden_dim: int = 256,
@@ -214,7 +220,7 @@ class ConditionalDecoder(Decoder):
         **others,
     ):
         layers = [
-            ConditionalDecoderLayer(hidden_dim, ffn_dim, num_heads, dropout, first=i == 0, prelu=prelu)
+            self.layer_type(hidden_dim, ffn_dim, num_heads, dropout, first=i == 0, prelu=prelu)
             for i in range(num_layers)
         ]
         super().__init__(layers=layers, **others)

@@ -73,7 +73,9 @@ def loss_name(name: str) -> str:
     return name.replace("loss_ce", "loss_class").replace("_interm", "_enc")
 
 
-def own_parameters(kit: Path, case: str, weights: dict[str, Tensor], shared_heads: bool) -> dict[str, list[str]]:
+def own_parameters(
+    kit: Path, case: str, weights: dict[str, Tensor], shared_heads: bool
+) -> dict[str, list[str]]:
     """The model's parameters that hold each of the kit's, which may be in pieces or under another alias."""
     alias = json.loads((kit / f"{case}.keys.json").read_text())["alias"]
     by_storage = {value.untyped_storage().data_ptr(): name for name, value in weights.items()}
