@@ -168,7 +168,7 @@ class FamilyNames:
             (cross, f"{_OUR_DECODER}cross_attention."),
             (f"{_DECODER}attentions.0.value_proj.", f"{_OUR_DECODER}self_attention.value."),
         ]
-        # The first norm follows attention to the memory in Deformable DETR's names, and among queries in DETR's.
+        # Deformable DETR's first norm follows attention to the memory, DETR's attention among queries.
         for number, kind in enumerate(("cross", "self") if self.deformable else ("self", "cross"), start=1):
             special.append((f"{_DECODER}norm{number}.", f"{_OUR_DECODER}{kind}_norm."))
         self._names = Renaming([*_SHARED, *(_ZOO if zoo else _ORIGINAL), *special])

@@ -138,8 +138,8 @@ def _freeze_stages(model: nn.Module, count: int) -> None:
     children = dict(model.named_children())
     if not 0 < count <= len(ends) or ends[count - 1] not in children:
         raise ValueError(
-            f"frozen_stages is {count}; {type(model).__name__} has {len(ends)} stages, after {', '.join(ends)}, "
-            f"and the parts {', '.join(children)}"
+            f"frozen_stages is {count}, but {type(model).__name__} has {len(ends)} stages, which end with "
+            f"{', '.join(ends)}, in the parts {', '.join(children)}"
         )
     for name, child in children.items():
         child.requires_grad_(False)

@@ -106,7 +106,7 @@ def test_two_stage_proposals(collate, binary):
     """Deformable DETR tells proposals from background alone, DINO their classes too."""
     targets = boxes_only(collate([0, 1, 2], [4]))
     layer, proposals = random_boxes(), random_boxes(queries=7)
-    losses = focal(binary_proposals=binary)(output_of(layer, proposals=proposals), targets)
+    losses = focal()(replace(output_of(layer, proposals=proposals), binary_proposals=binary), targets)
     for suffix, prediction in (("", layer), ("_interm", proposals)):
         labels = torch.zeros_like(targets.labels) if suffix and binary else targets.labels
         own = replace(targets, labels=labels)
@@ -131,16 +131,12 @@ def test_contrastive_denoising(collate):
     torch.testing.assert_close(losses["loss_giou_dn"], giou / groups, atol=1e-4, rtol=1e-4)
 
 
-class InGroups(SetCriterion):
-    def parts(self, output):
-        return [replace(p, groups=3) for p in super().parts(output)]
-
-
 def test_groups_of_queries_are_matched_by_themselves(collate):
     """Group DETR: the losses are those of models with the queries of one group, averaged."""
     targets = boxes_only(collate([0, 1, 2], [4], []))
     groups = [random_boxes(queries=4, batch=3) for _ in range(3)]
-    together = focal(InGroups)(output_of(Prediction.concatenate(groups)), targets)
+    output = replace(output_of(groups[0]), groups=[[group] for group in groups[1:]])
+    together = focal()(output, targets)
     alone = [focal()(output_of(group), targets) for group in groups]
     for name, value in together.items():
         torch.testing.assert_close(value, sum(losses[name] for losses in alone) / 3)
@@ -156,13 +152,9 @@ class OneToMany(SetCriterion):
 
     def parts(self, output):
         parts = super().parts(output)
-        one = [replace(p, prediction=p.prediction.queries(slice(0, QUERIES))) for p in parts]
-        many = [
-            replace(
-                p, suffix=f"_many{p.suffix}", prediction=p.prediction.queries(slice(QUERIES, None)), copies=2
-            )
-            for p in parts
-        ]
+        split = [(p, *p.prediction.split([QUERIES, p.size - QUERIES])) for p in parts]
+        one = [replace(p, prediction=first) for p, first, _ in split]
+        many = [replace(p, suffix=f"_many{p.suffix}", prediction=rest, copies=2) for p, _, rest in split]
         return one + many
 
 
