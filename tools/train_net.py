@@ -27,6 +27,9 @@ examples:
 
 A run is kept in train.output_dir: log.txt, metrics.jsonl, config.yaml, categories.json, environment.txt,
 checkpoints/, model_final.safetensors, results.json, predictions.png. Errors end with exit code 1.
+
+SIGTERM or SIGUSR1 lets the step end, saves a checkpoint and ends the run with exit code 75: repeat the
+command with --resume to go on as if never stopped. A second one, a second or more later, ends it at once.
 """
 
 

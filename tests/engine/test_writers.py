@@ -61,6 +61,7 @@ def test_wandb_offline_writes_and_continues_its_run(tmp_path, monkeypatch):
         writer.picture(iteration + 1, "predictions", Image.new("RGB", (6, 4)))
         writer.close()
     assert made[0]["id"] is None and made[1]["id"] == (tmp_path / "wandb_id.txt").read_text()
+    wandb.teardown()  # waits until its service has written all
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 2 and all(run.name.endswith(made[1]["id"]) for run in runs)
     assert all(list(run.glob("files/media/images/predictions_*.png")) for run in runs)
