@@ -127,6 +127,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)
+    _log_batch(config)
     check_class_count(model, categories)
     set_tf32(train.tf32)
     checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
@@ -178,6 +179,17 @@ def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
         max_skipped_steps=train.max_skipped_steps,
         average=build_average(model, train.ema),
     )
+
+
+def _log_batch(config: DictConfig) -> None:
+    images = images_per_step(config)
+    if images is not None:
+        logger.info(
+            "%d images per optimizer step: %d in a batch of all processes, train.accumulation=%d",
+            images,
+            config.dataloader.train.total_batch_size,
+            config.train.accumulation,
+        )
 
 
 def _build_hooks(

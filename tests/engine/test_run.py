@@ -78,6 +78,12 @@ def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
     assert evaluated == [2, 4]
 
 
+def test_the_log_says_how_many_images_a_step_sees(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        do_train(load(tmp_path, "train.max_iter=1", "train.accumulation=3"))
+    assert "12 images per optimizer step: 4 in a batch of all processes, train.accumulation=3" in caplog.text
+
+
 def test_a_weights_file_says_its_classes_and_config(tmp_path):
     do_train(load(tmp_path, "train.max_iter=1"))
     _, metadata = read_weights(tmp_path / "model_final.safetensors")
