@@ -1,0 +1,131 @@
+"""H-DETR: the one-to-many group teaches, and neither the other group nor inference knows of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from detrex.config import LazyConfig, instantiate
+from detrex.modeling import SetCriterion
+from detrex.structures import BatchTargets, Sample, Targets
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ROOT / "projects/h_deformable_detr"
+CONFIG = PROJECT / "configs/h_deformable_detr_r50_coco_12ep.py"
+QUERIES, EXTRA, COPIES = 5, 20, 3
+TINY = [
+    "model.num_classes=4",
+    "model.backbone.name=test_resnet",
+    "model.encoder={hidden_dim: 32, ffn_dim: 16, num_heads: 4, num_layers: 1, dropout: 0.0}",
+    "model.decoder={ffn_dim: 16, num_heads: 4, num_layers: 2, dropout: 0.0}",
+    f"model.decoder.query_init={{num_queries: {QUERIES}, num_extra: {EXTRA}}}",
+    f"model.criterion.copies={COPIES}",
+]
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), TINY).model)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    random = torch.Generator().manual_seed(0)
+    rows = []
+    for count in (2, 3):
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=random)
+        corner = 8 + 32 * torch.rand(count, 2, generator=random)
+        targets = Targets(
+            torch.arange(count), torch.cat([corner, corner + 20], 1), None, torch.ones(count) > 0
+        )
+        rows.append(Sample(image=image, targets=targets))
+    return rows
+
+
+def predict(model: nn.Module, samples: list[Sample]):
+    with torch.no_grad():
+        return model.predict(model.preprocess(samples))
+
+
+def same(one, other) -> None:
+    torch.testing.assert_close(one.logits, other.logits)
+    torch.testing.assert_close(one.boxes, other.boxes)
+
+
+def test_inference_uses_what_training_has_as_its_first_group(model, samples):
+    trained = predict(model.train(), samples)
+    inferred = predict(model.eval(), samples)
+    assert [len(group) for group in trained.groups] == [2] and inferred.groups == []
+    assert trained.groups[0][0].logits.shape == (2, EXTRA, 4)
+    # Also that the groups do not see each other: the first is the same without the second.
+    for one, other in zip(trained.layers, inferred.layers, strict=True):
+        assert one.logits.shape == (2, QUERIES, 4)
+        same(one, other)
+
+
+def test_the_second_group_does_not_see_the_first(model, samples):
+    before = predict(model.train(), samples).groups[0]
+    query_init, start = model.decoder.query_init, model.decoder.query_init.forward
+
+    def other_first_queries(*arguments):
+        queries = start(*arguments)
+        queries.content[:, :QUERIES] += 1
+        return queries
+
+    query_init.forward = other_first_queries
+    for one, other in zip(before, predict(model, samples).groups[0], strict=True):
+        same(one, other)
+
+
+def test_losses_are_those_of_two_models(model, samples):
+    """One with the first group, and one with the second whose images show every object several times."""
+    output = predict(model.train(), samples)
+    targets = BatchTargets.collate(
+        [s["targets"] for s in samples], (64, 96), torch.device("cpu"), [(64, 96)] * 2
+    )
+    order = torch.tensor([0, 1] * COPIES + [2, 3, 4] * COPIES)
+    fields = {name: getattr(targets, name)[order] for name in ("labels", "boxes", "is_thing", "image")}
+    repeated = BatchTargets(**fields, masks=None, counts=[2 * COPIES, 3 * COPIES])
+    plain = SetCriterion(model.criterion.matcher, model.criterion.class_loss)
+    (many,) = output.groups
+    output.groups = []
+    expected = plain(output, targets)
+    output.layers, output.proposals = many, None
+    expected |= {f"{name}_one2many": value for name, value in plain(output, repeated).items()}
+    losses = model.train()(samples)
+    assert {name.split("_", 2)[2] for name in losses if name.startswith("loss_ce_")} == {
+        "0",
+        "interm",
+        "0_one2many",
+        "one2many",
+    }
+    assert sorted(losses) == sorted(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_images_with_few_tokens_have_no_second_group(model, samples):
+    model.decoder.query_init.first_group = 1000
+    output = predict(model.train(), samples)
+    assert output.groups == [] and output.final.logits.shape[1] == QUERIES + EXTRA
+    assert not any("one2many" in name for name in model(samples))
+
+
+def test_the_page_on_new_projects_shows_this_one():
+    """docs/new_project.md: its line counts, and its excerpts of code."""
+    page = (ROOT / "docs/new_project.md").read_text()
+    code = {path: path.read_text() for path in sorted(PROJECT.rglob("*.py"))}
+    rows = re.findall(r"^\| (\d+) \| \[`(.+?)`\]", page, re.M)
+    assert {PROJECT / name: int(count) for count, name in rows} == {
+        path: len(text.splitlines()) for path, text in code.items()
+    }
+    total = int(re.search(r"^\| \*\*(\d+)\*\* \|", page, re.M)[1])
+    assert total == sum(len(text.splitlines()) for text in code.values()) < 100
+    readme, test = map(int, re.search(r"(\d+) lines of README and (\d+) of \[test\]", page).groups())
+    assert readme == len((PROJECT / "README.md").read_text().splitlines())
+    assert test == len(Path(__file__).read_text().splitlines())
+    excerpts = re.findall(r"```py\n(.*?)```", page, re.S)
+    assert len(excerpts) == 3 and all(any(part in text for text in code.values()) for part in excerpts)
