@@ -1,0 +1,15 @@
+"""A small DAB-DETR on the boxes of the embedded shapes.
+
+python tools/train_net.py --config-file projects/dab_detr/configs/dab_detr_shapes.py
+"""
+
+from detrex.config import get_config
+
+from .models.dab_detr_r50 import model
+
+_run = get_config("common/shapes_run.py")
+dataloader, optimizer, scheduler, train = _run.dataloader, _run.optimizer, _run.scheduler, _run.train
+
+model.merge_with(get_config("common/models/small.py").plain)
+
+train.output_dir = "output/dab_detr_shapes"

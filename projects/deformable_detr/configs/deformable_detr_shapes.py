@@ -1,0 +1,16 @@
+"""A small two-stage Deformable DETR, which refines boxes, on those of the embedded shapes.
+
+python tools/train_net.py --config-file projects/deformable_detr/configs/deformable_detr_shapes.py
+"""
+
+from detrex.config import get_config
+
+from .models.deformable_detr_r50_two_stage import model
+
+_run = get_config("common/shapes_run.py")
+dataloader, optimizer, scheduler, train = _run.dataloader, _run.optimizer, _run.scheduler, _run.train
+
+model.merge_with(get_config("common/models/small.py").deformable)
+model.decoder.query_init.anchor_sizes = [0.1, 0.2, 0.4]
+
+train.output_dir = "output/deformable_detr_shapes"
