@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,7 @@ class TrainLoader:
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=_as_list,
+            worker_init_fn=_leave_signals_alone,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else every new iterator would draw from the global one
@@ -102,6 +104,7 @@ class TestLoader:
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=_as_list,
+            worker_init_fn=_leave_signals_alone,
             generator=torch.Generator(),
         )
 
@@ -209,6 +212,12 @@ class _AugmentedDraws(_Mapped):
             # Not torch.manual_seed, which would seed the GPUs' generators as well.
             torch.default_generator.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
             return super().__getitem__(draw.index)
+
+
+def _leave_signals_alone(_worker: int) -> None:
+    """Batch systems send them to all processes; the training process acts on them and needs this one."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_list(samples: list[Sample]) -> list[Sample]:

@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -199,3 +202,17 @@ def test_batch_of_images_without_objects(coco):
         coco.add_image()
     batch = take(train_loader(CocoInstances(*coco.write()), total_batch_size=3), 1)[0]
     assert [s["targets"].masks.shape for s in batch] == [(0, 32, 32)] * 3
+
+
+def test_workers_leave_signals_to_the_training_process(dataset):
+    loader = train_loader(dataset, total_batch_size=1, num_workers=2)
+    batches = iter(loader)
+    for _ in range(2):  # one from each
+        next(batches)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.kill(worker.pid, number)
+    for _ in range(6):  # more than were ready
+        next(batches)
+    assert len(workers) == 2 and all(worker.is_alive() for worker in workers)

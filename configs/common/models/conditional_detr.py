@@ -26,5 +26,6 @@ model.decoder = L(ConditionalDecoder)(
     refine_boxes=False,
     look_forward_twice=False,
     checkpointing=False,
+    logit_eps=1e-3,
 )
 model.criterion.class_loss.weight = 2.0

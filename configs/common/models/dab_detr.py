@@ -24,4 +24,5 @@ model.decoder = L(ConditionalDecoder)(
     refine_boxes=True,
     look_forward_twice=True,
     checkpointing=False,
+    logit_eps=1e-3,
 )

@@ -116,4 +116,5 @@ deformable_decoder = L(DeformableDecoder)(
     refine_boxes=False,
     look_forward_twice=False,
     checkpointing=False,
+    logit_eps=1e-3,
 )

@@ -80,6 +80,7 @@ model = L(Detector)(
         look_forward_twice=True,
         initial_prediction=True,
         checkpointing=False,
+        logit_eps=1e-5,
     ),
     denoising=L(Denoising)(
         num_classes="${..num_classes}",
