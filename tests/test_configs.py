@@ -42,6 +42,7 @@ REDUCTIONS = {
 # By the beginning of the name that timm has for a model: a tiny one of its kind.
 BACKBONES = {
     "resnet50": ("test_resnet", {}),
+    "tf_efficientnet": ("mobilenetv3_small_050", {}),
     "convnext": ("test_convnext", {}),
     "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": [1, 1, 2, 1]}),
     "vit": ("vit_small_patch16_dinov3", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
