@@ -29,9 +29,16 @@ train = dict(
     # model_final_ema.safetensors. evaluate: "both" (figures of the average begin with "ema/"), "ema" or
     # "raw", in training and with --eval-only --resume.
     ema=dict(enabled=False, decay=0.9999, warmup=10, evaluate="both"),
-    # Of several processes. find_unused_parameters: some parameters take no part in some steps; static_graph:
-    # the same take part in all steps, which saves time; sync_batch_norm: statistics over all processes (GPU).
-    distributed=dict(find_unused_parameters=False, static_graph=False, sync_batch_norm=False),
+    distributed=dict(  # of several processes
+        find_unused_parameters=False,  # some parameters take no part in some steps
+        static_graph=False,  # the same parameters take part in all steps, which saves time
+        sync_batch_norm=False,  # statistics over all processes, on GPUs
+        # Split weights, gradients and optimizer state over the processes, for large backbones; weights of
+        # these modules are put together one by one. Blocks themselves cannot be named where only their parts
+        # are called, as in SwinBackbone.
+        fsdp=False,
+        fsdp_modules=["*.blocks.*.attn", "*.blocks.*.mlp"],
+    ),
     log_period=20,
     # Steps from 1 on, both included, that are profiled; 0 and 0: none. Files are in output_dir/profile.
     profiler=dict(start=0, stop=0),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex.config import ConfigError
+from detrex.engine.precision import is_scaled
+from detrex.engine.sharding import shard
 from detrex.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
@@ -20,7 +23,11 @@ def distribute(
     find_unused_parameters: bool = False,
     static_graph: bool = False,
     sync_batch_norm: bool = False,
+    fsdp: bool = False,
+    fsdp_modules: Sequence[str] = (),
     accumulation: int = 1,
+    amp: str = "off",
+    averaged: bool = False,
 ) -> nn.Module:
     """The model with its gradients averaged over all processes; in a run of one, the model itself.
 
@@ -31,7 +38,12 @@ def distribute(
         static_graph: promise that the same parameters take part in every step, the same number of times,
             which lets PyTorch overlap more of the communication. (Parameters that never do are fine.)
         sync_batch_norm: batch norms that are trained take their statistics over all processes.
+        fsdp: split the weights over the processes, in the model itself; see :mod:`detrex.engine.sharding`.
+            The first two switches do not matter then.
+        fsdp_modules: patterns for names of modules, see there.
         accumulation: micro-batches per step.
+        amp: ``train.amp``.
+        averaged: whether there is a moving average of the weights.
 
     Raises:
         ConfigError: the switches do not go together, or with this device or model.
@@ -47,6 +59,13 @@ def distribute(
     device = next(model.parameters()).device
     if sync_batch_norm:
         model = synchronise_batch_norms(model, device.type)
+    if fsdp:
+        if is_scaled(amp) or averaged:
+            raise ConfigError(
+                "train.distributed.fsdp goes neither with train.amp=fp16 nor with train.ema.enabled"
+            )
+        shard(model, fsdp_modules)
+        return model
     with warnings.catch_warnings():
         # Newer releases of PyTorch ask for another name, which older ones do not have.
         warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)

@@ -13,6 +13,7 @@ from detrex.config import instantiate
 from detrex.engine.gallery import build_dataset
 from detrex.engine.pictures import RatedImage, ResultPictures
 from detrex.engine.precision import autocast
+from detrex.engine.sharding import put_together
 from detrex.engine.validation_loss import ValidationLoss
 from detrex.evaluation import (
     PerClass,
@@ -64,6 +65,7 @@ class Evaluation:
         """Figures over all processes; the main one logs them as a table."""
         # Each process has statistics of its own images; those of the main one are in the checkpoint.
         share_buffers(self._model)
+        put_together(self._model)  # processes have different numbers of batches
         with self._autocast():
             self.metrics = evaluate(self._model, self._loader, self._evaluators)
             if self._validation_loss is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.checkpoint import write_torch_file
+from detrex.engine.sharding import own_part, whole
 from detrex.structures import Sample
 from detrex.utils.distributed import all_gather_objects, is_main_process, rank
 
@@ -151,10 +152,9 @@ def save_nonfinite_report(directory: Path, trainer: Trainer, samples: Sequence[S
     }
     path.write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
     content = {"iteration": iteration, "samples": samples, "losses": losses}
+    optimizer, weights = whole(trainer.optimizer.state_dict()), trainer.weights()
     if is_main_process():
-        for name in ("optimizer", "scheduler"):
-            content[name] = getattr(trainer, name).state_dict()
-        content["model"] = trainer.module.state_dict()
+        content |= {"optimizer": optimizer, "scheduler": trainer.scheduler.state_dict(), "model": weights}
     write_torch_file(path.with_suffix(".pt"), _plain(content))
     return path
 
@@ -170,7 +170,7 @@ def _describe(losses: Mapping[str, Tensor], samples: Sequence[Sample]) -> str:
 
 def _not_finite(model: nn.Module, gradients: bool) -> list[str]:
     tensors = ((name, p.grad if gradients else p) for name, p in model.named_parameters())
-    return [name for name, tensor in tensors if tensor is not None and not tensor.isfinite().all()]
+    return [name for name, t in tensors if t is not None and not own_part(t).isfinite().all()]
 
 
 def _plain(value: Any) -> Any:

@@ -162,7 +162,9 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
 
 def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     train = config.train
-    distributed = distribute(model, **train.distributed, accumulation=train.accumulation)
+    distributed = distribute(
+        model, **train.distributed, accumulation=train.accumulation, amp=train.amp, averaged=train.ema.enabled
+    )
     optimizer = instantiate(config.optimizer, model=model)
     scale_learning_rates(optimizer, images_per_step=images_per_step(config), **train.lr_scaling)
     return Trainer(

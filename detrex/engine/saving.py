@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
 from detrex.engine.hooks import Hook
 from detrex.utils.distributed import all_gather_objects, is_main_process
@@ -46,14 +48,15 @@ class CheckpointHook(Hook):
             self.save(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        self._attempt("the final weights", lambda: self._write_final(trainer))
+        weights = trainer.weights()
+        self._attempt("the final weights", lambda: self._write_final(trainer, weights))
 
     def save(self, trainer: Trainer) -> None:
         """Saves now, if this has not been done after the same step; to be called on all processes."""
         if self._saved == trainer.iteration:
             return
-        state = trainer.state_dict()
-        if self._attempt("the last checkpoint", lambda: self._write_checkpoint(trainer, state)):
+        state, weights = trainer.state_dict(), trainer.weights()
+        if self._attempt("the last checkpoint", lambda: self._write_checkpoint(trainer, weights, state)):
             self._saved = trainer.iteration
 
     def check(self) -> None:
@@ -86,18 +89,16 @@ class CheckpointHook(Hook):
             self._failures[what] = failure
         return failure is None
 
-    def _write_checkpoint(self, trainer: Trainer, state: dict) -> None:
+    def _write_checkpoint(self, trainer: Trainer, weights: dict[str, Tensor], state: dict) -> None:
         average = None if trainer.average is None else trainer.average.weights()
-        path = self._checkpointer.save(
-            trainer.iteration, trainer.module.state_dict(), state, self._metadata, average
-        )
+        path = self._checkpointer.save(trainer.iteration, weights, state, self._metadata, average)
         logger.info("saved %s", path)
 
-    def _write_final(self, trainer: Trainer) -> None:
+    def _write_final(self, trainer: Trainer, weights: dict[str, Tensor]) -> None:
         metadata = {**self._metadata, "iteration": str(trainer.iteration)}
-        files = {FINAL_WEIGHTS: trainer.module.state_dict()}
+        files = {FINAL_WEIGHTS: weights}
         if trainer.average is not None:
             files[FINAL_AVERAGE] = trainer.average.weights()
-        for name, weights in files.items():
-            write_weights(self._output_dir / name, weights, metadata)
+        for name, content in files.items():
+            write_weights(self._output_dir / name, content, metadata)
             logger.info("saved %s", self._output_dir / name)

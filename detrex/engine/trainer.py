@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,6 +22,7 @@ from detrex.engine.hooks import Hook
 from detrex.engine.nonfinite import KeptBuffers, MicroBatch, NonFiniteGuard
 from detrex.engine.precision import autocast, is_scaled
 from detrex.engine.random_state import random_state, set_random_state
+from detrex.engine.sharding import load_optimizer, total_norm, whole
 from detrex.structures import Sample
 from detrex.utils.distributed import all_gather_objects, mean_over_processes, rank, world_size
 
@@ -159,6 +160,10 @@ class Trainer:
         """
         self._stop_requested = True
 
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict of the model; to be called on all processes, complete on the main one."""
+        return whole(self.module.state_dict())
+
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and their average, the same on every process; to be called on all together."""
         own = {
@@ -168,7 +173,7 @@ class Trainer:
         }
         return {
             "iteration": self.iteration,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "skipped_steps": self._guard.skipped,
@@ -187,7 +192,7 @@ class Trainer:
         """
         state = checkpoint.state
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             if state["scaler"]:  # empty if the run was not in fp16 so far
                 self.scaler.load_state_dict(state["scaler"])
@@ -287,7 +292,7 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters], self._norm_type)
+        norm = total_norm([p.grad for p in parameters], self._norm_type)
         if self._max_norm is not None:
             clip_grads_with_norm_(parameters, self._max_norm, norm)
         return norm

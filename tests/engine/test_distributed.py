@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import launch
 from detrex.engine.distributed import distribute, synchronise_batch_norms
 from detrex.modeling import TimmBackbone
 from detrex.structures import Sample, Targets, boxes_from_masks
-from detrex.utils.distributed import mean_over_processes, rank, world_size
+from detrex.utils.distributed import mean_over_processes, rank
 
 MODEL = Path(__file__).resolve().parents[2] / "projects/maskdino/configs/models/maskdino_r50.py"
 TINY = [
@@ -52,16 +53,23 @@ def losses_and_gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     losses = model(samples)
     sum(losses.values()).backward()
-    inner = model.module if world_size() > 1 else model
-    return losses, {name: p.grad for name, p in inner.named_parameters() if p.requires_grad}
+    inner = getattr(model, "module", model)
+    found = {name: p.grad for name, p in inner.named_parameters() if p.requires_grad}
+    return losses, {name: g.full_tensor() if isinstance(g, DTensor) else g for name, g in found.items()}
 
 
 # Objects per image; half of the images for each process. The last three: a process without objects, none at
 # all, and one on the second process.
 COUNTS = [(2, 1, 3, 2), (2, 3, 0, 0), (0, 0, 0, 0), (0, 0, 1, 0)]
+FSDP = {"fsdp": True, "fsdp_modules": ["backbone.model.layer?", "decoder.layers.*.self_attention"]}
 # Settings of the model, counts and switches of what two processes do, in one go: starting them takes long.
 CASES = {
-    **{f"exact {counts}": (EXACT, counts, {}) for counts in COUNTS},
+    **{f"ddp {counts}": (EXACT, counts, {}) for counts in COUNTS},
+    **{
+        f"fsdp {counts}": (EXACT, counts, FSDP)
+        for counts in COUNTS
+        if hasattr(torch.cpu.Stream, "record_event")
+    },
     **{
         f"{switch} {counts}": (TINY, counts, {switch: True})
         for switch in ("static_graph", "find_unused_parameters")
@@ -71,6 +79,8 @@ CASES = {
 WRONG = {
     "does not go together with train.accumulation=2": {"static_graph": True, "accumulation": 2},
     "sync_batch_norm needs GPUs": {"sync_batch_norm": True},
+    "neither with train.amp=fp16": {"fsdp": True, "amp": "fp16"},
+    "nor with train.ema.enabled": {"fsdp": True, "averaged": True},
 }
 
 
@@ -102,12 +112,15 @@ def two_processes(tmp_path_factory) -> list[dict[str, tuple[dict, dict]]]:
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-def test_losses_and_gradients_are_those_of_the_joint_batch(two_processes, counts):
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_losses_and_gradients_are_those_of_the_joint_batch(two_processes, kind, counts):
+    if f"{kind} {counts}" not in CASES:
+        pytest.skip("this version of PyTorch splits weights on GPUs only")
     losses, gradients = losses_and_gradients(build(EXACT), batch(counts))
     # Published models divide by at least one object per process.
     scale = max(1, sum(counts)) / max(2, sum(counts))
     for found in two_processes:
-        means, averaged = found[f"exact {counts}"]
+        means, averaged = found[f"{kind} {counts}"]
         assert means.keys() == losses.keys() and averaged.keys() == gradients.keys()
         for name, loss in losses.items():
             torch.testing.assert_close(means[name], scale * loss.detach(), rtol=1e-4, atol=1e-6, msg=name)
@@ -115,7 +128,7 @@ def test_losses_and_gradients_are_those_of_the_joint_batch(two_processes, counts
             torch.testing.assert_close(averaged[name], scale * gradient, rtol=2e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("exact")])
+@pytest.mark.parametrize("case", [case for case in CASES if case[:4] not in ("ddp ", "fsdp")])
 def test_processes_without_objects_train_with_denoising_too(two_processes, case):
     (_, first), (_, second) = (found[case] for found in two_processes)
     assert all(gradient.isfinite().all() for gradient in first.values())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
+from detrex.engine.sharding import total_norm
 from detrex.utils.distributed import all_gather_objects
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def gradient_norms(norm_type: float) -> Callable[[Trainer], dict[str, float]]:
         }
         if not parts:
             return {}
-        norms = torch.stack([get_total_norm(g, norm_type).float() for g in parts.values()])
+        norms = torch.stack([total_norm(g, norm_type).float() for g in parts.values()])
         # Clipping has scaled all gradients by the same factor; the norm of the whole was taken before it.
         after = torch.linalg.vector_norm(norms, norm_type)
         norms = norms * torch.where(after > 0, trainer.grad_norm.float() / after, 1.0)
