@@ -30,6 +30,7 @@ model = L(Detector)(
         strides=[4, 8, 16, 32],
         pretrained=False,
         frozen_norm=True,
+        frozen_stages=0,
         options={},
     ),
     encoder=L(DeformableEncoder)(
@@ -97,7 +98,9 @@ model = L(Detector)(
             mask_cost=5.0,
             dice_cost=5.0,
             points="${..points}",
+            softmax_classes=False,
             box_stuff="${..box_stuff}",
+            memory_limit_mb="${..memory_limit_mb}",
         ),
         class_loss=L(FocalClassLoss)(weight=4.0, alpha=0.25, gamma=2.0),
         box_weight=5.0,
@@ -107,9 +110,12 @@ model = L(Detector)(
         points=L(RandomPoints)(num_points=12544, oversample=3.0, uncertain=0.75),
         box_stuff=True,
         initial_denoising=True,
+        memory_limit_mb=2048,
     ),
     postprocess=L(PostProcess)(
-        instance=L(InstanceInference)(max_detections=100, score_threshold=0.0),
+        instance=L(InstanceInference)(
+            max_detections=100, score_threshold=0.0, one_per_query=False, clip_boxes=False
+        ),
         panoptic=None,
         semantic=None,
         thing_classes=None,
@@ -119,4 +125,5 @@ model = L(Detector)(
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
     size_divisor=32,
+    mask_padding=False,
 )
