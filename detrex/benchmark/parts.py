@@ -16,7 +16,8 @@ BACKWARD = "backward"
 OPTIMIZER = "optimizer"
 PARTS = {
     "backbone": "backbone",
-    "pixel_decoder": "pixel decoder",
+    "encoder": "encoder",
+    "pixel_head": "pixel head",
     "denoising": "denoising",
     "decoder": "decoder",
     "criterion": "losses",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def backbone_channels(
     name: str, options: Mapping[str, Any] | None = None, strides: Sequence[int] | None = None
 ) -> dict[int, int]:
-    """Channels of a timm model's feature maps by stride, for the ``in_channels`` of a pixel decoder.
+    """Channels of a timm model's feature maps by stride, for the ``in_channels`` of an encoder.
 
     Args:
         name: timm's name of the model.

@@ -14,7 +14,7 @@ PATCH_SIZE = 16
 
 
 def pyramid_channels(strides: Sequence[int], channels: int) -> dict[int, int]:
-    """Channels of :class:`VitPyramid`'s maps by stride, for the ``in_channels`` of a pixel decoder."""
+    """Channels of :class:`VitPyramid`'s maps by stride, for the ``in_channels`` of an encoder."""
     return dict.fromkeys(strides, channels)
 
 

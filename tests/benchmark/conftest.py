@@ -20,7 +20,7 @@ def tiny(root: Path) -> tuple[str, ...]:
         "dataloader.train.num_workers=0",
         "model.backbone.name=test_resnet",
         "model.backbone.options={}",
-        "model.pixel_decoder.num_layers=1",
+        "model.encoder.num_layers=1",
         "model.decoder.num_layers=1",
         "model.decoder.query_init.num_queries=10",
         "model.criterion.points.num_points=64",

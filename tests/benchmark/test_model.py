@@ -38,7 +38,7 @@ def test_samples_are_always_the_same_and_have_targets_in_training_only():
 def test_inference(overrides):
     subject = Subject(setup(overrides, batch=2))
     run = subject.run()
-    assert set(run.parts) == {"backbone", "pixel decoder", "decoder", "post-processing", "other"}
+    assert set(run.parts) == {"backbone", "encoder", "pixel head", "decoder", "post-processing", "other"}
     assert 0 < sum(run.parts.values()) <= run.duration.seconds
     facts = subject.facts()
     assert facts["machine"]["device"] == "cpu" and facts["machine"]["torch"] == torch.__version__

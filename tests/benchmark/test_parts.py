@@ -42,7 +42,7 @@ class Criterion(Part):
 
 
 class Model(nn.Module):
-    """Has no pixel decoder; its denoising is switched off."""
+    """Has no encoder; its denoising is switched off."""
 
     def __init__(self, clock):
         super().__init__()

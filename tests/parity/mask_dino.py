@@ -18,7 +18,7 @@ STEP = 8
 
 
 def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
-    """Backbone, pixel decoder, proposals, every layer and the results."""
+    """Backbone, encoder, proposals, every layer and the results."""
     model.eval()
     height, width = (int(side) for side in arrays["output_size"])
     sample = Sample(image=torch.from_numpy(arrays["image"]).permute(2, 0, 1), height=height, width=width)

@@ -56,7 +56,7 @@ def test_model(benchmark, overrides):
     assert (training["objects"], training["size"], training["batch"]) == (3, [48, 64], 1)
     assert training["machine"]["threads"] == 1
     inference_alone, training_alone = ("post-processing",), ("losses", "matching", "backward", "optimizer")
-    for part in ("backbone", "pixel decoder", "decoder", *inference_alone, *training_alone):
+    for part in ("backbone", "encoder", "pixel head", "decoder", *inference_alone, *training_alone):
         assert part in shown
     assert "training, 1 image(s) of 48x64, 3 objects each" in shown and shown.count("images/s") == 2
 
