@@ -1,14 +1,17 @@
 """Hooks, in whole runs of the dummy model and on their own."""
 
 import gzip
+import io
 import json
 import logging
 import math
+import re
 import sys
 
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from detrex.checkpoint import Checkpointer, CheckpointError
 from detrex.engine import do_train, launch, main
@@ -202,6 +205,22 @@ def test_rates_and_norms_by_part_of_the_model(tmp_path):
         # Of the whole gradient before clipping, though clipping has long been done.
         assert math.hypot(*parts) == pytest.approx(figures["grad_norm"], rel=1e-4)
         assert figures["grad_norm"] > 1e-2
+
+
+def test_steps_left_out_do_not_count_in_what_is_logged(tmp_path, caplog):
+    settings = ("dataloader.train.poisoned=4", "train.max_skipped_steps=1", "train.eval_period=0")
+    each, few = tmp_path / "each", tmp_path / "few"
+    with caplog.at_level(logging.INFO):
+        do_train(load(each, *settings), console=Console(file=io.StringIO(), force_terminal=True))
+    assert re.search(r"iteration 5/6  eta \S+  no step was taken  lr ", caplog.text)
+    do_train(load(few, *settings, "train.log_period=3"))
+    assert [iteration for iteration, _ in losses(each)] == [1, 2, 3, 4, 6]
+    (skipped,) = [m for m in metrics(each) if m["iteration"] == 5]
+    assert "step_time" in skipped and not any(n.startswith(("loss", "grad_norm")) for n in skipped)
+    by_step = dict(losses(each))
+    for name in ("loss", "loss_class", "grad_norm"):
+        expected = (by_step[4][name] + by_step[6][name]) / 2
+        assert losses(few)[-1][1][name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_another_norm(tmp_path):

@@ -42,6 +42,8 @@ def learning_rates(trainer: Trainer) -> dict[str, float]:
 def gradient_norms(norm_type: float) -> Callable[[Trainer], dict[str, float]]:
     """``grad_norm/PART`` for each part of the model: the norm of its gradient before clipping.
 
+    There is none after a step that was left out.
+
     Args:
         norm_type: of the trainer's norm.
     """
@@ -52,7 +54,7 @@ def gradient_norms(norm_type: float) -> Callable[[Trainer], dict[str, float]]:
             for part, parameters in _parts(trainer.module).items()
             if (gradients := [p.grad for p in parameters if p.grad is not None])
         }
-        if not parts:
+        if not parts or not trainer.step_taken:
             return {}
         norms = torch.stack([total_norm(g, norm_type).float() for g in parts.values()])
         # Clipping has scaled all gradients by the same factor; the norm of the whole was taken before it.

@@ -26,7 +26,7 @@ Figures = Callable[["Trainer"], dict[str, float]]
 class LogHook(Hook):
     """Every ``period`` steps: means since the last time, over all processes, to the log and the writers.
 
-    Losses stay on their device in between.
+    Losses stay on their device in between. Of steps that were left out only the times count.
 
     Args:
         period: in steps.
@@ -83,15 +83,13 @@ class LogHook(Hook):
 
     @staticmethod
     def _values(trainer: Trainer) -> dict[str, Tensor]:
+        data_time, step_time = torch.tensor([trainer.data_time, trainer.step_time])
+        times = {"data_time": data_time, "step_time": step_time}
+        if not trainer.step_taken:
+            return times
         losses = {name: loss.float() for name, loss in trainer.losses.items()}
-        times = torch.tensor([trainer.data_time, trainer.step_time])
-        return {
-            "loss": torch.stack(list(losses.values())).sum(),
-            **losses,
-            "grad_norm": trainer.grad_norm.float(),
-            "data_time": times[0],
-            "step_time": times[1],
-        }
+        total = torch.stack(list(losses.values())).sum()
+        return {"loss": total, **losses, "grad_norm": trainer.grad_norm.float(), **times}
 
     def _means(self) -> dict[str, float]:
         on_device = [name for name, value in self._sums.items() if value.device.type != "cpu"]
@@ -112,9 +110,11 @@ def _line(trainer: Trainer) -> str:
     """The figures in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
     metrics = trainer.metrics
     left = timedelta(seconds=round((trainer.max_iter - trainer.iteration) * metrics["step_time"]))
-    parts = "  ".join(f"{n} {metrics[n]:.4g}" for n in [*main_names(trainer.losses), "grad_norm"])
+    names = [n for n in (*main_names(trainer.losses), "grad_norm") if n in metrics]
+    parts = "  ".join(f"{n} {metrics[n]:.4g}" for n in names)
+    loss = f"loss {metrics['loss']:.4f}  {parts}" if "loss" in metrics else "no step was taken"
     memory = f"  {metrics['max_memory_mb']:.0f} MB" if "max_memory_mb" in metrics else ""
     return (
-        f"iteration {trainer.iteration}/{trainer.max_iter}  eta {left}  loss {metrics['loss']:.4f}  {parts}  "
+        f"iteration {trainer.iteration}/{trainer.max_iter}  eta {left}  {loss}  "
         f"lr {metrics['lr']:.3g}  {metrics['step_time']:.3f} s/it  data {metrics['data_time']:.3f} s{memory}"
     )

@@ -35,11 +35,9 @@ class ProgressHook(Hook):
 
     def after_step(self, trainer: Trainer) -> None:
         metrics = trainer.metrics
-        figures = (
-            f"loss {metrics['loss']:.3f}  lr {metrics['lr']:.2g}  {metrics['step_time']:.3f} s/it"
-            if metrics
-            else ""
-        )
+        figures = f"lr {metrics['lr']:.2g}  {metrics['step_time']:.3f} s/it" if metrics else ""
+        if "loss" in metrics:  # not where all steps were left out
+            figures = f"loss {metrics['loss']:.3f}  {figures}"
         self._progress.update(self._task, completed=trainer.iteration, figures=figures)
 
     def close(self) -> None:
