@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
 import socket
@@ -67,7 +68,8 @@ def launch(
         main(*args)
         return
     url = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
-    _spawn(num_gpus, (main, args, url, num_gpus, machine_rank, processes))
+    method = multiprocessing.get_start_method()
+    _spawn(num_gpus, (method, main, args, url, num_gpus, machine_rank, processes))
 
 
 def _spawn(count: int, args: tuple) -> None:
@@ -124,8 +126,17 @@ def _message(error: Exception) -> str:
 
 
 def _worker(
-    local_rank: int, main: Callable, args: tuple, url: str, num_gpus: int, machine_rank: int, processes: int
+    local_rank: int,
+    start_method: str,
+    main: Callable,
+    args: tuple,
+    url: str,
+    num_gpus: int,
+    machine_rank: int,
+    processes: int,
 ) -> None:
+    # This process was spawned, as CUDA wants it, and would start the loaders' workers in the same slow way.
+    multiprocessing.set_start_method(start_method, force=True)
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // num_gpus))
     with _process_group(url, machine_rank * num_gpus + local_rank, processes, local_rank):

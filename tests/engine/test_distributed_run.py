@@ -1,6 +1,7 @@
 """Runs of two processes on the CPU (gloo)."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_two_processes_train_like_one_with_the_same_batch(tmp_path):
         assert torch.allclose(value, weights[1][name], atol=1e-6), name
     evaluated = [[m for m in metrics(d) if "dummy/accuracy" in m] for d in (one, two)]
     assert evaluated[0] == evaluated[1] != []
+
+
+def note_start_method(folder: str) -> None:
+    Path(folder, str(rank())).write_text(multiprocessing.get_start_method())
+
+
+def test_workers_of_loaders_start_as_in_a_run_of_one_process(tmp_path):
+    launch(note_start_method, (str(tmp_path),), num_gpus=2)
+    expected = multiprocessing.get_start_method()
+    assert [path.read_text() for path in tmp_path.iterdir()] == [expected] * 2
 
 
 def count_exchanges(folder: str) -> None:
