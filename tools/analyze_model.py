@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from typing import Any
 
 from omegaconf import DictConfig
@@ -25,7 +24,14 @@ from detrex.analysis import (
     table,
 )
 from detrex.engine import readable_errors
-from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
+from detrex.engine.arguments import (
+    add_config_file,
+    add_overrides,
+    command_parser,
+    image_size,
+    positive,
+    read_config,
+)
 
 DEFAULT_INPUT = (800, 1333)
 WIDTH = 110  # of tables that go to a file
@@ -72,10 +78,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="sizes of the image in pixels; by default 800x1333, unless there is --data",
     )
     parser.add_argument(
-        "--data", type=_positive, metavar="N", help="the mean over the config's first N test images"
+        "--data", type=positive, metavar="N", help="the mean over the config's first N test images"
     )
     parser.add_argument(
-        "--depth", type=_positive, default=2, metavar="D", help="levels of modules to show (default: 2)"
+        "--depth", type=positive, default=2, metavar="D", help="levels of modules to show (default: 2)"
     )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     add_overrides(parser)
@@ -89,16 +95,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def _size_or_override(text: str) -> Size | str:
     if "=" in text or text.startswith("~"):
         return text
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or "0" in match.groups():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size like 800x1333 (height x width)")
-    return int(match[1]), int(match[2])
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
-    return int(text)
+    return image_size(text)
 
 
 def run(arguments: argparse.Namespace) -> None:

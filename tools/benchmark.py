@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -35,7 +34,14 @@ from detrex.benchmark import (
 )
 from detrex.config import ConfigError
 from detrex.engine import readable_errors
-from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
+from detrex.engine.arguments import (
+    add_config_file,
+    add_overrides,
+    command_parser,
+    image_size,
+    positive,
+    read_config,
+)
 from detrex.engine.setup import resolve_device
 
 EXAMPLES = """\
@@ -65,9 +71,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_options, _ = _COMMANDS[chosen.command]
     of_command = command_parser(f"benchmark.py {chosen.command}")
     of_command.prog = f"{parser.prog} {chosen.command}"
-    of_command.add_argument("--repeats", type=_positive, default=5, metavar="N", help="runs that count")
+    of_command.add_argument("--repeats", type=positive, default=5, metavar="N", help="runs that count")
     of_command.add_argument("--output", type=Path, metavar="FILE", help="write all figures there, as JSON")
-    of_command.add_argument("--threads", type=_positive, metavar="N", help="of PyTorch on the CPU")
+    of_command.add_argument("--threads", type=positive, metavar="N", help="of PyTorch on the CPU")
     add_options(of_command)
     parsed = of_command.parse_intermixed_args(chosen.options)
     return argparse.Namespace(command=chosen.command, **vars(parsed))
@@ -89,10 +95,15 @@ def _add_op(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of all inputs (default: fp32)")
     parser.add_argument(
-        "--sizes", nargs="+", type=_size, default=SIZES, metavar="HxW", help="default: 800x1333 1024x1024"
+        "--sizes",
+        nargs="+",
+        type=image_size,
+        default=SIZES,
+        metavar="HxW",
+        help="default: 800x1333 1024x1024",
     )
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images (default: 1)")
-    parser.add_argument("--queries", type=_positive, default=300, metavar="N", help="of the decoder")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images (default: 1)")
+    parser.add_argument("--queries", type=positive, default=300, metavar="N", help="of the decoder")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
 
 
@@ -145,13 +156,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "both",
     )
     parser.add_argument("--mode", choices=("inference", "training", "both"), default="both")
-    parser.add_argument("--size", type=_size, default=SIZES[0], metavar="HxW", help="default: 800x1333")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images (default: 1)")
+    parser.add_argument("--size", type=image_size, default=SIZES[0], metavar="HxW", help="default: 800x1333")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images (default: 1)")
     parser.add_argument(
-        "--objects", type=_positive, default=8, metavar="N", help="of each image, in training (default: 8)"
+        "--objects", type=positive, default=8, metavar="N", help="of each image, in training (default: 8)"
     )
     parser.add_argument(
-        "--warmup", type=_positive, default=1, metavar="N", help="runs before those that count"
+        "--warmup", type=positive, default=1, metavar="N", help="runs before those that count"
     )
     add_overrides(parser)
 
@@ -222,9 +233,7 @@ def _print_models(result: Mapping[str, Any], arguments: argparse.Namespace) -> N
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     add_config_file(parser)
-    parser.add_argument(
-        "--images", type=_positive, default=200, metavar="N", help="of one run (default: 200)"
-    )
+    parser.add_argument("--images", type=positive, default=200, metavar="N", help="of one run (default: 200)")
     parser.add_argument("--workers", type=int, metavar="N", help="dataloader.train.num_workers")
     add_overrides(parser)
 
@@ -244,9 +253,9 @@ def _data(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     add_config_file(parser)
-    parser.add_argument("--images", type=_positive, default=50, metavar="N", help="test images (default: 50)")
+    parser.add_argument("--images", type=positive, default=50, metavar="N", help="test images (default: 50)")
     parser.add_argument(
-        "--detections", type=_positive, default=100, metavar="N", help="in each (default: 100)"
+        "--detections", type=positive, default=100, metavar="N", help="in each (default: 100)"
     )
     add_overrides(parser)
 
@@ -271,19 +280,6 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[.
     "data": (_add_data, _data),
     "evaluation": (_add_evaluation, _evaluation),
 }
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or "0" in match.groups():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size like 800x1333 (height x width)")
-    return int(match[1]), int(match[2])
 
 
 def _console(machine: Mapping[str, Any]) -> Console:

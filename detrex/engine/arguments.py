@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from omegaconf import DictConfig
 
@@ -60,3 +61,26 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
         ConfigError: there is no such file, or an override does not fit it.
     """
     return LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on; a type of arguments.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels, from ``800x1333``; a type of arguments.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size like 800x1333 (height x width)")
+    return int(match[1]), int(match[2])
