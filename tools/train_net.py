@@ -25,8 +25,9 @@ examples:
   2 machines       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
                        tools/train_net.py --config-file CONFIG.py  (on both; or see submit.py)
 
-A run is kept in train.output_dir: log.txt, metrics.jsonl, config.yaml, categories.json, environment.txt,
-checkpoints/, model_final.safetensors, results.json, predictions.png. Errors end with exit code 1.
+A run is kept in train.output_dir: log.txt, metrics.jsonl, evaluations.json, config.yaml, categories.json,
+environment.txt, checkpoints/, model_final.safetensors, results.json, predictions.png and report.html, the
+page to look at first. Errors end with exit code 1. Recipes for all sizes of machines: docs/training.md.
 
 SIGTERM or SIGUSR1 lets the step end, saves a checkpoint and ends the run with exit code 75: repeat the
 command with --resume to go on as if never stopped. A second one, a second or more later, ends it at once.
