@@ -36,3 +36,7 @@ constant = L(schedule.constant)(warmup_iters=100, warmup_factor=0.001)
 twelve_epochs = L(schedule.multi_step)(
     milestones=epochs([8, 11]), gamma=0.1, warmup_iters=epochs(0.1), warmup_factor=0.001
 )
+
+# For train.max_iter = epochs(50), as published for the DETR family; the detrex zoo counts 7,500 iterations as
+# an epoch of COCO (train.iterations_per_epoch=7500)
+one_step = L(schedule.multi_step)(milestones=epochs([40]), gamma=0.1, warmup_iters=0, warmup_factor=1.0)
