@@ -1,4 +1,4 @@
-"""What the detectors of the DETR family have in common: boxes only, padding masked, a ResNet-50.
+"""What the models of the DETR family have in common: boxes only, padding masked, a ResNet-50.
 
 A project sets `model.encoder` (`plain_encoder` over the coarsest feature map, or `deformable_encoder` over
 several) and `model.decoder`.
@@ -37,13 +37,25 @@ model = L(Detector)(
     denoising=None,
     criterion=L(SetCriterion)(
         matcher=L(HungarianMatcher)(
-            class_cost=2.0, box_cost=5.0, giou_cost=2.0, mask_cost=0.0, dice_cost=0.0, softmax_classes=False
+            class_cost=2.0,
+            box_cost=5.0,
+            giou_cost=2.0,
+            mask_cost=0.0,
+            dice_cost=0.0,
+            softmax_classes=False,
+            points="${..points}",
+            box_stuff="${..box_stuff}",
+            memory_limit_mb="${..memory_limit_mb}",
         ),
         class_loss=L(FocalClassLoss)(weight=1.0, alpha=0.25, gamma=2.0),
         box_weight=5.0,
         giou_weight=2.0,
         mask_weight=0.0,
         dice_weight=0.0,
+        points=None,
+        box_stuff=True,
+        initial_denoising=True,
+        memory_limit_mb=2048,
     ),
     postprocess=L(PostProcess)(
         instance=L(InstanceInference)(
@@ -53,6 +65,7 @@ model = L(Detector)(
         semantic=None,
         thing_classes=None,
         no_object_class="${..decoder.heads.no_object_class}",
+        temperature=0.06,
     ),
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
@@ -115,6 +128,7 @@ deformable_decoder = L(DeformableDecoder)(
     dropout=0.1,
     refine_boxes=False,
     look_forward_twice=False,
+    initial_prediction=False,
     checkpointing=False,
     logit_eps=1e-3,
 )
