@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detrex.checkpoint.published import backbone_name
 from detrex.checkpoint.renaming import Renaming
+from detrex.data import category_file, read_categories
 
 _ENCODER = "transformer.encoder.layers.#."
 _DECODER = "transformer.decoder.layers.#."
@@ -92,8 +93,10 @@ _DEFORMABLE = re.compile(
     r"^transformer\.decoder\.layers\.\d+\.(attentions\.1|cross_attn)\.sampling_offsets\."
 )
 _EXTRA_LEVEL = re.compile(r"^neck\.extra_convs\.(\d+)\.(conv|norm)\.(.*)$")
-_SETS = "decoder.heads.sets."
-_HEAD_SET = re.compile(rf"^{re.escape(_SETS)}\d+\.")
+SETS = "decoder.heads.sets."
+HEAD_SET = re.compile(rf"^{re.escape(SETS)}(\d+)\.")
+_CLASS_HEAD = re.compile(rf"^{re.escape(SETS)}\d+\.classes\.")
+_LABELS = "denoising.label_embed.weight"
 _PROPOSAL_HEADS = re.compile(r"^transformer\.enc_out_(class|bbox)_embed\.(.*)$")
 # Entries that repeat others, or follow from the configuration.
 _REPEATED = re.compile(
@@ -103,9 +106,12 @@ _REPEATED = re.compile(
 
 def is_family(names: Mapping[str, Tensor]) -> bool:
     """Whether entries are those of a detector of the detrex zoo, or of DETR's and its successors' authors."""
-    return "transformer.encoder.layers.0.norm1.weight" in names or (
-        "transformer.encoder.layers.0.norms.0.weight" in names
-    )
+    return is_original(names) or "transformer.encoder.layers.0.norms.0.weight" in names
+
+
+def is_original(names: Mapping[str, Tensor]) -> bool:
+    """Whether entries are those of DETR's authors, or of its successors' who kept to their names."""
+    return "transformer.encoder.layers.0.norm1.weight" in names
 
 
 def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict[str, Tensor]:
@@ -135,12 +141,49 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
     return _without_copies(out) if shared_heads else out
 
 
+def with_classes(
+    entries: Mapping[str, Tensor], num_classes: int, no_object_class: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Entries of the original authors with a row per class of the model, where the classes are COCO's.
+
+    Their class heads have a row for each id up to COCO's last one, 90, of which 80 are in use. DETR's row for
+    "no object" comes after these, as it does here. DINO's embedding of labels has one row more than that,
+    which is for no label and is left out.
+
+    Args:
+        entries: under this toolbox's names.
+        num_classes: of the model.
+        no_object_class: whether the model's class heads have a last row for "no object".
+
+    Returns:
+        The entries, and notes on what was done.
+    """
+    heads = [value for name, value in entries.items() if _CLASS_HEAD.match(name)]
+    if not heads:
+        return dict(entries), []
+    rows = len(heads[0]) - no_object_class
+    ids = read_categories(category_file("coco_instance")).ids
+    if _LABELS in entries:
+        entries = {**entries, _LABELS: entries[_LABELS][:rows]}
+    if rows != max(ids) + 1 or num_classes != len(ids):
+        return dict(entries), []
+    with_last = [*ids, rows] if no_object_class else list(ids)
+    out = {}
+    for name, value in entries.items():
+        if _CLASS_HEAD.match(name):
+            out[name] = value[with_last]
+        else:
+            out[name] = value[list(ids)] if name == _LABELS else value
+    note = f"the file has rows for COCO's ids 0 to {max(ids)}; the model's {num_classes} classes took theirs"
+    return out, [note]
+
+
 def _without_copies(entries: dict[str, Tensor]) -> dict[str, Tensor]:
     """Entries without those of further sets of heads that are equal to the first set's."""
     kept = {}
     for name, value in entries.items():
-        first = entries.get(_HEAD_SET.sub(rf"{_SETS}0.", name))
-        if not (_HEAD_SET.match(name) and first is not None and first is not value and first.equal(value)):
+        first = entries.get(HEAD_SET.sub(f"{SETS}0.", name))
+        if not (HEAD_SET.match(name) and first is not None and first is not value and first.equal(value)):
             kept[name] = value
     return kept
 
@@ -153,11 +196,11 @@ class FamilyNames:
 
     Attributes:
         deformable: whether the decoder has deformable attention.
+        layers: of the decoder; where proposals have heads of their own, theirs is the set of this number.
     """
 
     def __init__(self, state: Mapping[str, Tensor]):
         self.deformable = any(_DEFORMABLE.match(name) for name in state)
-        zoo = "transformer.encoder.layers.0.norms.0.weight" in state
         boxes = "anchor_box_embed.weight" in state or self.deformable
         point = "decoder.position.encoder." if boxes else f"{_QUERIES}point."
         value = "value" if _CONDITIONAL in state else "value_proj"
@@ -171,11 +214,10 @@ class FamilyNames:
         # Deformable DETR's first norm follows attention to the memory, DETR's attention among queries.
         for number, kind in enumerate(("cross", "self") if self.deformable else ("self", "cross"), start=1):
             special.append((f"{_DECODER}norm{number}.", f"{_OUR_DECODER}{kind}_norm."))
-        self._names = Renaming([*_SHARED, *(_ZOO if zoo else _ORIGINAL), *special])
-        self._zoo = zoo
+        self._names = Renaming([*_SHARED, *(_ORIGINAL if is_original(state) else _ZOO), *special])
         pattern = r"neck\.convs\.\d+\.conv\.weight"
         self._direct_levels = sum(bool(re.fullmatch(pattern, name)) for name in state)
-        self._layers = 1 + max(
+        self.layers = 1 + max(
             (int(m[1]) for name in state if (m := re.match(r"transformer\.decoder\.layers\.(\d+)\.", name))),
             default=-1,
         )
@@ -187,9 +229,9 @@ class FamilyNames:
             return f"encoder.projections.{self._direct_levels + int(match[1])}.{part}.{match[3]}"
         if match := _PROPOSAL_HEADS.match(name):
             head = "classes" if match[1] == "class" else "box"
-            return f"decoder.heads.sets.{self._layers}.{head}.{match[2]}"
-        if name.startswith("backbone.0.body."):
+            return f"{SETS}{self.layers}.{head}.{match[2]}"
+        if name.startswith("backbone.0.body."):  # torchvision's ResNet
             return f"backbone.model.{name.removeprefix('backbone.0.body.')}"
-        if self._zoo and name.startswith("backbone."):
-            return backbone_name(name)
+        if name.startswith("backbone."):
+            return backbone_name(name.replace("backbone.0.", "backbone.", 1))
         return None if _REPEATED.search(name) else self._names(name) or name

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.backbones import convert_backbone
 from detrex.checkpoint.dino import from_dino, is_dino
-from detrex.checkpoint.family import from_family, is_family
+from detrex.checkpoint.family import from_family, is_family, is_original, with_classes
 from detrex.checkpoint.published import coarsest_first, from_published, is_published
 
 
@@ -33,23 +33,41 @@ class Converted:
 def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     """Recognises entries by their names and converts them for ``model``.
 
-    Known are this toolbox's own weights, the published Mask DINO, DINO detectors of the detrex zoo, and
-    backbones of timm, torchvision, detectron2 and Swin's authors. Unknown entries keep their names.
+    Known are this toolbox's own weights, the published Mask DINO, detectors of the DETR family (of the detrex
+    zoo, and of the authors of DETR, Deformable DETR and DINO), and backbones of timm, torchvision, detectron2
+    and Swin's authors. Unknown entries keep their names.
     """
     if is_published(tensors):
         notes = _anchor_notes(model, ascending=coarsest_first(tensors), whose="the published model")
         return Converted("published Mask DINO", from_published(tensors, _num_heads(model)), notes=notes)
-    if is_family(tensors) and not is_mask_dino(model):
-        shared = getattr(_heads(model), "num_sets", 1) == 1
-        return Converted("DETR-family detector", from_family(tensors, shared))
-    if is_dino(tensors):
-        taken, unused = from_dino(tensors, model)
-        return Converted("DINO detector", taken, unused, _anchor_notes(model, ascending=True, whose="DINO"))
+    if is_family(tensors):
+        return _convert_family(tensors, model)
     if not any(name in tensors for name in model.state_dict()):
         backbone = convert_backbone(tensors, model)
         if backbone is not None:
             return Converted(backbone.format, backbone.tensors, backbone.unused, backbone.notes)
     return Converted("detrex weights", tensors)
+
+
+def _convert_family(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
+    if is_dino(tensors) and is_mask_dino(model):
+        taken, unused = from_dino(tensors, model)
+        notes = _anchor_notes(model, ascending=True, whose="DINO")
+        converted = Converted("DINO detector", taken, unused, notes)
+    else:
+        shared = getattr(_heads(model), "num_sets", 1) == 1
+        converted = Converted("DETR-family detector", from_family(tensors, shared))
+    if not is_original(tensors):
+        return converted
+    no_object = getattr(_heads(model), "no_object_class", False)
+    converted.tensors, notes = with_classes(converted.tensors, getattr(model, "num_classes", 0), no_object)
+    if is_dino(tensors):
+        notes.append(
+            "DINO's authors encode positions with temperature 20, the model's encoder with 10000: it needs "
+            "some training before it does as well"
+        )
+    converted.notes += notes
+    return converted
 
 
 def is_mask_dino(model: nn.Module) -> bool:

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from detrex.checkpoint import load
+from detrex.checkpoint.dino import is_dino
+from detrex.checkpoint.formats import convert
 from detrex.config import LazyConfig, instantiate
+from detrex.data import category_file, read_categories
 from detrex.layers import QueryPosition
 from detrex.structures import Sample
 
@@ -123,3 +126,40 @@ def test_anchors_that_dino_was_not_trained_with_are_noted(dino, tmp_path):
     torch.save({"model": dino}, tmp_path / "dino.pth")
     model = instantiate(LazyConfig.load(CONFIG).model)
     assert "anchor_sizes=[0.05, 0.1, 0.2, 0.4]" in load(model, tmp_path / "dino.pth").notes[0]
+
+
+def test_the_file_of_the_authors_gives_the_same(build):
+    """A tiny DINO under its authors' names: proposals' heads of 91 ids become the heads of all layers."""
+    random = torch.Generator().manual_seed(0)
+    head = {"weight": torch.rand(91, 64, generator=random), "bias": torch.rand(91, generator=random)}
+    box = torch.rand(4, 64, generator=random)
+    authors = {
+        "transformer.encoder.layers.0.norm1.weight": torch.rand(64, generator=random),
+        "transformer.decoder.layers.1.cross_attn.sampling_offsets.bias": torch.rand(128, generator=random),
+        "transformer.enc_output.weight": torch.rand(64, 64, generator=random),
+        "transformer.tgt_embed.weight": torch.rand(10, 64, generator=random),
+        "label_enc.weight": torch.rand(92, 64, generator=random),
+        "bbox_embed.0.layers.2.weight": box + 1,
+        "transformer.decoder.bbox_embed.0.layers.2.weight": box + 1,
+        "transformer.enc_out_bbox_embed.layers.2.weight": box,
+        **{f"class_embed.{i}.{kind}": value + 1 for i in range(2) for kind, value in head.items()},
+        **{f"transformer.enc_out_class_embed.{kind}": value for kind, value in head.items()},
+    }
+    model = build("model.num_classes=80", ANCHORS)
+    assert is_dino(authors) and not is_dino({"transformer.enc_output.weight": box})
+    converted = convert(authors, model)
+    assert converted.format == "DINO detector" and len(converted.notes) == 2
+    ids = read_categories(category_file("coco_instance")).ids
+    taken = converted.tensors
+    assert torch.equal(taken["decoder.heads.sets.0.classes.weight"], head["weight"][list(ids)])
+    assert torch.equal(taken["decoder.heads.sets.0.classes.bias"], head["bias"][list(ids)])
+    assert torch.equal(taken["decoder.heads.sets.0.box.layers.2.weight"], box)
+    assert torch.equal(taken["denoising.label_embed.weight"], authors["label_enc.weight"][list(ids)])
+    assert set(converted.unused) == {
+        "transformer.tgt_embed.weight",
+        "bbox_embed.0.layers.2.weight",
+        *(f"class_embed.{i}.{kind}" for i in range(2) for kind in head),
+    }
+    # Layers 0 and 1 are DINO's; the third one starts as identity.
+    zeros = {name for name, value in taken.items() if name.startswith("decoder.layers.") and not value.any()}
+    assert {name.split(".")[2] for name in zeros} == {"2"} and len(zeros) == 6
