@@ -119,7 +119,8 @@ def test_an_editable_build_puts_the_library_into_the_checkout(project):
 def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(project):
     name, files = files_of_wheel(project)
     assert "-py3-none-" in name and not name.endswith("-any.whl")
-    assert {LIBRARY, "detrex/ops/msda_cpu.cpp", "detrex/configs/common/train.py"} <= set(files)
+    sources = {"detrex/ops/msda_cpu.cpp", "detrex/ops/msda_cuda.cu"}
+    assert {LIBRARY, "detrex/configs/common/train.py"} | sources <= set(files)
     assert {f"detrex/{path}" for path in shipped(ROOT)} <= set(files)
 
 
@@ -134,5 +135,5 @@ def test_a_source_archive_has_all_that_the_build_needs(project):
     (archive,) = (project / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         files = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"setup.py", "ops/build.py", "ops/msda_cpu.cpp"} | shipped(ROOT) <= files
+    assert {"setup.py", "ops/build.py", "ops/msda_cpu.cpp", "ops/msda_cuda.cu"} | shipped(ROOT) <= files
     assert LIBRARY not in files
