@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from detrex.layers.linear import Linear
 from detrex.ops import multi_scale_deformable_attention
 from detrex.structures import Pyramid
 
@@ -30,10 +31,10 @@ class DeformableAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"hidden size {dim} is not a multiple of the number of heads {num_heads}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
-        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.sampling_offsets = Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -65,23 +66,22 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, Q, dim).
         """
-        heads, levels, points, shapes = self.num_heads, self.num_levels, self.num_points, memory.shapes
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(memory.tokens)
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)
         value = value.unflatten(-1, (heads, -1))
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
-        locations = self._locations(offsets, reference[:, :, None, :, None], shapes)
+        locations = self._locations(offsets, reference[:, :, None, :, None], memory)
         output = multi_scale_deformable_attention(
-            value, shapes, locations, weights.unflatten(-1, (levels, points))
+            value, memory.shapes, locations, weights.unflatten(-1, (levels, points))
         )
         return self.output_proj(output)
 
-    def _locations(self, offsets: Tensor, reference: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    def _locations(self, offsets: Tensor, reference: Tensor, memory: Pyramid) -> Tensor:
         """Offsets of points are in cells of the level; those of boxes in fractions of half the box."""
         if reference.shape[-1] == 2:
-            cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype)
-            cells = cells.to(offsets.device, non_blocking=True)
-            return reference + offsets / cells[:, None]
+            # Repeated for every point: dividing by numbers that repeat in memory takes five times as long.
+            return reference + offsets / memory.cells[:, None].repeat(1, self.num_points, 1)
         return reference[..., :2] + offsets / self.num_points * reference[..., 2:] * 0.5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from detrex.layers.linear import Linear
+
 
 class MLP(nn.Module):
     """``num_layers`` linear layers with ReLU between them: (..., in_dim) to (..., out_dim)."""
@@ -11,9 +13,12 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int):
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.layers = nn.ModuleList(
+            Linear(a, b, relu=i < num_layers - 1)
+            for i, (a, b) in enumerate(zip(dims[:-1], dims[1:], strict=True))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = layer(x).relu()
-        return self.layers[-1](x)
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
+from detrex.layers.linear import Linear
 from detrex.structures.pyramid import Pyramid
 
 
@@ -41,9 +42,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int, dropout: float = 0.0, prelu: bool = False):
         super().__init__()
-        self.linear1 = nn.Linear(dim, ffn_dim)
-        self.activation = nn.PReLU() if prelu else nn.ReLU()
-        self.linear2 = nn.Linear(ffn_dim, dim)
+        self.linear1 = Linear(dim, ffn_dim, relu=not prelu)
+        self.activation = nn.PReLU() if prelu else nn.Identity()
+        self.linear2 = Linear(ffn_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 

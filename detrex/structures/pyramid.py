@@ -51,11 +51,11 @@ class Pyramid:
 
     def with_tokens(self, tokens: Tensor) -> Pyramid:
         """The same levels holding other tokens (B, S, D)."""
-        return replace(self, tokens=tokens)
+        return self._replace(tokens=tokens)
 
     def with_position(self, position: Tensor) -> Pyramid:
         """The same with an encoding of positions, (S, D) or (B, S, D)."""
-        return replace(self, position=position)
+        return self._replace(position=position)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -70,6 +70,12 @@ class Pyramid:
     def maps(self) -> list[Tensor]:
         """Every level as a (B, D, H, W) map."""
         return [self.level(i) for i in range(len(self.shapes))]
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """(L, 2) number of cells in x and y; at least float32."""
+        numbers = torch.tensor(self.shapes, dtype=self._dtype).flip(-1)
+        return numbers.to(self.tokens.device, non_blocking=True)
 
     @cached_property
     def valid_sizes(self) -> Tensor | None:
@@ -118,12 +124,18 @@ class Pyramid:
     @cached_property
     def _shares(self) -> Tensor:
         """(B, L, 2) share of every level without padding, in x and y."""
-        whole = torch.tensor(self.shapes, dtype=self._dtype).flip(-1)
-        return self.valid_sizes / whole.to(self.tokens.device, non_blocking=True)
+        return self.valid_sizes / self.cells
 
     @cached_property
     def _repeats(self) -> Tensor:
         return torch.tensor(self.sizes).to(self.tokens.device, non_blocking=True)
+
+    def _replace(self, **changes: Tensor) -> Pyramid:
+        other = replace(self, **changes)
+        for name in ("cells", "valid_sizes", "padding", "_shares"):
+            if name in vars(self):  # computed already, and of the levels alone
+                vars(other)[name] = vars(self)[name]
+        return other
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -36,6 +36,17 @@ def test_other_tokens_keep_the_levels():
     assert torch.equal(changed.level(0), 2 * flat.level(0))
 
 
+def test_what_is_known_of_the_levels_is_computed_once():
+    images = PaddedImages.from_list([torch.zeros(3, 6, 8), torch.zeros(3, 3, 4)], divisor=1)
+    flat = Pyramid.from_maps(pyramid(), images)
+    assert flat.cells.tolist() == [[4, 3], [1, 2]]
+    changed = flat.with_tokens(2 * flat.tokens)
+    assert changed.cells is flat.cells
+    padding = changed.padding
+    assert changed.with_position(changed.tokens).padding is padding
+    assert torch.equal(flat.padding, padding)
+
+
 def test_cell_centres_by_hand():
     flat = Pyramid.from_maps([torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 1, 1)])
     expected = [(x, y) for y in (0.25, 0.75) for x in (0.125, 0.375, 0.625, 0.875)] + [(0.5, 0.5)]
