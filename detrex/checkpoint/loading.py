@@ -61,9 +61,9 @@ def load(
 ) -> LoadReport:
     """Puts weights into a model, recognising their format.
 
-    Known are this toolbox's own files, the published Mask DINO, DINO detectors, and backbones of timm,
-    torchvision, detectron2 and Swin's authors; see ``docs/checkpoints.md``. What was loaded is logged as a
-    table.
+    Known are this toolbox's own files, the published Mask DINO, detectors of the DETR family, and backbones
+    of timm, torchvision, detectron2 and Swin's authors; see ``docs/checkpoints.md``. What was loaded is
+    logged as a table.
 
     Args:
         model: the model, unwrapped.

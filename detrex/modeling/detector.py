@@ -36,7 +36,8 @@ class Detector(nn.Module):
             padding counts as image, and boxes are relative to the padded input, as in Mask DINO.
 
     Raises:
-        ValueError: if decoder, criterion and post-processing disagree on a "no object" class.
+        ValueError: if decoder, criterion and post-processing disagree on a "no object" class, or boxes come
+            from masks although padding is masked.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class Detector(nn.Module):
     ):
         super().__init__()
         _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
+        if mask_padding and getattr(decoder.query_init, "box_init", "no") != "no":
+            raise ValueError(
+                "boxes from masks are relative to the padded batch: model.decoder.query_init.box_init must be "
+                "'no' where model.mask_padding is true"
+            )
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
         self.num_classes, self.size_divisor, self.mask_padding = num_classes, size_divisor, mask_padding

@@ -128,6 +128,11 @@ def test_parts_that_disagree_on_no_object_are_refused(build):
         build("model.decoder.heads.no_object_class=true")
 
 
+def test_boxes_from_masks_need_padding_to_count_as_image(build):
+    with pytest.raises(Exception, match=r"box_init must be 'no' where model.mask_padding is true"):
+        build("model.mask_padding=true")
+
+
 def test_levels_that_do_not_fit_are_named(build, make_sample):
     model = build("model.encoder.strides=[8, 16, 32]").eval()
     with pytest.raises(ValueError, match="gives 3 levels.*takes 4.*num_levels"):
