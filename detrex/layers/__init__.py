@@ -3,7 +3,7 @@
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
 from detrex.layers.functional import at_least_single, inverse_sigmoid, sample_bool_masks, sample_maps
-from detrex.layers.linear import Linear
+from detrex.layers.linear import Linear, linear
 from detrex.layers.mlp import MLP
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
 from detrex.layers.transformer import (
@@ -34,6 +34,7 @@ __all__ = [
     "at_least_single",
     "box_sine_encoding",
     "inverse_sigmoid",
+    "linear",
     "multi_scale_deformable_attention",
     "pyramid_sine_encoding",
     "sample_bool_masks",

@@ -34,7 +34,7 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (B, D, K).
     """
-    grid = (2 * points - 1).to(maps.dtype)
+    grid = (2 * points).sub_(1).to(maps.dtype)
     return F.grid_sample(maps, grid[:, :, None], align_corners=False).squeeze(3)
 
 

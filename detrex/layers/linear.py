@@ -13,14 +13,34 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 LEAST_WORK = 2**22
 
 
-class Linear(nn.Linear):
-    """``torch.nn.Linear``, with ReLU if wanted: (..., in_features) to (..., out_features).
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``x @ weight.T + bias``, then ReLU if wanted.
 
     PyTorch multiplies float32 matrices on CPUs by MKL, which reaches half of oneDNN's speed on processors of
-    AMD; oneDNN is in PyTorch too, but only asked for convolutions and lower precision. This layer asks it,
+    AMD; oneDNN is in PyTorch too, but only asked for convolutions and lower precision. Here it is asked,
     forward and backward, for all but small products. Results differ by rounding. Without oneDNN, on other
-    devices, under autocast and wherever operators are traced or counted, it is ``torch.nn.Linear``. So it is
-    within ``torch.backends.mkldnn.flags(enabled=False)``.
+    devices, under autocast and wherever operators are traced or counted, this is PyTorch's own linear layer.
+    So it is within ``torch.backends.mkldnn.flags(enabled=False)``.
+
+    Args:
+        x: (..., I).
+        weight: (J, I).
+        bias: (J,) or None.
+        relu: whether ReLU follows.
+
+    Returns:
+        (..., J).
+    """
+    if not _takes_onednn(x, weight):
+        output = F.linear(x, weight, bias)
+        return output.relu_() if relu else output
+    if torch.is_grad_enabled():
+        return _Product.apply(x, weight, bias, relu)
+    return _multiply(x, weight, bias, relu)
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` by :func:`linear`: (..., in_features) to (..., out_features).
 
     Args:
         in_features, out_features, bias: as of ``torch.nn.Linear``.
@@ -32,12 +52,7 @@ class Linear(nn.Linear):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _takes_onednn(x, self.weight):
-            output = F.linear(x, self.weight, self.bias)
-            return output.relu_() if self.relu else output
-        if torch.is_grad_enabled():
-            return _Product.apply(x, self.weight, self.bias, self.relu)
-        return _multiply(x, self.weight, self.bias, self.relu)
+        return linear(x, self.weight, self.bias, self.relu)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from detrex.layers import sample_bool_masks, sample_maps
+from detrex.layers import linear, sample_bool_masks, sample_maps
 from detrex.modeling.losses import mask_cross_entropy, mask_dice
 from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
 from detrex.structures import PackedMasks
@@ -92,7 +92,7 @@ class MaskLosses:
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`__call__`, of pairs whose maps are all in memory."""
         rows = zip(embed.split(counts), pixel_embed, strict=True)
-        maps = torch.cat([e @ pixels.flatten(1) for e, pixels in rows])
+        maps = torch.cat([linear(e, pixels.flatten(1).t()) for e, pixels in rows])
         maps = maps.unflatten(1, pixel_embed.shape[2:])[:, None]  # (M, 1, h, w)
         size = self._pairs_in_piece(pixel_embed)
         pieces = [
