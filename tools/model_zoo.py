@@ -44,8 +44,14 @@ def _cells(entry: ZooEntry) -> list[str]:
         f"{entry.published.get('parameters (M)', '-')} / {entry.parameters / 1e6:.1f}",
         str(entry.published.get("GFLOPs", "-")),
         f"[{entry.config.stem}](../{config})",
-        f"[{entry.file_name}]({entry.url})" if entry.url else "none published",
+        _weights(entry),
     ]
+
+
+def _weights(entry: ZooEntry) -> str:
+    if entry.url:
+        return f"[{entry.file_name}]({entry.url})"
+    return "address not known" if entry.published else "none published"
 
 
 def _results(entry: ZooEntry) -> str:

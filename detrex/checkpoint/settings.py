@@ -79,7 +79,7 @@ def fitting_rows(settings: Settings) -> list[str]:
     found = []
     for name, entry in zoo_entries().items():
         model = LazyConfig.load(entry.config).get("model")
-        is_mask_dino = OmegaConf.select(model, "encoder.ffn_dim") is not None
+        is_mask_dino = OmegaConf.select(model, "pixel_head") is not None
         if is_mask_dino and settings_of_config(model) == settings:
             found.append(name)
     return found

@@ -1,0 +1,59 @@
+"""What the published runs of the DETR family say of backbones and learning rates."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detrex.config import LazyConfig, instantiate
+
+PROJECTS = Path(__file__).resolve().parent.parent.parent / "projects"
+NAMES = ("conditional_detr", "dab_detr", "deformable_detr", "detr", "dino", "dn_detr", "group_detr")
+RUNS = [path for name in NAMES for path in sorted((PROJECTS / name / "configs").glob("*_r50_*coco_*ep.py"))]
+BASES = [next(path for path in RUNS if path.parent.parent.name == name) for name in NAMES]
+# Of torchvision's ResNets, without the norms of 17 blocks more, which are frozen here.
+MORE_IN_R101 = 44_549_160 - 25_557_032 - 17 * 2 * (256 + 256 + 1024)
+
+
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda p: p.stem)
+
+
+def count(config) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in instantiate(config.model).parameters())
+
+
+@named(BASES)
+def test_a_resnet101_takes_one_override(path):
+    config = LazyConfig.load(path)
+    deeper = LazyConfig.apply_overrides(config, ["model.backbone.name=resnet101.tv_in1k"])
+    assert count(deeper) - count(config) == MORE_IN_R101
+
+
+@named([path for path in RUNS if "dc5" in path.name])
+def test_dc5_is_a_finer_map_of_the_last_stage(path):
+    with torch.device("meta"):
+        backbone = instantiate(LazyConfig.load(path).model.backbone)
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    assert {stride: tuple(m.shape) for stride, m in maps.items()} == {16: (1, 2048, 4, 6)}
+
+
+@named(RUNS)
+def test_learning_rates_are_as_published(path):
+    config = LazyConfig.load(path)
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    optimizer = instantiate(config.optimizer, model=model)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    slow = {n for n, p in model.named_parameters() if p in rates and rates[p] == pytest.approx(1e-5)}
+    rest = {n for n, p in model.named_parameters() if p in rates} - slow
+    assert all(rates[p] == 1e-4 for n, p in model.named_parameters() if n in rest)
+    parts = ["backbone."]
+    if "deformable_detr" in path.name:
+        parts += ["sampling_offsets.", "query_init.point."]
+    assert slow == {n for n in slow | rest if any(part in n for part in parts)}
+    decays = {group["weight_decay"] for group in optimizer.param_groups}
+    assert decays == {0.0, 1e-4}
+    assert config.train.clip_grad.max_norm == 0.1
+    assert config.dataloader.train.total_batch_size == 16
