@@ -8,7 +8,7 @@ from detrex.engine import Trainer, build_adamw, do_eval, do_train, schedule
 from detrex.engine.ema import WeightAverage
 from detrex.engine.precision import set_tf32
 from detrex.layers import deformable_attention
-from detrex.modeling import decoder
+from detrex.modeling import query_position
 from detrex.structures import Sample, Targets
 from tests.engine.test_run import load
 from tests.modeling.conftest import ROOT, TINY
@@ -37,7 +37,7 @@ def forever(batch):
 
 def check(model, monkeypatch, tmp_path, device: str, amp: str) -> None:
     seen = {"locations": set(), "positions": set(), "boxes": set(), "losses": set(), "logits": set()}
-    attend, encode = deformable_attention.multi_scale_deformable_attention, decoder.box_sine_encoding
+    attend, encode = deformable_attention.multi_scale_deformable_attention, query_position.box_sine_encoding
 
     def attending(value, shapes, locations, weights):
         seen["locations"].add(locations.dtype)
@@ -57,7 +57,7 @@ def check(model, monkeypatch, tmp_path, device: str, amp: str) -> None:
         seen["losses"] |= {loss.dtype for loss in losses.values()}
 
     monkeypatch.setattr(deformable_attention, "multi_scale_deformable_attention", attending)
-    monkeypatch.setattr(decoder, "box_sine_encoding", encoding)
+    monkeypatch.setattr(query_position, "box_sine_encoding", encoding)
     model.to(device).register_forward_hook(after_model)
     model.decoder.register_forward_hook(after_decoder)
     optimizer = build_adamw(model, lr=1e-4)
