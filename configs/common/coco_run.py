@@ -1,6 +1,8 @@
 """A published run of 50 epochs on COCO's boxes, the same for the DETR family: all but the model.
 
 For another length set `train.max_iter.epochs` and `scheduler.milestones.epochs`.
+`model.backbone.pretrained=true` lets timm download the ImageNet weights of the backbone; without it or
+`train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
 """
 
 from detrex.config import get_config

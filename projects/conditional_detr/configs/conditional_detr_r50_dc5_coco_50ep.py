@@ -4,7 +4,7 @@
         --config-file projects/conditional_detr/configs/conditional_detr_r50_dc5_coco_50ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `conditional_detr_r50_coco_50ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2108.06152): 43.8 box AP on val2017; this config builds 43.42 M parameters.
 """
 

@@ -4,8 +4,7 @@
         --config-file projects/dab_detr/configs/dab_detr_r50_coco_50ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true` lets timm download the ImageNet weights of the backbone; without it or
-`train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2201.12329): 42.2 box AP on val2017; this config builds 43.67 M parameters.
 """
 

@@ -4,7 +4,7 @@
         --config-file projects/dab_detr/configs/dab_detr_r50_dc5_coco_50ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `dab_detr_r50_coco_50ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2201.12329): 44.5 box AP on val2017; this config builds 43.67 M parameters.
 """
 

@@ -4,8 +4,7 @@
         --config-file projects/deformable_detr/configs/deformable_detr_r50_coco_50ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true` lets timm download the ImageNet weights of the backbone; without it or
-`train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Where queries look, and how that moves, is learned with a tenth of the learning rate. The authors trained with
 32 images per step and twice the learning rate.
 Published result (arXiv 2010.04159): 43.8 box AP on val2017, and 44.5 with the authors' later code; this

@@ -4,8 +4,7 @@
         --config-file projects/detr/configs/detr_r50_coco_500ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true` lets timm download the ImageNet weights of the backbone; without it or
-`train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 The paper trained with 64 images per step; 16, as here, is what its code does by default.
 Published result (arXiv 2005.12872): 42.0 box AP on val2017; this config builds 41.52 M parameters.
 """

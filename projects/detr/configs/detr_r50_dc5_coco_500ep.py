@@ -4,7 +4,7 @@
         --config-file projects/detr/configs/detr_r50_dc5_coco_500ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `detr_r50_coco_500ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2005.12872): 43.3 box AP on val2017; this config builds 41.52 M parameters.
 """
 

@@ -4,7 +4,7 @@
         --config-file projects/dino/configs/dino_r50_4scale_coco_36ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `dino_r50_4scale_coco_12ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2203.03605): 50.9 box AP on val2017; this config builds 47.65 M parameters.
 """
 

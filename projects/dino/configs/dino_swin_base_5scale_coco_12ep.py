@@ -4,7 +4,7 @@
         --config-file projects/dino/configs/dino_swin_base_5scale_coco_12ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `dino_r50_4scale_coco_12ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 No result was published for it; this config builds 108.59 M parameters.
 """
 

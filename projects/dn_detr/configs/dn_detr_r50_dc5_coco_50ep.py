@@ -4,7 +4,7 @@
         --config-file projects/dn_detr/configs/dn_detr_r50_dc5_coco_50ep.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-`model.backbone.pretrained=true`: see `dn_detr_r50_coco_50ep.py`.
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
 Published result (arXiv 2203.01305): 46.3 box AP on val2017; this config builds 43.69 M parameters.
 """
 
