@@ -3,20 +3,26 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from detrex.checkpoint import zoo_entries
 from detrex.checkpoint.published import to_published
 from detrex.config import LazyConfig, instantiate
+from detrex.engine.arguments import read_config
+from tools import submit, train_net
 from tools.model_zoo import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,8 +122,33 @@ def test_what_the_pages_show_runs(block, place):
 
 
 def test_only_what_cannot_run_here_is_left_out():
-    assert {b.needs for b in blocks()} <= {None, "the network", "COCO", "the parity kit"}
+    elsewhere = {"GPUs and COCO", "several machines", "Slurm", "wandb", "time"}
+    assert {b.needs for b in blocks()} <= {None, "the network", "COCO", "the parity kit"} | elsewhere
     assert len([b for b in blocks() if b.needs is None]) >= 6
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.needs and b.kind == "bash"], ids=str)
+def test_commands_that_cannot_run_here_have_options_and_keys_that_exist(block, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line)
+        for tool in (submit, train_net):
+            name = f"tools/{Path(tool.__file__).name}"
+            if name in words:
+                read_config(tool.parse_arguments(words[words.index(name) + 1 :]))
+
+
+def test_keys_that_the_page_on_training_names_exist():
+    config = LazyConfig.load(ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py")
+    nodes = OmegaConf.to_container(config, resolve=False)
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\+?(?:train|model|dataloader|optimizer|scheduler)\.[\w.]+)(=[^`]*)?`", page)
+    assert len(named) > 30
+    for key, value in named:
+        if value:
+            LazyConfig.apply_overrides(config, [key + value])
+        else:
+            reduce(getitem, key.split("."), nodes)
 
 
 def test_the_table_of_models_is_that_of_the_zoo():
