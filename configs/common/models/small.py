@@ -1,7 +1,8 @@
 """What makes a detector of the DETR family small enough to train from nothing within minutes on a CPU.
 
-Merge `plain` or `deformable`, by the model's attention, into its config: `model.merge_with(...)`. The classes
-are those of the training annotations.
+Merge `plain` (plain attention to one level) or `two_stage` (deformable attention to three, whose proposals
+become queries) into a model's config: `model.merge_with(...)`. The classes are those of the training
+annotations.
 """
 
 from detrex.config import LazyCall as L
@@ -21,8 +22,12 @@ _model = dict(
 
 plain = {**_model, "backbone": {**_model["backbone"], "strides": [16]}}  # finer than the published 32
 
-deformable = {
+two_stage = {
     **_model,
     "encoder": {**_model["encoder"], "strides": [8, 16, 32]},
-    "decoder": {**_model["decoder"], "num_levels": 3},
+    "decoder": {
+        **_model["decoder"],
+        "num_levels": 3,
+        "query_init": {**_model["decoder"]["query_init"], "anchor_sizes": [0.1, 0.2, 0.4]},
+    },
 }

@@ -1,6 +1,8 @@
 """A small H-Deformable-DETR on the boxes of the embedded shapes.
 
-python tools/train_net.py --config-file projects/h_deformable_detr/configs/h_deformable_detr_shapes.py
+    python tools/train_net.py --config-file projects/h_deformable_detr/configs/h_deformable_detr_shapes.py
+
+What it reaches is in docs/family.md.
 """
 
 from detrex.config import get_config
@@ -10,8 +12,7 @@ from .models.h_deformable_detr_r50 import model
 _run = get_config("common/shapes_run.py")
 dataloader, optimizer, scheduler, train = _run.dataloader, _run.optimizer, _run.scheduler, _run.train
 
-model.merge_with(get_config("common/models/small.py").deformable)
-model.decoder.query_init.anchor_sizes = [0.1, 0.2, 0.4]
+model.merge_with(get_config("common/models/small.py").two_stage)
 model.decoder.query_init.num_extra = 60
 
 train.output_dir = "output/h_deformable_detr_shapes"
