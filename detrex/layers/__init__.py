@@ -3,9 +3,9 @@
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
 from detrex.layers.functional import at_least_single, inverse_sigmoid, sample_bool_masks, sample_maps
-from detrex.layers.linear import Linear, linear
 from detrex.layers.mlp import MLP
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
+from detrex.layers.products import Linear, linear
 from detrex.layers.transformer import (
     ConditionalDecoderLayer,
     DecoderLayer,

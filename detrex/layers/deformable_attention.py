@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detrex.layers.linear import Linear
+from detrex.layers.products import Linear
 from detrex.ops import multi_scale_deformable_attention
 from detrex.structures import Pyramid
 

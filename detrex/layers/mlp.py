@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from detrex.layers.linear import Linear
+from detrex.layers.products import Linear
 
 
 class MLP(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
-from detrex.layers.linear import Linear
+from detrex.layers.products import Linear
 from detrex.structures.pyramid import Pyramid
 
 

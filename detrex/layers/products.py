@@ -1,4 +1,4 @@
-"""Linear layers by the faster of PyTorch's two libraries for matrix products on CPUs."""
+"""Linear layers: matrix products by the faster of the two libraries that PyTorch has on CPUs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.layers import MLP, Linear
-from detrex.layers.linear import LEAST_WORK
+from detrex.layers.products import LEAST_WORK
 
 ROWS, DIM = 300, 128
 LARGE = (2, ROWS, DIM)
