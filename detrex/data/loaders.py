@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,7 +51,7 @@ class TrainLoader:
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=_as_list,
-            worker_init_fn=_leave_signals_alone,
+            worker_init_fn=_obey_the_trainer_alone,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else every new iterator would draw from the global one
@@ -104,7 +107,7 @@ class TestLoader:
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=_as_list,
-            worker_init_fn=_leave_signals_alone,
+            worker_init_fn=_obey_the_trainer_alone,
             generator=torch.Generator(),
         )
 
@@ -214,10 +217,22 @@ class _AugmentedDraws(_Mapped):
             return super().__getitem__(draw.index)
 
 
-def _leave_signals_alone(_worker: int) -> None:
-    """Batch systems send them to all processes; the training process acts on them and needs this one."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def _obey_the_trainer_alone(_worker: int) -> None:
+    """Leaves SIGTERM and SIGUSR1 to the training process, unless that sends SIGTERM to end this worker.
+
+    Batch systems send them to all processes; the training process acts on them and needs this one meanwhile.
+    """
+    trainer = multiprocessing.parent_process().pid
+    numbers = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for threads that start from now on, too
+
+    def listen() -> None:
+        while True:
+            said = signal.sigwaitinfo(numbers)  # only this tells who sent a signal
+            if said.si_pid == trainer and said.si_signo == signal.SIGTERM:
+                os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _as_list(samples: list[Sample]) -> list[Sample]:

@@ -1,6 +1,5 @@
 import multiprocessing
-import os
-import signal
+import subprocess
 from itertools import islice
 
 import pytest
@@ -211,8 +210,13 @@ def test_workers_leave_signals_to_the_training_process(dataset):
         next(batches)
     workers = multiprocessing.active_children()
     for worker in workers:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            os.kill(worker.pid, number)
+        for name in ("TERM", "USR1"):
+            subprocess.run(["kill", "-s", name, str(worker.pid)], check=True)
     for _ in range(6):  # more than were ready
         next(batches)
     assert len(workers) == 2 and all(worker.is_alive() for worker in workers)
+    # When Python ends, after an error too, it waits for workers that it has sent this.
+    for worker in workers:
+        worker.terminate()
+        worker.join(timeout=60)
+    assert not any(worker.is_alive() for worker in workers)
