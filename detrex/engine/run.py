@@ -117,13 +117,13 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     Returns:
         The figures of the last evaluation.
     """
-    train = config.train
-    output_dir = Path(train.output_dir)
-    device = resolve_device(train.device)
-    seed_everything(train.seed + rank())
+    output_dir = Path(config.train.output_dir)
+    device = resolve_device(config.train.device)
+    seed_everything(config.train.seed + rank())
     loader = instantiate(config.dataloader.train)
     # After the data, which says best what is wrong with its files.
     config = in_iterations(fix_values(config, "model"), loader)
+    train = config.train
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     model = instantiate(config.model).to(device)
     _log_size(model, device)

@@ -8,7 +8,7 @@ from detrex.config import LazyCall as L
 from detrex.engine import do_train, epochs, schedule
 from detrex.engine.lengths import in_iterations, iterations
 from tests.engine import dummy
-from tests.engine.test_run import CONFIG, losses
+from tests.engine.test_run import CONFIG, losses, metrics
 from tests.engine.test_run import load as load_run
 
 LOADER = dummy.TrainLoader(dummy.Dataset())  # 12 images
@@ -71,6 +71,14 @@ def test_a_length_of_some_epochs_is_never_0():
     assert iterations(0.01, 3) == 1 and iterations(0, 3) == 0
     with pytest.raises(ConfigError, match="-1 epochs"):
         iterations(-1, 3)
+
+
+def test_all_periods_of_a_run_may_be_in_epochs(tmp_path):
+    config = load(f"train.output_dir={tmp_path}", "train.max_iter.epochs=1.5", "train.checkpoint.keep=9")
+    config.train.checkpoint.period = config.train.eval_period = epochs(0.7)
+    do_train(config)
+    assert [d.name[-1] for d in sorted((tmp_path / "checkpoints").glob("iteration_*"))] == ["2", "4"]
+    assert [m["iteration"] for m in metrics(tmp_path) if "dummy/accuracy" in m] == [2, 4]
 
 
 def test_a_run_in_epochs_is_the_run_in_iterations(tmp_path):
