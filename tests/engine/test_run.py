@@ -246,9 +246,9 @@ def test_an_unknown_best_metric_names_the_known_ones(tmp_path):
 def test_mixed_precision_trains_and_resumes(tmp_path, amp):
     do_train(load(tmp_path, f"train.amp={amp}", "train.max_iter=2"))
     do_train(load(tmp_path, f"train.amp={amp}", "train.max_iter=4"), resume=True)
-    found = losses(tmp_path)
-    assert [i for i, _ in found] == [1, 2, 3, 4]
-    assert all(math.isfinite(m["loss"]) for _, m in found)
+    assert [m["iteration"] for m in metrics(tmp_path) if "step_time" in m] == [1, 2, 3, 4]
+    found = losses(tmp_path)  # in fp16 the first steps may be left out, until the scale fits
+    assert len(found) > 2 and all(math.isfinite(m["loss"]) for _, m in found)
 
 
 def test_an_unknown_precision_or_device_is_an_error(tmp_path):
