@@ -105,6 +105,7 @@ def training_agreement(
         own_parameters: the model's parameters that hold a parameter of the kit.
     """
     model.train()
+    model.zero_grad()
     losses = {loss_name(name): loss for name, loss in model(samples).items()}
     total = torch.stack(list(losses.values())).sum()
     total.backward()

@@ -91,9 +91,10 @@ class Run:
 
     @property
     def steps(self) -> list[dict]:
-        """Metrics of every training step, but the times."""
+        """Metrics of every training step, but times and memory."""
         lines = map(json.loads, (self.output / "metrics.jsonl").read_text().splitlines())
-        return [{k: v for k, v in m.items() if not k.endswith("_time")} for m in lines if "loss" in m]
+        varying = ("_time", "_mb")
+        return [{k: v for k, v in m.items() if not k.endswith(varying)} for m in lines if "loss" in m]
 
     @property
     def results(self) -> dict:

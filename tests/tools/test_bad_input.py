@@ -191,7 +191,12 @@ def test_more_objects_than_queries(data, train):
 
 
 def test_a_loss_that_is_not_finite(data, refused, tmp_path):
-    message = refused("optimizer.lr=1e30", "scheduler.warmup_iters=0", "train.clip_grad.max_norm=null")
+    message = refused(
+        "optimizer.lr=1e30",
+        "scheduler.warmup_iters=0",
+        "train.clip_grad.max_norm=null",
+        "train.max_skipped_steps=0",
+    )
     assert "the loss is not finite at iteration 2" in message and ".png" in message
     report = tmp_path / "run/nonfinite/iteration_0000002_process_0.json"
     assert str(report) in message
