@@ -59,8 +59,8 @@ class Detector(nn.Module):
         _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
         if mask_padding and getattr(decoder.query_init, "box_init", "no") != "no":
             raise ValueError(
-                "boxes from masks are relative to the padded batch: model.decoder.query_init.box_init must be "
-                "'no' where model.mask_padding is true"
+                "boxes from masks are relative to the padded batch: model.decoder.query_init.box_init must "
+                "be 'no' where model.mask_padding is true"
             )
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
