@@ -238,13 +238,13 @@ def test_memory_of_the_process(tmp_path, monkeypatch):
     real = torch.Tensor.backward
 
     def backward(*args, **kwargs):
-        kept.append(torch.ones(25 * 2**20))  # 100 MiB a step
+        kept.append(torch.ones(50 * 2**20))  # 200 MiB a step
         return real(*args, **kwargs)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     do_train(load(tmp_path, "train.max_iter=3", "train.eval_period=0"))
     found = [m["process_memory_mb"] for m in metrics(tmp_path) if "loss" in m]
-    assert 150 < found[2] - found[0] < 300
+    assert 200 < found[2] - found[0] < 600  # the rest of the process grows and shrinks, too
 
 
 def profiled(output_dir, *settings) -> list[str]:
