@@ -155,7 +155,7 @@ def _local(source: str | Path) -> Path:
     if entry.url is None:
         published = [name for name, other in zoo_entries().items() if other.url is not None]
         raise CheckpointError(
-            f"no weights were published for '{text}' of the model zoo; there are for {', '.join(published)}"
+            f"the model zoo has no address of weights for '{text}'; it has those of {', '.join(published)}"
         )
     return fetch(entry.url, entry.sha256)
 

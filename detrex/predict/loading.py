@@ -141,7 +141,7 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
     if url is None:
         names = [name for name, other in zoo_entries().items() if other.url is not None]
         raise CheckpointError(
-            f"no weights were published for {model}: give weights= a path. There are published ones for "
+            f"the model zoo has no address of weights for {model}: give weights= a path. It has those of "
             f"{', '.join(names)}"
         )
     return entry.name

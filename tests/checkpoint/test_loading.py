@@ -125,7 +125,7 @@ def test_a_name_in_the_zoo_is_its_file_and_its_classes(build, tmp_path, server, 
     assert file.categories.names[:2] == ("road", "sidewalk")
     # A copy of the published file is known by its name.
     assert read_source(tmp_path / "served/p.pth").categories == file.categories
-    with pytest.raises(CheckpointError, match="no weights were published for 'own'.*mine"):
+    with pytest.raises(CheckpointError, match="no address of weights for 'own'.*mine"):
         read_source("own")
     with pytest.raises(CheckpointError, match="no 'mime'.*mine"):
         read_source("mime")

@@ -206,7 +206,7 @@ def test_a_row_without_published_weights(zoo_row):
     zoo_row(None)
     with pytest.raises(CheckpointError, match=r"give weights=(?!.*published)"):
         load("tiny")
-    with pytest.raises(CheckpointError, match=r"no weights were published for 'tiny'"):
+    with pytest.raises(CheckpointError, match=r"no address of weights for 'tiny'"):
         load("tiny", "published")
 
 
