@@ -8,8 +8,8 @@ import pytest
 from detrex.data import CocoInstances, annotation_cache
 from tests.data.scale import Sizes, epoch_in_workers, write_coco
 
-IMAGES, OBJECTS = 1000, 10_000
-GROWTH = 2.5  # megabytes; the texts are about 4, and as Python's objects about 20
+IMAGES, OBJECTS = 2000, 20_000
+GROWTH = 2.5  # megabytes; the texts are about 8, and as Python's objects about 40
 
 
 @pytest.fixture(scope="module")
