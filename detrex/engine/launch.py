@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
-from detrex.engine.interruption import forwarded_signals
+from detrex.engine.interruption import Interrupted, forwarded_signals
 from detrex.engine.nonfinite import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,13 @@ def _process_group(url: str, rank: int, processes: int, local_rank: int) -> Iter
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"  # both, for train.device=cpu on a machine with GPUs
     dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes)
-    yield
+    try:
+        yield
+    except Interrupted:
+        # All processes end together here. One with threads of the group still running may abort instead of
+        # ending with its code.
+        dist.destroy_process_group()
+        raise
     # Not after an error: the other processes may never come to it.
     dist.destroy_process_group()
 
