@@ -19,6 +19,9 @@ train = dict(
     device="auto",  # "auto": the GPU where there is one, else "cpu"
     amp="off",  # or "bf16", "fp16"; losses, matching and coordinates are computed in float32 all the same
     tf32=False,  # faster, coarser float32 products and convolutions on GPUs that can
+    # Patterns for names of the model's modules that torch.compile makes faster, such as [backbone]; the first
+    # steps of each new image size take longer then. dynamic=true: one compilation for all sizes.
+    compile=dict(modules=[], backend="inductor", dynamic=None),
     # Loader batches per optimizer step, whose gradients are averaged: a step then sees
     # dataloader.train.total_batch_size times this many images. Iterations are optimizer steps everywhere.
     accumulation=1,

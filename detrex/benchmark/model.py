@@ -17,6 +17,7 @@ from detrex.benchmark.parts import PartTimes
 from detrex.benchmark.timing import Clock, Duration
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
+from detrex.engine.compilation import compile_modules
 from detrex.engine.precision import autocast
 from detrex.engine.setup import load_initial, resolve_device
 from detrex.structures import Sample, Targets
@@ -27,8 +28,8 @@ class Setup:
     """What is measured.
 
     Attributes:
-        config_file, overrides: the config; ``train.device``, ``train.amp`` and ``train.init_checkpoint``
-            count as in any run. Without the latter, weights are random.
+        config_file, overrides: the config; ``train.device``, ``train.amp``, ``train.compile`` and
+            ``train.init_checkpoint`` count as in any run. Without the latter, weights are random.
         training: training steps instead of inference.
         size: (height, width) of the images in pixels, before padding.
         batch: images of a run.
@@ -79,6 +80,7 @@ class Subject:
         model = instantiate(config.model).to(self.device)
         if config.train.init_checkpoint:
             load_initial(model, config, None)
+        compile_modules(model, **config.train.compile)
         self._parts.watch(model)
         samples = make_samples(setup, model.num_classes)
         prepare = self._training if setup.training else self._inference

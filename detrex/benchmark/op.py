@@ -15,6 +15,7 @@ from torch import Tensor
 from detrex.benchmark.timing import Clock, Duration, Spread, ratios, take_turns
 from detrex.ops import force_implementation, multi_scale_deformable_attention
 from detrex.ops.dispatch import IMPLEMENTATIONS
+from detrex.ops.reference import dtype_of_sums
 
 STRIDES = (8, 16, 32, 64)
 HEADS, POINTS, DIM = 8, 4, 32
@@ -45,7 +46,10 @@ class Case:
         return tuple(tuple(-(-side // stride) for side in self.image) for stride in STRIDES)
 
     def inputs(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), always the same."""
+        """Value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), always the same.
+
+        As in a model under mixed precision, only the value is in half precision.
+        """
         generator = torch.Generator().manual_seed(0)
         tokens = sum(h * w for h, w in self.shapes)
         if self.queries is None:
@@ -58,7 +62,9 @@ class Case:
         locations = centres[None, :, None, None, None] + offsets
         weights = torch.rand(samples, generator=generator).flatten(-2).softmax(-1).view(samples)
         value = torch.randn(batch, tokens, HEADS, DIM, generator=generator)
-        return tuple(t.to(device, dtype).requires_grad_() for t in (value, locations, weights))
+        dtypes = (dtype, dtype_of_sums(dtype), dtype_of_sums(dtype))
+        inputs = zip((value, locations, weights), dtypes, strict=True)
+        return tuple(tensor.to(device, kind).requires_grad_() for tensor, kind in inputs)
 
 
 def _cell_centres(height: int, width: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from detrex.checkpoint import Checkpointer, load_weights
 from detrex.config import fix_values, instantiate
 from detrex.engine.artifacts import checkpoint_metadata, save_run_files
+from detrex.engine.compilation import compile_modules
 from detrex.engine.distributed import distribute
 from detrex.engine.ema import build_average, chosen_weights, evaluate_chosen, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
@@ -95,6 +96,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     evaluation = build_evaluation(config, model)
     if evaluation is None:
         return {}
+    compile_modules(model, **config.train.compile)
     checkpoint = read_last(Checkpointer(Path(config.train.output_dir) / CHECKPOINTS)) if resume else None
     categories = load_for_evaluation(model, config, checkpoint, evaluation.categories)
     average = read_average(model, config.train.ema, checkpoint)
@@ -162,6 +164,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
 
 def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     train = config.train
+    compile_modules(model, **train.compile)
     distributed = distribute(
         model, **train.distributed, accumulation=train.accumulation, amp=train.amp, averaged=train.ema.enabled
     )

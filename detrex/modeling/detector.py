@@ -34,6 +34,8 @@ class Detector(nn.Module):
         size_divisor: images are padded right and below to a multiple of it.
         mask_padding: attention leaves padding out, and boxes are relative to each image by itself. If not,
             padding counts as image, and boxes are relative to the padded input, as in Mask DINO.
+        channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
+            side. The same results; how fast depends on the device (``docs/benchmarks.md``).
 
     Raises:
         ValueError: if decoder, criterion and post-processing disagree on a "no object" class, or boxes come
@@ -54,6 +56,7 @@ class Detector(nn.Module):
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         size_divisor: int = 32,
         mask_padding: bool = False,
+        channels_last: bool = False,
     ):
         super().__init__()
         _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
@@ -65,6 +68,8 @@ class Detector(nn.Module):
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
         self.num_classes, self.size_divisor, self.mask_padding = num_classes, size_divisor, mask_padding
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -126,7 +131,7 @@ class Detector(nn.Module):
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """All predictions for normalised images; with ``targets``, denoising queries take part."""
-        features = self.backbone(images.tensor)
+        features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
         memory = self.encoder(features, images if self.mask_padding else None)
         pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
         denoising = self.denoising(targets) if self.denoising is not None and targets is not None else None

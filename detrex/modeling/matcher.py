@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from detrex.layers import sample_bool_masks, sample_maps
+from detrex.layers import linear, sample_bool_masks, sample_maps
 from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
 from detrex.modeling.supervision import Matches, Part
 from detrex.structures import BatchTargets, Prediction, pairwise_giou
@@ -142,7 +142,7 @@ class HungarianMatcher:
             cost = self._class_cost(joined.logits[image, rows].float(), has_class[rows], truth.labels)
             cost = cost + self._box_costs(joined.boxes[image, rows].float(), truth)
             if truth.pixels is not None:
-                logits = joined.mask_embed[image, rows].float() @ truth.pixels  # (rows, K)
+                logits = linear(joined.mask_embed[image, rows].float(), truth.pixels.t())  # (rows, K)
                 cost = cost + self._mask_costs(logits, truth.inside)
             costs.append(cost)
         return torch.cat(costs)
@@ -168,9 +168,9 @@ class HungarianMatcher:
     def _mask_costs(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Pointwise costs of (Q, K) logits against (N, K) masks as matrix products: (Q, N)."""
         # BCE of logit x is softplus(x) where the truth is 0 and softplus(x) - x where it is 1.
-        cross_entropy = (F.softplus(logits).sum(1, keepdim=True) - logits @ truth.T) / logits.shape[1]
+        cross_entropy = (F.softplus(logits).sum(1, keepdim=True) - linear(logits, truth)) / logits.shape[1]
         probability = logits.sigmoid()
-        overlap = 2 * probability @ truth.T
+        overlap = 2 * linear(probability, truth)
         total = probability.sum(1, keepdim=True) + truth.sum(1)
         return self.mask_cost * cross_entropy + self.dice_cost * (1 - (overlap + 1) / (total + 1))
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert, clip_boxes_to_image
 
+from detrex.layers import linear
 from detrex.structures import Instances, Prediction
 
 # Pixels of resized masks that are in memory as floats at one time: what the cache of a CPU holds, and on a
@@ -87,7 +88,8 @@ class QueryMasks:
 
     def logits(self, part: slice) -> Tensor:
         """(n, h, w) float32."""
-        return (self.embed[part] @ self.pixels.flatten(1)).float().unflatten(1, self.pixels.shape[1:])
+        logits = linear(self.embed[part], self.pixels.flatten(1).t())
+        return logits.float().unflatten(1, self.pixels.shape[1:])
 
 
 @dataclass

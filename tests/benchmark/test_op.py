@@ -37,13 +37,12 @@ def test_inputs_of_encoder_and_decoder():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_by_hand(dtype):
     inputs = Case("decoder", (64, 64), 5).inputs(3, dtype, CPU)
-    value, output = 3 * (64 + 16 + 4 + 1) * 256, 3 * 5 * 256
-    points = 3 * 5 * 8 * 4 * 4
+    value, output = (dtype.itemsize * n for n in (3 * (64 + 16 + 4 + 1) * 256, 3 * 5 * 256))
+    points = 4 * 3 * 5 * 8 * 4 * 4  # float32 in any case
     forward = value + 3 * points + output
-    assert bytes_moved(inputs, backward=False) == dtype.itemsize * forward
+    assert bytes_moved(inputs, backward=False) == forward
     # Backward reads what forward read and one gradient, and writes three of them.
-    backward = 2 * (value + 3 * points) + output
-    assert bytes_moved(inputs, backward=True) == dtype.itemsize * (forward + backward)
+    assert bytes_moved(inputs, backward=True) == forward + 2 * (value + 3 * points) + output
 
 
 def test_bandwidth_counts_reading_and_writing(clock):

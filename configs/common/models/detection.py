@@ -71,6 +71,7 @@ model = L(Detector)(
     pixel_std=[58.395, 57.12, 57.375],
     size_divisor=1,
     mask_padding=True,
+    channels_last=False,
 )
 
 _in_channels = L(backbone_channels)(
