@@ -19,7 +19,7 @@ from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
 from detrex.engine.compilation import compile_modules
 from detrex.engine.precision import autocast
-from detrex.engine.setup import load_initial, resolve_device
+from detrex.engine.setup import load_initial, prepare_device
 from detrex.structures import Sample, Targets
 
 
@@ -28,8 +28,9 @@ class Setup:
     """What is measured.
 
     Attributes:
-        config_file, overrides: the config; ``train.device``, ``train.amp``, ``train.compile`` and
-            ``train.init_checkpoint`` count as in any run. Without the latter, weights are random.
+        config_file, overrides: the config; ``train.device``, its precision, ``train.compile``,
+            ``train.keep_memory`` and ``train.init_checkpoint`` count as in any run. Without the latter,
+            weights are random.
         training: training steps instead of inference.
         size: (height, width) of the images in pixels, before padding.
         batch: images of a run.
@@ -74,7 +75,7 @@ class Subject:
             torch.set_num_threads(setup.threads)
         config = setup.config()
         torch.manual_seed(config.train.seed)
-        self.device = resolve_device(config.train.device)
+        self.device = prepare_device(config.train)
         self._clock = Clock(self.device)
         self._parts = PartTimes(self._clock)
         model = instantiate(config.model).to(self.device)

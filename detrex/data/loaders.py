@@ -18,6 +18,7 @@ from detrex.data.image_dataset import ImageDataset, Record
 from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
 from detrex.structures import Sample
 from detrex.utils import distributed
+from detrex.utils.allocation import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         self._batches.start = self._consumed
+        release_freed_memory()  # now come the workers
         for samples in self._loader:
             # Counted here, not where batches are prepared ahead by the workers.
             self._consumed += 1
@@ -115,6 +117,7 @@ class TestLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Sample]]:
+        release_freed_memory()  # now come the workers
         return iter(self._loader)
 
 

@@ -26,7 +26,6 @@ from detrex.engine.launch import readable_errors
 from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.log import run_logging
 from detrex.engine.optimizer import scale_learning_rates
-from detrex.engine.precision import set_tf32
 from detrex.engine.random_state import seed_everything
 from detrex.engine.report import save_report
 from detrex.engine.saving import CheckpointHook
@@ -36,9 +35,9 @@ from detrex.engine.setup import (
     load_for_evaluation,
     load_initial,
     make_room,
+    prepare_device,
     read_last,
     read_resumed,
-    resolve_device,
 )
 from detrex.engine.trainer import Trainer
 from detrex.structures import Categories
@@ -90,8 +89,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
         CheckpointError: there are no weights, or they do not fit the model.
     """
     seed_everything(config.train.seed + rank())
-    set_tf32(config.train.tf32)
-    device = resolve_device(config.train.device)
+    device = prepare_device(config.train)
     model = instantiate(config.model).to(device)
     evaluation = build_evaluation(config, model)
     if evaluation is None:
@@ -120,7 +118,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
         The figures of the last evaluation.
     """
     output_dir = Path(config.train.output_dir)
-    device = resolve_device(config.train.device)
+    device = prepare_device(config.train)
     seed_everything(config.train.seed + rank())
     loader = instantiate(config.dataloader.train)
     # After the data, which says best what is wrong with its files.
@@ -131,7 +129,6 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     _log_size(model, device)
     _log_batch(config)
     check_class_count(model, categories)
-    set_tf32(train.tf32)
     checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
     checkpoint = read_resumed(checkpointer, config) if resume else None
     if checkpoint is not None:

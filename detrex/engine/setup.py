@@ -24,7 +24,9 @@ from detrex.checkpoint import (
     read_source,
 )
 from detrex.config import ConfigError
+from detrex.engine.precision import set_tf32
 from detrex.structures import Categories
+from detrex.utils.allocation import keep_freed_memory
 from detrex.utils.distributed import all_gather_objects, default_device
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,19 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"device {name!r} cannot be used on this machine: {reason}") from error
     if device.type == "cuda" and device.index is None:
         return default_device()
+    return device
+
+
+def prepare_device(train: DictConfig) -> torch.device:
+    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = resolve_device(train.device)
+    set_tf32(train.tf32)
+    if train.keep_memory and device.type == "cpu":
+        keep_freed_memory()
     return device
 
 

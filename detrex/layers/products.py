@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 # Multiply-adds below which finding the routine for a new size takes oneDNN longer than it saves.
 LEAST_WORK = 2**22
+# Numbers of a hidden layer at a time: 4 MB, which stay in a cache, and which the system need not map anew.
+PIECE = 2**20
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -56,6 +58,67 @@ class Linear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}"
+
+
+def two_layers(x: Tensor, first: Linear, second: Linear) -> Tensor:
+    """``second(first(x))``, of which the hidden layer never exists as a whole if it is large.
+
+    Where :func:`linear` asks oneDNN, some rows at a time pass both layers; the backward pass computes their
+    hidden layer again. For many rows that is faster than to write all of it to memory, and needs less.
+
+    Args:
+        x: (..., I).
+        first: I to J, with ReLU.
+        second: J to K.
+
+    Returns:
+        (..., K).
+    """
+    rows = x.numel() // max(1, x.shape[-1])
+    in_pieces = rows * first.out_features >= 4 * PIECE and first.relu and not second.relu
+    if not in_pieces or first.bias is None or second.bias is None or not _takes_onednn(x, first.weight):
+        return second(first(x))
+    layers = first.weight, first.bias, second.weight, second.bias
+    if torch.is_grad_enabled():
+        return _TwoLayers.apply(x, *layers)
+    return _through_both(x, *layers)
+
+
+def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    output = x.new_empty(*x.shape[:-1], len(weight2))
+    for piece, result in zip(*_pieces(len(weight1), x, output), strict=True):
+        result.copy_(_multiply(_multiply(piece, weight1, bias1, relu=True), weight2, bias2))
+    return output
+
+
+def _pieces(hidden: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each of the tensors (..., I) as some rows at a time, of which ``hidden`` numbers each are computed."""
+    return [t.flatten(0, -2).split(max(1, PIECE // hidden)) for t in tensors]
+
+
+class _TwoLayers(torch.autograd.Function):
+    """:func:`_through_both` and its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight1, bias1, weight2)
+        return _through_both(x, weight1, bias1, weight2, bias2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, weight1, bias1, weight2 = ctx.saved_tensors
+        of_x, of_weight1, of_bias1, of_weight2 = (x.new_zeros(t.shape) for t in ctx.saved_tensors)
+        for piece, column, result in zip(*_pieces(len(weight1), x, grad, of_x), strict=True):
+            hidden = _multiply(piece, weight1, bias1, relu=True)
+            of_hidden = torch.ops.aten.threshold_backward(_multiply(column, weight2.t()), hidden, 0)
+            result.copy_(_multiply(of_hidden, weight1.t()))
+            of_weight1 += _outer_sum(of_hidden, piece)
+            of_bias1 += of_hidden.sum(0)
+            of_weight2 += _outer_sum(column, hidden)
+        return of_x, of_weight1, of_bias1, of_weight2, grad.flatten(0, -2).sum(0)
 
 
 class _Product(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
-from detrex.layers.products import Linear
+from detrex.layers.products import Linear, two_layers
 from detrex.structures.pyramid import Pyramid
 
 
@@ -49,6 +49,8 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.linear1.relu and not (self.training and self.dropout.p):
+            return self.norm(x + two_layers(x, self.linear1, self.linear2))
         hidden = self.dropout(self.activation(self.linear1(x)))
         return self.norm(x + self.dropout(self.linear2(hidden)))
 

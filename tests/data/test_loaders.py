@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import subprocess
 from itertools import islice
 
@@ -12,6 +13,7 @@ from detrex.data import (
     LargeScaleJitterMapper,
     build_test_loader,
     build_train_loader,
+    loaders,
 )
 from detrex.data.samplers import ShuffledBatches
 from detrex.utils import distributed
@@ -194,6 +196,16 @@ def test_test_images_are_split_over_processes_without_duplicates(dataset, monkey
         shares.append([i for batch in image_ids(loader) for i in batch])
     assert sorted(i for share in shares for i in share) == list(range(1, 8))
     assert [len(s) for s in shares] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_free_memory_goes_back_before_workers_share_it(dataset, monkeypatch, train):
+    order, fork = [], os.fork
+    monkeypatch.setattr(loaders, "release_freed_memory", lambda: order.append("released"))
+    monkeypatch.setattr(os, "fork", lambda: order.append("forked") or fork())
+    mapper = LargeScaleJitterMapper(32) if train else EvalMapper(20)
+    next(iter((build_train_loader if train else build_test_loader)(dataset, mapper, num_workers=1)))
+    assert order[:2] == ["released", "forked"]
 
 
 def test_batch_of_images_without_objects(coco):

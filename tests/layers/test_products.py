@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.layers import MLP, Linear
-from detrex.layers.products import LEAST_WORK
+from detrex.layers import products as products_module
+from detrex.layers.products import LEAST_WORK, two_layers
 
 ROWS, DIM = 300, 128
 LARGE = (2, ROWS, DIM)
@@ -74,6 +75,59 @@ def test_onednn_is_left_out_on_demand():
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     assert layer.double()(x.double()).dtype == torch.float64
+
+
+def chained(x, first, second):
+    """Output and gradients of both layers, by PyTorch and in double precision."""
+    tensors = (x, first.weight, first.bias, second.weight, second.bias)
+    x, w1, b1, w2, b2 = (t.detach().double().requires_grad_() for t in tensors)
+    output = F.linear(F.linear(x, w1, b1).relu(), w2, b2)
+    return [output, *torch.autograd.grad(output.square().sum(), (x, w1, b1, w2, b2))]
+
+
+# Fewer rows than a piece, the least that is cut, a last piece of its own size, and a transposed input.
+@pytest.mark.parametrize("shape", [(2, 3), (4, 16), (2, 37), (5, 3, 21)])
+@pytest.mark.parametrize("out", [DIM // 2, 2 * DIM])
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_layers_in_pieces(monkeypatch, shape, out, turned):
+    monkeypatch.setattr(products_module, "PIECE", 16 * 64)
+    monkeypatch.setattr(products_module, "LEAST_WORK", 0)
+    first, second = Linear(DIM, 64, relu=True), Linear(64, out)
+    x = torch.randn(*shape, DIM)
+    x = (x.transpose(0, 1).contiguous().transpose(0, 1) if turned else x).requires_grad_()
+    output = two_layers(x, first, second)
+    wanted = (x, first.weight, first.bias, second.weight, second.bias)
+    found = [output, *torch.autograd.grad(output.square().sum(), wanted)]
+    with torch.no_grad():
+        found.append(two_layers(x, first, second))
+    expected = chained(x, first, second)
+    for ours, theirs in zip(found, [*expected, expected[0]], strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-3, rtol=1e-4)
+
+
+@needs_onednn
+def test_the_hidden_layer_comes_in_pieces(monkeypatch):
+    monkeypatch.setattr(products_module, "PIECE", 50 * 2 * DIM)
+    first, second = Linear(DIM, 2 * DIM, relu=True), Linear(2 * DIM, DIM)
+    x = torch.randn(2, 150, DIM, requires_grad=True)
+    assert len(products(lambda: two_layers(x, first, second))) == 2 * 6
+    assert len(products(lambda: two_layers(x, first, second).sum().backward())) == 2 * 6 + 5 * 6
+    few = x[:, :99]
+    assert len(products(lambda: two_layers(few, first, second))) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert two_layers(x, first, second).dtype == torch.bfloat16
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not products(lambda: two_layers(x, first, second))
+
+
+def test_only_what_is_needed_gets_a_gradient(monkeypatch):
+    monkeypatch.setattr(products_module, "PIECE", 50 * 2 * DIM)
+    first, second = Linear(DIM, 2 * DIM, relu=True), Linear(2 * DIM, DIM)
+    second.weight.requires_grad_(False)
+    x = torch.randn(2, 150, DIM)
+    two_layers(x, first, second).sum().backward()
+    assert x.grad is None and second.weight.grad is None
+    assert first.weight.grad is not None and second.bias.grad is not None
 
 
 def test_tracing_and_counting_see_the_usual_operator():
