@@ -109,8 +109,9 @@ class _TwoLayers(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        x, weight1, bias1, weight2 = ctx.saved_tensors
-        of_x, of_weight1, of_bias1, of_weight2 = (x.new_zeros(t.shape) for t in ctx.saved_tensors)
+        saved = ctx.saved_tensors  # once, as activation checkpointing demands
+        x, weight1, bias1, weight2 = saved
+        of_x, of_weight1, of_bias1, of_weight2 = (x.new_zeros(t.shape) for t in saved)
         for piece, column, result in zip(*_pieces(len(weight1), x, grad, of_x), strict=True):
             hidden = _multiply(piece, weight1, bias1, relu=True)
             of_hidden = torch.ops.aten.threshold_backward(_multiply(column, weight2.t()), hidden, 0)

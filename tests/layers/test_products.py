@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.layers import MLP, Linear
@@ -118,6 +119,17 @@ def test_the_hidden_layer_comes_in_pieces(monkeypatch):
         assert two_layers(x, first, second).dtype == torch.bfloat16
     with torch.backends.mkldnn.flags(enabled=False):
         assert not products(lambda: two_layers(x, first, second))
+
+
+def test_two_layers_in_pieces_computed_again(monkeypatch):
+    monkeypatch.setattr(products_module, "PIECE", 50 * 2 * DIM)
+    first, second = Linear(DIM, 2 * DIM, relu=True), Linear(2 * DIM, DIM)
+    x = torch.randn(2, 150, DIM, requires_grad=True)
+    output = checkpoint(two_layers, x, first, second, use_reentrant=False)
+    wanted = (x, first.weight, first.bias, second.weight, second.bias)
+    found = [output, *torch.autograd.grad(output.square().sum(), wanted)]
+    for ours, theirs in zip(found, chained(x, first, second), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-3, rtol=1e-4)
 
 
 def test_only_what_is_needed_gets_a_gradient(monkeypatch):
