@@ -60,28 +60,35 @@ class Linear(nn.Linear):
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
-def two_layers(x: Tensor, first: Linear, second: Linear) -> Tensor:
+def two_layers(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     """``second(first(x))``, of which the hidden layer never exists as a whole if it is large.
 
     Where :func:`linear` asks oneDNN, some rows at a time pass both layers; the backward pass computes their
-    hidden layer again. For many rows that is faster than to write all of it to memory, and needs less.
+    hidden layer again. For many rows that is faster than to write all of it to memory, and needs less. So it
+    is with :class:`Linear` layers, of which only the first has ReLU; others are called one after the other.
 
     Args:
         x: (..., I).
-        first: I to J, with ReLU.
+        first: I to J.
         second: J to K.
 
     Returns:
         (..., K).
     """
-    rows = x.numel() // max(1, x.shape[-1])
-    in_pieces = rows * first.out_features >= 4 * PIECE and first.relu and not second.relu
-    if not in_pieces or first.bias is None or second.bias is None or not _takes_onednn(x, first.weight):
+    if not (_is_plain(first, relu=True) and _is_plain(second, relu=False) and _takes_onednn(x, first.weight)):
+        return second(first(x))
+    if x[..., 0].numel() * first.out_features < 4 * PIECE:
         return second(first(x))
     layers = first.weight, first.bias, second.weight, second.bias
     if torch.is_grad_enabled():
         return _TwoLayers.apply(x, *layers)
     return _through_both(x, *layers)
+
+
+def _is_plain(layer: nn.Module, relu: bool) -> bool:
+    """Whether to call a layer is no more than its product; hooks prune or watch it, for instance."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is Linear and layer.relu == relu and layer.bias is not None and not hooked
 
 
 def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.linear1.relu and not (self.training and self.dropout.p):
+        if isinstance(self.activation, nn.Identity) and not (self.training and self.dropout.p):
             return self.norm(x + two_layers(x, self.linear1, self.linear2))
         hidden = self.dropout(self.activation(self.linear1(x)))
         return self.norm(x + self.dropout(self.linear2(hidden)))

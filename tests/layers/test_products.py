@@ -132,6 +132,21 @@ def test_two_layers_in_pieces_computed_again(monkeypatch):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-3, rtol=1e-4)
 
 
+def test_layers_that_are_more_than_products_are_called(monkeypatch):
+    monkeypatch.setattr(products_module, "PIECE", 50 * 2 * DIM)
+    first, second = Linear(DIM, 2 * DIM, relu=True), Linear(2 * DIM, DIM)
+    x, seen = torch.randn(2, 150, DIM), []
+    expected = chained(x, first, second)[0]
+    hook = second.register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(two_layers(x, first, second).double(), expected, atol=1e-3, rtol=1e-4)
+    assert seen
+    hook.remove()
+    other = torch.nn.Sequential(torch.nn.Linear(DIM, 2 * DIM), torch.nn.ReLU())
+    other[0].load_state_dict(first.state_dict())
+    torch.testing.assert_close(two_layers(x, other, second).double(), expected, atol=1e-3, rtol=1e-4)
+    assert len(seen) == 1
+
+
 def test_only_what_is_needed_gets_a_gradient(monkeypatch):
     monkeypatch.setattr(products_module, "PIECE", 50 * 2 * DIM)
     first, second = Linear(DIM, 2 * DIM, relu=True), Linear(2 * DIM, DIM)
