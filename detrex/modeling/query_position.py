@@ -31,6 +31,19 @@ class QueryState:
     learned: Tensor | None
     memory: Pyramid
 
+    def learned_position(self) -> Tensor:
+        """``learned``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.learned is None:
+            raise ValueError(
+                "these queries start from boxes and have no learned position: model.decoder.position must "
+                "be BoxPosition or AnchorPosition with this model.decoder.query_init"
+            )
+        return self.learned
+
 
 class FixedPosition(nn.Module):
     """The queries' learned position, the same for all layers (DETR, Deformable DETR)."""
@@ -38,7 +51,7 @@ class FixedPosition(nn.Module):
     def forward(self, queries: QueryState) -> QueryPosition:
         reference = queries.reference
         on_levels = None if reference is None else queries.memory.on_levels(reference)
-        return QueryPosition(queries.learned, on_levels)
+        return QueryPosition(queries.learned_position(), on_levels)
 
 
 class BoxPosition(nn.Module):
@@ -76,7 +89,7 @@ class ConditionalPosition(nn.Module):
         spatial = box_sine_encoding(queries.reference, self.hidden_dim // 2)
         if queries.layer > 0:  # the content of the first layer says nothing yet
             spatial = spatial * self.scale(queries.content)
-        return QueryPosition(queries.learned, spatial=spatial)
+        return QueryPosition(queries.learned_position(), spatial=spatial)
 
 
 class AnchorPosition(nn.Module):

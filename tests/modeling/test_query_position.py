@@ -60,6 +60,13 @@ def test_a_fixed_position_without_a_place(memory):
     assert position.encoding is queries.learned and position.reference is None
 
 
+@pytest.mark.parametrize("position", [FixedPosition(), ConditionalPosition(32)])
+def test_queries_without_a_learned_position_are_an_error(memory, position):
+    queries = QueryState(0, torch.zeros(2, 3, 32), torch.rand(2, 3, 2), None, memory)
+    with pytest.raises(ValueError, match="have no learned position"):
+        position(queries)
+
+
 def test_boxes_are_encoded_as_they_lie_on_the_finest_level(memory):
     queries, module = state(memory), BoxPosition(DIM)
     module.encoder = nn.Identity()

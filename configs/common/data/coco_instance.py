@@ -54,6 +54,7 @@ dataloader = dict(
             annotations="${dataloader.test.dataset.annotations}",
             tasks=["bbox", "segm"],
             classes="${dataloader.train.dataset.annotations}",
+            max_detections=100,  # per image and class that count
             output_dir=None,  # where to write the detections, with the file's category ids
         ),
     ),
