@@ -25,7 +25,8 @@ dataloader.train.mapper.min_scale = 0.6
 dataloader.train.mapper.max_scale = 1.6
 
 # The backbone learns slowly: it knows photos, and the rest is new. 0.0 keeps it as it is.
+optimizer.lr = 2e-3
 optimizer.lr_factors = {"backbone": 0.1}
 
 train.output_dir = "output/maskdino_efficientnet_lite0_custom_instance"
-train.max_iter = 1200
+train.max_iter = 2400  # masks are learned last
