@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -155,9 +156,16 @@ def _process_group(url: str, rank: int, processes: int, local_rank: int) -> Iter
     except Interrupted:
         # All processes end together here. One with threads of the group still running may abort instead of
         # ending with its code.
-        dist.destroy_process_group()
+        _leave_process_group()
         raise
     # Not after an error: the other processes may never come to it.
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    # A thread of gloo may still be about to drop the last exchange's tensor, which needs Python's lock. Older
+    # releases of PyTorch keep the lock while they wait for that thread, forever.
+    time.sleep(0.1)
     dist.destroy_process_group()
 
 
