@@ -40,7 +40,8 @@ def differing(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def assert_same(result: Result, output: dict) -> None:
     found: Instances = output["instances"]
-    torch.testing.assert_close(result.scores, found.scores, atol=1e-5, rtol=0)
+    # A pixel at the edge of a mask, which rounding moves to the other side, counts in the mask's quality.
+    torch.testing.assert_close(result.scores, found.scores, atol=5e-4, rtol=0)
     torch.testing.assert_close(result.boxes, found.pred_boxes, atol=1e-3, rtol=0)
     assert torch.equal(result.classes, found.pred_classes)
     assert differing(result.masks, found.pred_masks) < FEW
