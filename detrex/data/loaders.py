@@ -60,7 +60,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         self._batches.start = self._consumed
-        release_freed_memory()  # now come the workers
+        _before_workers(self._loader)
         for samples in self._loader:
             # Counted here, not where batches are prepared ahead by the workers.
             self._consumed += 1
@@ -117,7 +117,7 @@ class TestLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        release_freed_memory()  # now come the workers
+        _before_workers(self._loader)
         return iter(self._loader)
 
 
@@ -236,6 +236,12 @@ def _obey_the_trainer_alone(_worker: int) -> None:
                 os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
+
+
+def _before_workers(loader: DataLoader) -> None:
+    """To be called before ``loader`` starts its worker processes, if it has any."""
+    if loader.num_workers:
+        release_freed_memory()
 
 
 def _as_list(samples: list[Sample]) -> list[Sample]:
