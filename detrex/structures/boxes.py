@@ -55,17 +55,18 @@ def boxes_from_masks(masks: Tensor, *, inclusive: bool) -> Tensor:
         inclusive: whether the far edges are the index of the last pixel (``True``) or one past it.
 
     Returns:
-        (..., 4) float32. The box of an empty mask is all zeros if not ``inclusive``; otherwise it is
-        (W, H, 0, 0), an inverted box, by which callers can tell it.
+        (..., 4) float32. The box of an empty mask has no size: it lies at (0, 0) if not ``inclusive``;
+        otherwise at (W, H), one past the last pixel. Published weights were trained with queries that start
+        from these boxes, because early in training many proposals have empty masks.
     """
     height, width = masks.shape[-2:]
     rows, columns = masks.any(-1), masks.any(-2)
     x0, x1 = _first_last(columns, width)
     y0, y1 = _first_last(rows, height)
     boxes = torch.stack([x0, y0, x1, y1], -1).float()
-    if inclusive:
-        return boxes
     empty = ~rows.any(-1, keepdim=True)
+    if inclusive:
+        return torch.where(empty, boxes.new_tensor([width, height, width, height]), boxes)
     return (boxes + boxes.new_tensor([0, 0, 1, 1])).masked_fill(empty, 0)
 
 

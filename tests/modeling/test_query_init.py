@@ -100,13 +100,14 @@ def test_boxes_from_masks(box_init, further):
     assert torch.equal(start.proposals.boxes[0, :, 2:], torch.full((4, 2), 0.2))
 
 
-@pytest.mark.parametrize("box_init", ["mask2box", "bitmask"])
-def test_boxes_of_empty_masks_are_finite_and_small(box_init):
+@pytest.mark.parametrize(("box_init", "corner"), [("mask2box", 1.0), ("bitmask", 0.0)])
+def test_boxes_of_empty_masks_are_points_at_a_corner(box_init, corner):
     memory = numbered_tokens([(2, 2)], torch.ones(1, 4))
     queries = transparent(num_queries=4, anchor_sizes=(0.2,), box_init=box_init)
     start = queries(memory, torch.full((1, DIM - 1, 6, 8), -1.0), TransparentHeads())
     assert start.reference.isfinite().all()
-    assert start.reference.sigmoid()[..., 2:].max() < 1e-4
+    expected = torch.tensor([corner, corner, 0, 0]).expand(1, 4, 4)
+    torch.testing.assert_close(start.reference.sigmoid(), expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("box_init", ["no", "mask2box", "bitmask"])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from detrex.structures import Sample
 
 # Largest errors: of evaluation in spreads (standard deviations) of the kit's array, of losses and gradients
-# relative to the kit's number, of masks and maps as the share of pixels that differ. Gradients sum up the
-# rounding of all that comes before them.
+# relative to the kit's number, of masks and maps as the share of pixels that differ. Gradients sum up
+# the rounding of all that comes before them.
 TOLERANCE, LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3, 2e-3
 # Masks are stored in half precision, whose own rounding of the largest logits is a few 1e-3 of the spread.
 HALF_TOLERANCE = 5e-3
@@ -27,8 +27,8 @@ class Agreement:
 
     Attributes:
         name: of the array.
-        error: the largest difference.
-        spread: what ``error`` is measured in: the reference's standard deviation, its size, or 1.
+        error: the largest difference; of masks, maps and classes, how many pixels or classes differ.
+        spread: what ``error`` is measured in: the reference's standard deviation, its size, or their number.
         tolerance: on ``error / spread``.
     """
 
@@ -72,9 +72,9 @@ def compare(name: str, ours: Tensor, theirs: np.ndarray, tolerance: float = TOLE
     return Agreement(name, float(error), float(reference.std().clamp(min=max(1e-6, rounding))), tolerance)
 
 
-def share(name: str, differs: Tensor) -> Agreement:
-    """Of pixels or classes, ``differs`` (bool)."""
-    return Agreement(name, float(differs.float().mean()), 1.0, TOLERANCE)
+def count(name: str, differs: Tensor) -> Agreement:
+    """How many of the pixels or classes differ, by ``differs`` (bool)."""
+    return Agreement(name, float(differs.sum()), float(differs.numel()), TOLERANCE)
 
 
 def best_order(ours: Tensor, theirs: np.ndarray) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from agreement import Agreement, Arrays, best_order, compare, share
+from agreement import Agreement, Arrays, best_order, compare, count
 from torch import Tensor, nn
 
 from detrex.checkpoint.family import from_family
@@ -53,7 +53,7 @@ def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement
         order = best_order(torch.cat(rows, 1), torch.cat([*theirs, torch.from_numpy(corners)], 1).numpy())
         yield compare(f"{b}.scores", found.scores[order], scores)
         yield compare(f"{b}.boxes", found.pred_boxes[order], corners)
-        yield share(f"{b}.classes", found.pred_classes[order] != torch.from_numpy(classes))
+        yield count(f"{b}.classes", found.pred_classes[order] != torch.from_numpy(classes))
 
 
 def training_samples(arrays: Arrays) -> list[Sample]:

@@ -6,6 +6,7 @@ from check import main, parse_arguments
 CONFIGS = "projects/maskdino/configs"
 CASES = {
     "instance_r50": ["maskdino_r50_coco_instance_50ep.py"],
+    "instance_r50_empty_masks": ["maskdino_r50_coco_instance_50ep.py"],
     "panoptic_r50": [
         "maskdino_r50_coco_panoptic_50ep.py",
         "model.postprocess.panoptic.overlap_threshold=0.1",

@@ -84,10 +84,10 @@ def test_masks_over_the_whole_frame_and_of_one_pixel():
     assert boxes_from_masks(masks, inclusive=True).tolist() == [[0, 0, 4, 2], [4, 2, 4, 2]]
 
 
-def test_boxes_of_empty_masks_can_be_told():
+def test_boxes_of_empty_masks_lie_at_a_corner():
     empty = torch.zeros(1, 3, 5, dtype=torch.bool)
     assert boxes_from_masks(empty, inclusive=False).tolist() == [[0, 0, 0, 0]]
-    assert boxes_from_masks(empty, inclusive=True).tolist() == [[5, 3, 0, 0]]
+    assert boxes_from_masks(empty, inclusive=True).tolist() == [[5, 3, 5, 3]]
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
