@@ -14,7 +14,7 @@ from tests.engine.test_run import load
 
 COUNT = """
 import resource, sys, torch
-from detrex.utils.allocation import keep_freed_memory
+from detrex.runtime.allocation import keep_freed_memory
 
 if "keep" in sys.argv:
     print(keep_freed_memory())
@@ -59,7 +59,7 @@ def test_settings_in_the_environment_have_precedence():
 
 RELEASE = """
 import os, torch
-from detrex.utils.allocation import keep_freed_memory, release_freed_memory
+from detrex.runtime.allocation import keep_freed_memory, release_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20

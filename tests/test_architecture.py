@@ -8,14 +8,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-BOTTOM = {"config", "structures", "utils"}
+BOTTOM = {"config", "structures", "runtime"}
 # What each part of detrex may import besides itself. Evaluators read annotation files as `data` does,
 # and the model zoo lists of classes.
 MAY_IMPORT = {
     "config": set(),
     "structures": set(),
-    "utils": set(),
-    "ops": set(),
+    "runtime": set(),
+    "ops": {"runtime"},
     "ops_info": {"ops"},
     "layers": BOTTOM | {"ops"},
     "modeling": BOTTOM | {"layers"},

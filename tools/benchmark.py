@@ -42,7 +42,7 @@ from detrex.engine.arguments import (
     positive,
     read_config,
 )
-from detrex.engine.setup import resolve_device
+from detrex.runtime.device import resolve_device
 
 EXAMPLES = """\
 examples:

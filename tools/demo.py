@@ -11,7 +11,7 @@ from time import monotonic
 
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from detrex.data import DataError
 from detrex.engine import readable_errors
@@ -23,6 +23,7 @@ from detrex.predict.inputs import ImageInput
 from detrex.predict.predictor import ErrorHandler
 from detrex.predict.result import TASKS, by_content
 from detrex.predict.video import VideoReader, VideoWriter, Window, opencv
+from detrex.runtime.progress import progress_bar
 
 EXAMPLES = """\
 examples:
@@ -133,7 +134,7 @@ class Demo:
         names = output_names(files)
         self._check_outputs(names)
         images, videos = ([f for f in files if is_video(f) == wanted] for wanted in (False, True))
-        with self._progress() as progress:
+        with progress_bar(self.console) as progress:
             if images:
                 self._images(images, names, progress)
             for video in videos:
@@ -141,7 +142,7 @@ class Demo:
 
     def run_on_camera(self, open_video: OpenVideo) -> None:
         """Until Ctrl-C, a key in the window or the last frame that is wanted."""
-        with self._progress() as progress, open_video(self.arguments.webcam) as reader:
+        with progress_bar(self.console) as progress, open_video(self.arguments.webcam) as reader:
             self._say(f"{reader.name}: Ctrl-C ends")
             try:
                 self._frames(reader, Path("webcam"), progress)
@@ -250,10 +251,6 @@ class Demo:
 
     def _say(self, text: str, style: str | None = None) -> None:
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    def _progress(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        return Progress(*columns, console=self.console, disable=not self.console.is_terminal)
 
 
 def _recorder(writer: VideoWriter, reader: VideoReader) -> Screen:

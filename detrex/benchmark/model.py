@@ -18,8 +18,8 @@ from detrex.benchmark.timing import Clock, Duration
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
 from detrex.engine.compilation import compile_modules
-from detrex.engine.precision import autocast
 from detrex.engine.setup import load_initial, prepare_device
+from detrex.runtime.device import autocast
 from detrex.structures import Sample, Targets
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex.checkpoint.atomic import remove_leftovers, replaced_directory, replaced_file
 from detrex.checkpoint.weights import (
     WEIGHTS_NAME,
     CheckpointError,
@@ -22,6 +21,7 @@ from detrex.checkpoint.weights import (
     write_torch_file,
     write_weights,
 )
+from detrex.runtime.files import remove_leftovers, replaced_directory, replaced_file
 
 # Names in the folder of a run.
 CHECKPOINTS = "checkpoints"

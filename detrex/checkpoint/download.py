@@ -16,11 +16,11 @@ from urllib.parse import quote, unquote, urldefrag, urlsplit
 
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 import detrex
-from detrex.checkpoint.atomic import replaced_file
 from detrex.checkpoint.weights import CheckpointError
+from detrex.runtime.files import replaced_file
+from detrex.runtime.progress import progress_bar
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -157,11 +157,7 @@ def _receive(response: HTTPResponse, path: Path, size: int | None) -> str:
     """Writes the body to ``path`` and returns its SHA-256; on a terminal with a progress bar."""
     checksum, received = hashlib.sha256(), 0
     console = Console(stderr=True)
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        path.open("wb") as file,
-    ):
+    with progress_bar(console, counts_bytes=True) as progress, path.open("wb") as file:
         task = progress.add_task("", total=size)
         while chunk := response.read(_CHUNK):
             file.write(chunk)

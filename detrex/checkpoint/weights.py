@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from detrex.checkpoint.atomic import replaced_file
+from detrex.runtime.files import replaced_file
 
 WEIGHTS_NAME = "model.safetensors"
 _ALIASES = "aliases"

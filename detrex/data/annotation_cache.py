@@ -17,12 +17,13 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 import detrex
 from detrex.data.annotation_store import FileBytes, Store, StoreWriter
 from detrex.data.errors import DataError
 from detrex.data.json_stream import stream_members
+from detrex.runtime.files import remove_leftovers, replaced_file
+from detrex.runtime.progress import progress_bar
 
 SWITCH = "DETREX_DATA_CACHE"
 """Environment variable; ``0`` parses annotation files at every start, in every process."""
@@ -131,14 +132,9 @@ def _valid(kept: Path, path: Path, made_by: dict[str, Any]) -> Store | None:
 
 
 def _renewed(kept: Path, path: Path, made_by: dict[str, Any], parse: Parse) -> Store:
-    # One name, as only the holder of the lock writes: the next one overwrites what a killed process left.
-    temporary = kept.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            _build(path, made_by, parse, file)
-        os.replace(temporary, kept)
-    finally:
-        temporary.unlink(missing_ok=True)
+    remove_leftovers(kept.parent, kept.name)  # of a killed process; only the holder of the lock writes
+    with replaced_file(kept) as temporary, temporary.open("wb") as file:
+        _build(path, made_by, parse, file)
     return Store(FileBytes(kept))
 
 
@@ -191,7 +187,6 @@ def _progress(path: Path) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     if not console.is_terminal:
         logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with progress_bar(console, counts_bytes=True) as progress:
         task = progress.add_task(path.name, total=size)
         yield lambda count: progress.advance(task, count)

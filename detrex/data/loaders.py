@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset, Record
 from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
+from detrex.runtime import distributed
+from detrex.runtime.allocation import release_freed_memory
 from detrex.structures import Sample
-from detrex.utils import distributed
-from detrex.utils.allocation import release_freed_memory
 
 logger = logging.getLogger(__name__)
 

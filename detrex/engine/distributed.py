@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex.config import ConfigError
-from detrex.engine.precision import is_scaled
 from detrex.engine.sharding import shard
-from detrex.utils.distributed import world_size
+from detrex.runtime.device import is_scaled
+from detrex.runtime.distributed import world_size
 
 logger = logging.getLogger(__name__)
 

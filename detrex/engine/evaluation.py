@@ -12,7 +12,6 @@ from torch import nn
 from detrex.config import instantiate
 from detrex.engine.gallery import build_dataset
 from detrex.engine.pictures import RatedImage, ResultPictures
-from detrex.engine.precision import autocast
 from detrex.engine.sharding import put_together
 from detrex.engine.validation_loss import ValidationLoss
 from detrex.evaluation import (
@@ -24,8 +23,9 @@ from detrex.evaluation import (
     format_table,
     write_results,
 )
+from detrex.runtime.device import autocast
+from detrex.runtime.distributed import barrier, is_main_process, share_buffers
 from detrex.structures import Categories
-from detrex.utils.distributed import barrier, is_main_process, share_buffers
 
 logger = logging.getLogger(__name__)
 

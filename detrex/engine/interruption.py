@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from detrex.engine.hooks import Hook
-from detrex.utils.distributed import barrier
+from detrex.runtime.distributed import barrier
 
 if TYPE_CHECKING:
     from detrex.engine.saving import CheckpointHook

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detrex.utils.distributed import is_main_process, rank
+from detrex.runtime.distributed import is_main_process, rank
 
 METRICS_LOGGER = "detrex.metrics"
 """Lines of losses; a terminal shows them in the progress bar instead."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from detrex.checkpoint import write_torch_file
 from detrex.engine.sharding import own_part, whole
+from detrex.runtime.distributed import all_gather_objects, is_main_process, rank
 from detrex.structures import Sample
-from detrex.utils.distributed import all_gather_objects, is_main_process, rank
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer

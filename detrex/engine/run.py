@@ -26,7 +26,6 @@ from detrex.engine.launch import readable_errors
 from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.log import run_logging
 from detrex.engine.optimizer import scale_learning_rates
-from detrex.engine.random_state import seed_everything
 from detrex.engine.report import save_report
 from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import (
@@ -40,8 +39,9 @@ from detrex.engine.setup import (
     read_resumed,
 )
 from detrex.engine.trainer import Trainer
+from detrex.runtime.distributed import barrier, is_main_process, rank, world_size
+from detrex.runtime.random_state import seed_everything
 from detrex.structures import Categories
-from detrex.utils.distributed import barrier, is_main_process, rank, world_size
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
 from detrex.engine.hooks import Hook
-from detrex.utils.distributed import all_gather_objects, is_main_process
+from detrex.runtime.distributed import all_gather_objects, is_main_process
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer

@@ -24,10 +24,10 @@ from detrex.checkpoint import (
     read_source,
 )
 from detrex.config import ConfigError
-from detrex.engine.precision import set_tf32
+from detrex.runtime.allocation import keep_freed_memory
+from detrex.runtime.device import resolve_device, set_tf32
+from detrex.runtime.distributed import all_gather_objects
 from detrex.structures import Categories
-from detrex.utils.allocation import keep_freed_memory
-from detrex.utils.distributed import all_gather_objects, default_device
 
 logger = logging.getLogger(__name__)
 
@@ -66,25 +66,6 @@ def make_room(output_dir: Path, overwrite: bool) -> None:
             f"{output_dir} holds the checkpoints of an earlier run: give --resume to go on with it, "
             "--overwrite to delete it, or another train.output_dir"
         )
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is this process's GPU where there is one, else the CPU.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    if name == "auto":
-        return default_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used on this machine: {reason}") from error
-    if device.type == "cuda" and device.index is None:
-        return default_device()
-    return device
 
 
 def prepare_device(train: DictConfig) -> torch.device:

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from detrex.utils.distributed import is_main_process, world_size
+from detrex.runtime.distributed import is_main_process, world_size
 
 logger = logging.getLogger(__name__)
 

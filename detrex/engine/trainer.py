@@ -20,11 +20,11 @@ from detrex.checkpoint import Checkpoint, CheckpointError
 from detrex.engine.ema import WeightAverage, restore_average
 from detrex.engine.hooks import Hook
 from detrex.engine.nonfinite import KeptBuffers, MicroBatch, NonFiniteGuard
-from detrex.engine.precision import autocast, is_scaled
-from detrex.engine.random_state import random_state, set_random_state
 from detrex.engine.sharding import load_optimizer, total_norm, whole
+from detrex.runtime.device import autocast, is_scaled
+from detrex.runtime.distributed import all_gather_objects, mean_over_processes, rank, world_size
+from detrex.runtime.random_state import random_state, set_random_state
 from detrex.structures import Sample
-from detrex.utils.distributed import all_gather_objects, mean_over_processes, rank, world_size
 
 logger = logging.getLogger(__name__)
 

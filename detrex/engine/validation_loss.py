@@ -18,10 +18,10 @@ from detrex.data import TrainingMapper
 from detrex.data.image_dataset import Record
 from detrex.engine.gallery import build_dataset
 from detrex.engine.loss_names import main_names
-from detrex.engine.random_state import preserved_random_state
 from detrex.evaluation import evaluation_mode
+from detrex.runtime.distributed import all_gather_objects, alone, rank, world_size
+from detrex.runtime.random_state import preserved_random_state
 from detrex.structures import Sample
-from detrex.utils.distributed import all_gather_objects, alone, rank, world_size
 
 logger = logging.getLogger(__name__)
 

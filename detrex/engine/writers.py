@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from detrex.checkpoint.atomic import replaced_file
+from detrex.runtime.files import replaced_file
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+from detrex.runtime.distributed import all_gather_objects, is_main_process
 from detrex.structures import Sample
-from detrex.utils.distributed import all_gather_objects, is_main_process
 
 Result = TypeVar("Result")
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from detrex.evaluation.report import PerClass
+from detrex.runtime.distributed import world_size
 from detrex.structures import Sample
-from detrex.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from detrex.modeling.mask_losses import MaskLosses
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.points import GridPoints, RandomPoints
 from detrex.modeling.supervision import Matches, Part, Supervision
+from detrex.runtime.distributed import mean_over_processes
 from detrex.structures import BatchTargets, Prediction, aligned_giou
-from detrex.utils.distributed import mean_over_processes
 
 
 class SetCriterion(nn.Module):

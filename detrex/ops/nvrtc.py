@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from detrex.ops.library import KernelError
+from detrex.runtime.files import replaced_file
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +181,5 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, code: bytes) -> None:
     """Never a half-written file under the final name, however many processes compile at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
+    with replaced_file(path) as temporary:
         temporary.write_bytes(hashlib.sha256(code).digest() + code)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

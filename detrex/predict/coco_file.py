@@ -8,8 +8,8 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from detrex.checkpoint.atomic import replaced_file
 from detrex.predict.result import Result
+from detrex.runtime.files import replaced_file
 from detrex.structures import Categories
 
 

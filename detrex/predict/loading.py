@@ -25,10 +25,10 @@ from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.data import category_file, count_classes, read_categories, thing_classes
-from detrex.engine.setup import resolve_device
 from detrex.predict.predictor import Predictor
+from detrex.runtime.allocation import keep_freed_memory
+from detrex.runtime.device import resolve_device
 from detrex.structures import Categories
-from detrex.utils.allocation import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def load(
         amp: arithmetic: ``off``, ``bf16`` or ``fp16``.
         allow_pickle: see :func:`detrex.checkpoint.read_source`.
         keep_memory: on CPUs, this process keeps memory that was used once, which makes prediction faster; see
-            :func:`detrex.utils.allocation.keep_freed_memory`.
+            :func:`detrex.runtime.allocation.keep_freed_memory`.
 
     Raises:
         FileNotFoundError: there is no such file.

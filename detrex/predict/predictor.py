@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from detrex.data import DataError, Record
-from detrex.engine.precision import autocast
 from detrex.predict.inputs import ImageInput, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
+from detrex.runtime.device import autocast
 from detrex.structures import Categories, Instances, Sample
 
 # Images that are looked at together for such as may share a batch, in batches.

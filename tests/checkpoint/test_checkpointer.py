@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detrex.checkpoint import Checkpointer, CheckpointError, checkpointer
-from detrex.checkpoint.atomic import replaced_file
+from detrex.runtime.files import replaced_file
 
 
 def save(saver: Checkpointer, iteration: int) -> None:

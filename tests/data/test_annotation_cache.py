@@ -154,7 +154,7 @@ def test_an_entry_cut_short_is_made_anew(files, folder, caplog, share):
 
 def test_what_a_killed_process_left_is_overwritten(files, folder):
     opened(files)
-    left = entry(folder).rename(entry(folder).with_suffix(".tmp"))
+    left = entry(folder).rename(folder / f".tmp-1-{entry(folder).name}")
     left.write_bytes(b"half of it")
     opened(files)
     assert entry(folder).exists() and not left.exists()
@@ -245,7 +245,7 @@ def test_on_a_full_disk_it_goes_on_with_a_warning(files, folder, monkeypatch, ca
 
     monkeypatch.setattr(annotation_cache.os, "replace", full)
     assert contents(opened(files)) == expected and "No space left" in caplog.text
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".tmp-*"))
 
 
 @pytest.mark.usefixtures("folder")

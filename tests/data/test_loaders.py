@@ -16,7 +16,7 @@ from detrex.data import (
     loaders,
 )
 from detrex.data.samplers import ShuffledBatches
-from detrex.utils import distributed
+from detrex.runtime import distributed
 
 SIZES = [(20, 30), (30, 20), (20, 30), (20, 30), (24, 24), (30, 20), (20, 30)]
 

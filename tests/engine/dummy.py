@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from detrex.runtime.distributed import all_gather_objects, rank, world_size
 from detrex.structures import Categories
-from detrex.utils.distributed import all_gather_objects, rank, world_size
 
 FEATURES = 6
 IMAGES = 12

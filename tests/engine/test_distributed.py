@@ -11,8 +11,8 @@ from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import launch
 from detrex.engine.distributed import distribute, synchronise_batch_norms
 from detrex.modeling import TimmBackbone
+from detrex.runtime.distributed import mean_over_processes, rank
 from detrex.structures import Sample, Targets, boxes_from_masks
-from detrex.utils.distributed import mean_over_processes, rank
 
 MODEL = Path(__file__).resolve().parents[2] / "projects/maskdino/configs/models/maskdino_r50.py"
 TINY = [

@@ -13,7 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from detrex.checkpoint import read_weights
 from detrex.engine import Trainer, launch, main, schedule
 from detrex.engine.evaluation import Evaluation
-from detrex.utils.distributed import all_gather_objects, rank
+from detrex.runtime.distributed import all_gather_objects, rank
 from tests.engine import dummy
 from tests.engine.test_run import load, losses, metrics
 

@@ -171,7 +171,7 @@ def test_a_resumed_run_counts_on(tmp_path, monkeypatch):
 
 def stop_with_figures_of_their_own(config):
     """Processes whose evaluators disagree, as no evaluator should."""
-    from detrex.utils.distributed import rank
+    from detrex.runtime.distributed import rank
     from tests.engine import dummy
 
     values = iter([[9, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6]][rank()])

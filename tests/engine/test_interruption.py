@@ -13,7 +13,7 @@ from omegaconf import open_dict
 from detrex.checkpoint import read_weights
 from detrex.engine import do_train, interruption, launch, main
 from detrex.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
-from detrex.utils.distributed import rank, world_size
+from detrex.runtime.distributed import rank, world_size
 from tests.engine import dummy
 from tests.engine.test_run import load, losses, metrics
 

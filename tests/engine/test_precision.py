@@ -6,9 +6,9 @@ import torch
 from detrex.config import LazyConfig, instantiate
 from detrex.engine import Trainer, build_adamw, do_eval, do_train, schedule
 from detrex.engine.ema import WeightAverage
-from detrex.engine.precision import set_tf32
 from detrex.layers import deformable_attention
 from detrex.modeling import query_position
+from detrex.runtime.device import set_tf32
 from detrex.structures import Sample, Targets
 from tests.engine.test_run import load
 from tests.modeling.conftest import ROOT, TINY

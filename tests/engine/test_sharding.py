@@ -10,7 +10,7 @@ from torch import nn
 from detrex.checkpoint import read_torch_file, read_weights
 from detrex.engine import launch, main
 from detrex.engine.sharding import put_together, shard
-from detrex.utils.distributed import rank
+from detrex.runtime.distributed import rank
 from tests.engine.test_run import load, losses, metrics
 
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false", "train.accumulation=2")

@@ -11,7 +11,12 @@ from torch import nn
 from detrex.checkpoint import Checkpoint
 from detrex.engine import Hook, LogHook, NonFiniteLossError, ProgressHook, Trainer, Writers, schedule
 from detrex.engine.log import METRICS_LOGGER, run_logging
-from detrex.engine.random_state import preserved_random_state, random_state, seed_everything, set_random_state
+from detrex.runtime.random_state import (
+    preserved_random_state,
+    random_state,
+    seed_everything,
+    set_random_state,
+)
 
 
 class Quadratic(nn.Module):

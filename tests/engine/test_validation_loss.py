@@ -11,7 +11,7 @@ from detrex.config import LazyCall as L
 from detrex.config import get_config
 from detrex.engine import do_train, launch
 from detrex.engine.validation_loss import ValidationLoss
-from detrex.utils.distributed import mean_over_processes, rank
+from detrex.runtime.distributed import mean_over_processes, rank
 from tests.engine import dummy
 from tests.engine.test_run import load, losses, metrics
 

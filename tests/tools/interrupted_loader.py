@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from detrex.utils.distributed import rank
+from detrex.runtime.distributed import rank
 from tests.engine import dummy
 
 

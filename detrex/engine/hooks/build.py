@@ -20,7 +20,7 @@ from detrex.engine.hooks.profiler import ProfilerHook
 from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import EVALUATIONS, METRICS, PROFILES
 from detrex.engine.writers import JsonLinesWriter, Writers
-from detrex.utils.distributed import is_main_process
+from detrex.runtime.distributed import is_main_process
 
 
 def build_writers(config: DictConfig) -> Writers:

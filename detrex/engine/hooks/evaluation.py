@@ -13,9 +13,9 @@ from detrex.engine.hooks.base import Hook
 from detrex.engine.hooks.early_stopping import EarlyStopping
 from detrex.engine.hooks.goal import BestCheckpoint
 from detrex.engine.hooks.history import EvaluationHistory
-from detrex.engine.random_state import preserved_random_state
 from detrex.engine.writers import Writers
-from detrex.utils.distributed import all_gather_objects, is_main_process
+from detrex.runtime.distributed import all_gather_objects, is_main_process
+from detrex.runtime.random_state import preserved_random_state
 
 if TYPE_CHECKING:
     from detrex.engine.saving import CheckpointHook

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.engine.sharding import total_norm
-from detrex.utils.distributed import all_gather_objects
+from detrex.runtime.distributed import all_gather_objects
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer

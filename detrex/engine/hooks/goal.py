@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from detrex.checkpoint import Checkpointer
 from detrex.engine.hooks.history import EvaluationHistory
-from detrex.utils.distributed import barrier, is_main_process
+from detrex.runtime.distributed import barrier, is_main_process
 
 if TYPE_CHECKING:
     from detrex.engine.saving import CheckpointHook

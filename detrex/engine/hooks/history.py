@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from detrex.checkpoint.atomic import replaced_file
-from detrex.utils.distributed import all_gather_objects, is_main_process
+from detrex.runtime.distributed import all_gather_objects, is_main_process
+from detrex.runtime.files import replaced_file
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from detrex.engine.hooks.base import Hook
 from detrex.engine.log import METRICS_LOGGER
 from detrex.engine.loss_names import main_names
 from detrex.engine.writers import Writers
-from detrex.utils.distributed import all_gather_objects, is_main_process
+from detrex.runtime.distributed import all_gather_objects, is_main_process
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer

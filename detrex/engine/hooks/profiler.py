@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from detrex.engine.hooks.base import Hook
-from detrex.utils.distributed import is_main_process
+from detrex.runtime.distributed import is_main_process
 
 if TYPE_CHECKING:
     from detrex.engine.trainer import Trainer

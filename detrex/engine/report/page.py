@@ -14,7 +14,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from detrex.checkpoint.atomic import replaced_file
 from detrex.engine.artifacts import describe_environment
 from detrex.engine.evaluation import Evaluation
 from detrex.engine.pictures import RatedImage
@@ -30,6 +29,7 @@ from detrex.engine.report.style import STYLE
 from detrex.engine.setup import METRICS, REPORT
 from detrex.evaluation import PerClass
 from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
+from detrex.runtime.files import replaced_file
 
 _WIDEST = 1400  # pixels of a picture
 

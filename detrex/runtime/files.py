@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     When the block fails or the machine stops, the previous ``path`` is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = _temporary(path)
     try:
         yield temporary
         _flush(temporary)
@@ -33,7 +35,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
 def replaced_directory(path: str | Path) -> Iterator[Path]:
     """The same for a directory with files directly in it."""
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -48,13 +50,22 @@ def replaced_directory(path: str | Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Deletes what an interrupted write left in ``directory``."""
-    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_leftovers(directory: Path, name: str | None = None) -> None:
+    """Deletes what interrupted writes left in ``directory``; nobody may be writing there meanwhile.
+
+    Args:
+        directory: where the files were to be.
+        name: of the file that was to be written; None for all files.
+    """
+    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*{f'-{glob.escape(name)}' if name else ''}"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{threading.get_ident()}-{path.name}")
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic of forward passes."""
+"""The device that a process computes on, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from contextlib import AbstractContextManager
 import torch
 
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is this process's GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used on this machine: {reason}") from error
+    if device.type == "cuda" and device.index is None:
+        return default_device()
+    return device
 
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager:
