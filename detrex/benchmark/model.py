@@ -18,7 +18,7 @@ from detrex.benchmark.timing import Clock, Duration
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
 from detrex.engine.compilation import compile_modules
-from detrex.engine.setup import load_initial, prepare_device
+from detrex.engine.setup import build_model, load_initial, prepare_device
 from detrex.runtime.device import autocast
 from detrex.structures import Sample, Targets
 
@@ -78,7 +78,7 @@ class Subject:
         self.device = prepare_device(config.train)
         self._clock = Clock(self.device)
         self._parts = PartTimes(self._clock)
-        model = instantiate(config.model).to(self.device)
+        model = build_model(config.model, self.device)
         if config.train.init_checkpoint:
             load_initial(model, config, None)
         compile_modules(model, **config.train.compile)

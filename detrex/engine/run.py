@@ -30,6 +30,7 @@ from detrex.engine.report import save_report
 from detrex.engine.saving import CheckpointHook
 from detrex.engine.setup import (
     CHECKPOINTS,
+    build_model,
     check_class_count,
     load_for_evaluation,
     load_initial,
@@ -90,7 +91,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     """
     seed_everything(config.train.seed + rank())
     device = prepare_device(config.train)
-    model = instantiate(config.model).to(device)
+    model = build_model(config.model, device)
     evaluation = build_evaluation(config, model)
     if evaluation is None:
         return {}
@@ -125,7 +126,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     config = in_iterations(fix_values(config, "model"), loader)
     train = config.train
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
-    model = instantiate(config.model).to(device)
+    model = build_model(config.model, device)
     _log_size(model, device)
     _log_batch(config)
     check_class_count(model, categories)

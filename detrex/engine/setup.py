@@ -23,7 +23,8 @@ from detrex.checkpoint import (
     load,
     read_source,
 )
-from detrex.config import ConfigError
+from detrex.config import ConfigError, instantiate
+from detrex.layers import use_onednn
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device, set_tf32
 from detrex.runtime.distributed import all_gather_objects
@@ -79,6 +80,14 @@ def prepare_device(train: DictConfig) -> torch.device:
     if train.keep_memory and device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def build_model(node: DictConfig, device: torch.device) -> nn.Module:
+    """The model that a config describes, on its device, with the layers that are fastest there."""
+    model: nn.Module = instantiate(node).to(device)
+    if device.type == "cpu":
+        use_onednn(model)
+    return model
 
 
 def check_class_count(model: nn.Module, categories: Categories | None) -> None:

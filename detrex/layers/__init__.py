@@ -4,8 +4,8 @@ from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
 from detrex.layers.functional import at_least_single, inverse_sigmoid, sample_bool_masks, sample_maps
 from detrex.layers.mlp import MLP
+from detrex.layers.onednn import linear, use_onednn
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
-from detrex.layers.products import Linear, linear
 from detrex.layers.transformer import (
     ConditionalDecoderLayer,
     DecoderLayer,
@@ -28,7 +28,6 @@ __all__ = [
     "DeformableEncoderLayer",
     "EncoderLayer",
     "FeedForward",
-    "Linear",
     "PlainDecoderLayer",
     "QueryPosition",
     "at_least_single",
@@ -40,4 +39,5 @@ __all__ = [
     "sample_bool_masks",
     "sample_maps",
     "sine_encoding",
+    "use_onednn",
 ]

@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detrex.layers.products import Linear
 from detrex.ops import multi_scale_deformable_attention
 from detrex.structures import Pyramid
 
@@ -31,10 +30,10 @@ class DeformableAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"hidden size {dim} is not a multiple of the number of heads {num_heads}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        self.sampling_offsets = Linear(dim, num_heads * num_levels * num_points * 2)
-        self.attention_weights = Linear(dim, num_heads * num_levels * num_points)
-        self.value_proj = Linear(dim, dim)
-        self.output_proj = Linear(dim, dim)
+        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

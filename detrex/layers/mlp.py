@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from detrex.layers.products import Linear
 
 
 class MLP(nn.Module):
@@ -13,12 +12,10 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int):
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(
-            Linear(a, b, relu=i < num_layers - 1)
-            for i, (a, b) in enumerate(zip(dims[:-1], dims[1:], strict=True))
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = F.relu(layer(x), inplace=True)
+        return last(x)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
-from detrex.layers.products import Linear, two_layers
 from detrex.structures.pyramid import Pyramid
 
 
@@ -42,17 +41,18 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int, dropout: float = 0.0, prelu: bool = False):
         super().__init__()
-        self.linear1 = Linear(dim, ffn_dim, relu=not prelu)
-        self.activation = nn.PReLU() if prelu else nn.Identity()
-        self.linear2 = Linear(ffn_dim, dim)
+        self.linear1 = nn.Linear(dim, ffn_dim)
+        self.activation = nn.PReLU() if prelu else nn.ReLU(inplace=True)
+        self.linear2 = nn.Linear(ffn_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.activation, nn.Identity) and not (self.training and self.dropout.p):
-            return self.norm(x + two_layers(x, self.linear1, self.linear2))
-        hidden = self.dropout(self.activation(self.linear1(x)))
-        return self.norm(x + self.dropout(self.linear2(hidden)))
+        return self.norm(x + self.dropout(self.transform(x)))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Both linear layers, without the residual connection: (..., dim) to (..., dim)."""
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
 class EncoderLayer(nn.Module):

@@ -25,6 +25,7 @@ from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.data import category_file, count_classes, read_categories, thing_classes
+from detrex.engine.setup import build_model
 from detrex.predict.predictor import Predictor
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device
@@ -92,10 +93,10 @@ def load(
     config = plan.config if plan.config is not None else _changed(_config_of(file), overrides)
     config = _with_classes_of(config, file.categories)
     mapper = instantiate(OmegaConf.select(config, "dataloader.test.mapper"))
-    network = instantiate(config.model)
+    network = build_model(config.model, target)
     categories = _categories(file, config, network.num_classes)
     load_weights(network, file, strict=True)
-    return Predictor(network.to(target), mapper, categories, amp)
+    return Predictor(network, mapper, categories, amp)
 
 
 @dataclass

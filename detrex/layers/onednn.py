@@ -1,0 +1,220 @@
+"""Linear layers through oneDNN on CPUs: one switch for a model that is built of plain ``nn.Linear``.
+
+PyTorch multiplies float32 matrices on CPUs with MKL, which on AMD's processors reaches half of oneDNN's
+speed. oneDNN is part of PyTorch, but PyTorch asks it only for convolutions and for lower precision. The
+operator that multiplies with it is private to PyTorch, and this is the only module that knows it. Where a
+version of PyTorch lacks it, or computes something else with it, PyTorch's own linear layers are used.
+
+Shape letters: N rows, I channels in, J channels out, K channels after a second layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch.utils._python_dispatch as python_dispatch
+from torch import Tensor, nn
+
+from detrex.layers.transformer import FeedForward
+
+# Multiply-adds below which oneDNN spends more time on finding the routine for a new size than it saves.
+LEAST_WORK = 2**22
+# Numbers of a hidden layer that exist together: 4 MB of float32, which stay in the cache.
+HIDDEN_NUMBERS = 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def use_onednn(model: nn.Module) -> bool:
+    """Lets the linear layers of a model multiply through oneDNN; call it once, after the model is built.
+
+    Every ``nn.Linear`` (not a subclass of it) and every :class:`~detrex.layers.FeedForward` becomes an object
+    of a subclass, in place: parameters, their names, hooks and references to the modules stay. Results differ
+    from PyTorch's by rounding. The layers decide at every call: on other devices, in other precision, under
+    autocast, for small products, while operators are traced, compiled or counted, and inside of
+    ``torch.backends.mkldnn.flags(enabled=False)`` they compute what ``nn.Linear`` computes.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Whether the layers were exchanged. If not, this PyTorch cannot multiply so, and a message was logged.
+    """
+    if not onednn_works():
+        logger.info("PyTorch %s has no linear layers through oneDNN: its own are used", torch.__version__)
+        return False
+    exchanged = {nn.Linear: OneDNNLinear, FeedForward: OneDNNFeedForward}
+    for module in model.modules():
+        # As PyTorch's own parametrisations and fully_shard do it.
+        module.__class__ = exchanged.get(type(module), type(module))
+    return True
+
+
+@cache
+def onednn_works() -> bool:
+    """Whether this PyTorch multiplies through oneDNN as it is called here, tried with a small product."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(python_dispatch, "is_in_torch_dispatch_mode"):
+        return False
+    x, weight, bias = (
+        torch.linspace(-1, 1, math.prod(shape), dtype=torch.float32, device="cpu").view(shape)
+        for shape in ((2, 3), (4, 3), (4,))
+    )
+    expected = F.linear(x, weight, bias)
+    try:
+        found = _multiply(x, weight, bias), _multiply(x, weight, bias, relu=True)
+    except (AttributeError, RuntimeError, TypeError):  # no such operator, or one with other arguments
+        return False
+    return all(map(torch.allclose, found, (expected, expected.relu())))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear``, through oneDNN where the layers of :func:`use_onednn` would use it.
+
+    For products of which no factor belongs to a layer, such as mask embeddings times pixels.
+
+    Args:
+        x: (..., I).
+        weight: (J, I).
+        bias: (J,) or None.
+
+    Returns:
+        (..., J).
+    """
+    if not _takes_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled():
+        # Rows, for the operator returns more axes as a view, and a function's view must not change in place.
+        return _Product.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+    return _multiply(x, weight, bias)
+
+
+class OneDNNLinear(nn.Linear):
+    """``nn.Linear`` through :func:`linear`: (..., in_features) to (..., out_features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class OneDNNFeedForward(FeedForward):
+    """A :class:`~detrex.layers.FeedForward` whose hidden layer never exists as a whole if it is large.
+
+    A block of rows passes both layers before the next one does; the backward pass computes the hidden layer
+    again. For many rows this is faster than writing the whole layer to memory, and needs less of it.
+    """
+
+    def transform(self, x: Tensor) -> Tensor:
+        first, second = self.linear1, self.linear2
+        plain = (
+            type(self.activation) is nn.ReLU
+            and not (self.training and self.dropout.p)
+            and _is_product(first)
+            and _is_product(second)
+        )
+        hidden = x.numel() // x.shape[-1] * first.out_features
+        if not plain or hidden < 4 * HIDDEN_NUMBERS or not _takes_onednn(x, first.weight):
+            return super().transform(x)
+        parameters = first.weight, first.bias, second.weight, second.bias
+        if torch.is_grad_enabled():
+            return _TwoLayers.apply(x, *parameters)
+        return _through_both(x, *parameters)
+
+
+def _is_product(layer: nn.Module) -> bool:
+    """Whether calling the layer does no more than multiply. Hooks, for instance, prune or watch layers."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is OneDNNLinear and layer.bias is not None and not hooked
+
+
+def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """(..., I) to (..., K)."""
+    output = x.new_empty(*x.shape[:-1], len(weight2))
+    for rows, result in _blocks(len(weight1), x, output):
+        result.copy_(_multiply(_multiply(rows, weight1, bias1, relu=True), weight2, bias2))
+    return output
+
+
+def _blocks(hidden: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    """The same rows of all tensors (..., I), as many at a time as have a hidden layer that fits the cache."""
+    rows = max(1, HIDDEN_NUMBERS // hidden)
+    return zip(*(t.flatten(0, -2).split(rows) for t in tensors), strict=True)
+
+
+class _TwoLayers(torch.autograd.Function):
+    """:func:`_through_both` with its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight1, bias1, weight2)
+        return _through_both(x, weight1, bias1, weight2, bias2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        saved: Sequence[Tensor] = ctx.saved_tensors  # read once, as activation checkpointing demands
+        x, weight1, bias1, weight2 = saved
+        x_grad, weight1_grad, bias1_grad, weight2_grad = (x.new_zeros(t.shape) for t in saved)
+        for rows, grad_rows, result in _blocks(len(weight1), x, grad, x_grad):
+            hidden = _multiply(rows, weight1, bias1, relu=True)  # (N, J)
+            hidden_grad = torch.ops.aten.threshold_backward(_multiply(grad_rows, weight2.t()), hidden, 0)
+            result.copy_(_multiply(hidden_grad, weight1.t()))
+            weight1_grad += _transposed_product(hidden_grad, rows)
+            bias1_grad += hidden_grad.sum(0)
+            weight2_grad += _transposed_product(grad_rows, hidden)
+        return x_grad, weight1_grad, bias1_grad, weight2_grad, grad.flatten(0, -2).sum(0)
+
+
+class _Product(torch.autograd.Function):
+    """``x @ weight.T + bias`` of rows (N, I) with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        x_needed, weight_needed, bias_needed = ctx.needs_input_grad
+        return (
+            _multiply(grad, weight.t()) if x_needed else None,
+            _transposed_product(grad, x) if weight_needed else None,
+            grad.sum(0) if bias_needed else None,
+        )
+
+
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a.T @ b`` for (N, I) and (N, J): (I, J). It is twice as fast with the smaller of I and J first."""
+    if a.shape[1] > b.shape[1]:
+        return _transposed_product(b, a).t()
+    return _multiply(a.t(), b.t())
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``x @ weight.T + bias``, then ReLU where asked for, by the private operator."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
+
+
+def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether this product goes to oneDNN: a large one, of which nobody asks which operator computes it."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and x.is_cpu
+        and weight.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and x.dim() > 1
+        and x.numel() * len(weight) >= LEAST_WORK
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not python_dispatch.is_in_torch_dispatch_mode()
+        and onednn_works()
+    )
