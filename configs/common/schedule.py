@@ -1,7 +1,8 @@
 """Learning-rate schedules; lengths in iterations, or in epochs where it says so.
 
 Assign one as `scheduler` in a config. The `coco_*` ones are for COCO train2017 with 16 images per batch
-(7,375 iterations per epoch) and want the `train.max_iter` that is noted beside them.
+(7,375 iterations per epoch) and want the `train.max_iter` that is noted beside them. The published schedules
+of Mask DINO have no warm-up: a `warmup_factor` of 1 means none, whatever `warmup_iters` is.
 """
 
 from detrex.config import LazyCall as L
@@ -15,12 +16,12 @@ coco_50_epochs = L(schedule.multi_step)(
 # train.max_iter=88500; 12 epochs, the last one at a tenth of the learning rate
 coco_12_epochs = L(schedule.multi_step)(milestones=[81125], gamma=0.1, warmup_iters=10, warmup_factor=1.0)
 
-# train.max_iter=160000 and 90000, for semantic segmentation: steps at the same shares of both runs
+# train.max_iter=160000 and 90000; the published schedules of Mask DINO's semantic models
 ade20k_160k = L(schedule.multi_step)(
     milestones=[135000, 150000], gamma=0.1, warmup_iters=10, warmup_factor=1.0
 )
 cityscapes_90k = L(schedule.multi_step)(
-    milestones=[75938, 84375], gamma=0.1, warmup_iters=10, warmup_factor=1.0
+    milestones=[80000, 87000], gamma=0.1, warmup_iters=10, warmup_factor=1.0
 )
 
 # For a run of any length: these follow train.max_iter.

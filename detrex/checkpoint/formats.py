@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from detrex.checkpoint.backbones import convert_backbone
 from detrex.checkpoint.dino import from_dino, is_dino
 from detrex.checkpoint.family import from_family, is_family, is_original, with_classes
 from detrex.checkpoint.published import coarsest_first, from_published, is_published
+
+_STEP_COUNTER = ".num_batches_tracked"
 
 
 @dataclass
@@ -36,7 +39,16 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     Known are this toolbox's own weights, the published Mask DINO, detectors of the DETR family (of the detrex
     zoo, and of the authors of DETR, Deformable DETR and DINO), and backbones of timm, torchvision, detectron2
     and Swin's authors. Unknown entries keep their names.
+
+    Batch norms that are trained count their steps, frozen ones do not, and evaluation is the same: counters
+    that ``model`` does not have are left out, and those that the file does not have start at 0.
     """
+    converted = _convert(tensors, model)
+    converted.tensors = _with_step_counters(converted.tensors, model)
+    return converted
+
+
+def _convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     if is_published(tensors):
         notes = _anchor_notes(model, ascending=coarsest_first(tensors), whose="the published model")
         return Converted("published Mask DINO", from_published(tensors, _num_heads(model)), notes=notes)
@@ -47,6 +59,16 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
         if backbone is not None:
             return Converted(backbone.format, backbone.tensors, backbone.unused, backbone.notes)
     return Converted("detrex weights", tensors)
+
+
+def _with_step_counters(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    expected = model.state_dict()
+    fitted = {n: t for n, t in tensors.items() if not n.endswith(_STEP_COUNTER) or n in expected}
+    for name in expected:
+        statistics = name.removesuffix(_STEP_COUNTER) + ".running_mean"
+        if name.endswith(_STEP_COUNTER) and name not in fitted and statistics in fitted:
+            fitted[name] = torch.tensor(0)
+    return fitted
 
 
 def _convert_family(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:

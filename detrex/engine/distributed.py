@@ -85,7 +85,10 @@ def synchronise_batch_norms(model: nn.Module, device: str) -> nn.Module:
         ConfigError: ``device`` is ``cpu``, or there is no batch norm to replace.
     """
     if device == "cpu":
-        raise ConfigError("train.distributed.sync_batch_norm needs GPUs: PyTorch has no such norm for CPUs")
+        raise ConfigError(
+            "train.distributed.sync_batch_norm needs GPUs: PyTorch has no such norm for CPUs. Set it to "
+            "false to train with statistics of each process by itself"
+        )
     found = sum(isinstance(module, _BatchNorm) for module in model.modules())
     if not found:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 Each is a factor on the optimizer's learning rates. All lengths are in iterations (configs may have them in
 epochs, see :mod:`detrex.engine.lengths`). During the first ``warmup_iters`` iterations the factor is
-multiplied by a line from ``warmup_factor`` up to 1.
+multiplied by a line from ``warmup_factor`` up to 1; there is no warm-up if that is 1 already.
 """
 
 from __future__ import annotations

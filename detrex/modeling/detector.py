@@ -34,6 +34,9 @@ class Detector(nn.Module):
         size_divisor: images are padded right and below to a multiple of it.
         mask_padding: attention leaves padding out, and boxes are relative to each image by itself. If not,
             padding counts as image, and boxes are relative to the padded input, as in Mask DINO.
+        true_boxes_relative_to_image: true boxes are divided by the size of their own image even where
+            predicted ones are relative to the padded input. The published Mask DINO was trained so; losses
+            differ only where padding differs from image to image.
         channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
 
@@ -57,6 +60,7 @@ class Detector(nn.Module):
         size_divisor: int = 32,
         mask_padding: bool = False,
         channels_last: bool = False,
+        true_boxes_relative_to_image: bool = False,
     ):
         super().__init__()
         _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
@@ -68,6 +72,7 @@ class Detector(nn.Module):
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
         self.num_classes, self.size_divisor, self.mask_padding = num_classes, size_divisor, mask_padding
+        self.true_boxes_relative_to_image = mask_padding or true_boxes_relative_to_image
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -144,7 +149,7 @@ class Detector(nn.Module):
     def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
         for sample, size in zip(samples, images.sizes, strict=True):
             self._check_targets(sample, size)
-        box_sizes = images.sizes if self.mask_padding else None
+        box_sizes = images.sizes if self.true_boxes_relative_to_image else None
         targets = [s["targets"] for s in samples]
         return BatchTargets.collate(targets, images.padded_size, self.device, box_sizes)
 

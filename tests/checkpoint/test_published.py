@@ -88,6 +88,25 @@ def test_the_order_of_levels_follows_from_the_anchors(overrides, expected, build
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.parametrize(("saved", "loaded"), [("false", "true"), ("true", "false")])
+def test_trained_and_frozen_batch_norms_take_each_others_files(saved, loaded, build, tmp_path):
+    """The published model of Cityscapes was trained with batch norms that count their steps."""
+    model = build(f"model.backbone.frozen_norm={saved}").eval()
+    for name, buffer in model.backbone.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    published = to_published(model.state_dict(), model)
+    counters = [name for name in published if name.endswith("num_batches_tracked")]
+    assert all(".norm." in name for name in counters) and bool(counters) == (saved == "false")
+    torch.save({"model": published}, tmp_path / "model.pth")
+    other = build(f"model.backbone.frozen_norm={loaded}").eval()
+    assert load(other, tmp_path / "model.pth", strict=True).complete
+    sample = Sample(image=torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8))
+    with torch.inference_mode():
+        expected, found = (m([sample])[0]["instances"] for m in (model, other))
+    torch.testing.assert_close(found.scores, expected.scores)
+
+
 def test_anchors_in_the_other_order_are_noted(build):
     model = build()
     published = to_published(model.state_dict(), model)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import box_convert
 
 from detrex.config import InstantiationError, LazyConfig, instantiate
 from detrex.structures import Instances, Sample
@@ -126,6 +128,31 @@ def test_masks_of_another_frame_are_refused(tiny_model, make_sample, make_target
 def test_parts_that_disagree_on_no_object_are_refused(build):
     with pytest.raises(Exception, match=r"'no object'.*'decoder': True.*'criterion.class_loss': False"):
         build("model.decoder.heads.no_object_class=true")
+
+
+class Recording(nn.Module):
+    """A criterion that keeps the targets it is given."""
+
+    no_object_class = False
+
+    def forward(self, output, targets):  # noqa: ARG002
+        self.targets = targets
+        return {}
+
+
+@pytest.mark.parametrize("relative_to_image", [False, True])
+def test_what_true_boxes_are_relative_to(relative_to_image, build, make_sample):
+    model = build(f"+model.true_boxes_relative_to_image={str(relative_to_image).lower()}")
+    model.criterion = Recording()
+    samples = [make_sample(height=64, width=96), make_sample(height=96, width=64)]
+    model.train()(samples)
+    sizes = [(96, 64), (64, 96)] if relative_to_image else [(96, 96), (96, 96)]  # width, height
+    expected = [
+        box_convert(s["targets"].boxes / torch.tensor([*size, *size]), "xyxy", "cxcywh")
+        for s, size in zip(samples, sizes, strict=True)
+    ]
+    torch.testing.assert_close(model.criterion.targets.boxes, torch.cat(expected))
+    assert model.criterion.targets.masks.size == (96, 96)
 
 
 def test_boxes_from_masks_need_padding_to_count_as_image(build):
