@@ -12,12 +12,14 @@ pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 EPSILON = 1e-5  # of inverse sigmoids
 HEADS, POINTS = 8, 4
@@ -86,6 +88,13 @@ class Denoising:
 
 
 # Pieces
+
+
+def briefly(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """Calls a function without keeping its intermediate values, which fill the memory at full size."""
+    result = checkpoint(function, *arguments, use_reentrant=False)
+    assert isinstance(result, Tensor)
+    return result
 
 
 def linear(w: Weights, name: str, x: Tensor) -> Tensor:
@@ -298,7 +307,9 @@ def pixel_decoder(w: Weights, features: dict[str, Tensor]) -> tuple[list[Tensor]
     layer = 0
     while f"{PIXEL}.transformer.encoder.layers.{layer}.norm1.weight" in w:
         name = f"{PIXEL}.transformer.encoder.layers.{layer}"
-        attended = deformable_attention(w, f"{name}.self_attn", tokens + positions, reference, tokens, shapes)
+        attended = briefly(
+            deformable_attention, w, f"{name}.self_attn", tokens + positions, reference, tokens, shapes
+        )
         tokens = layer_norm(w, f"{name}.norm1", tokens + attended)
         hidden = linear(w, f"{name}.linear1", tokens).clamp(min=0)
         tokens = layer_norm(w, f"{name}.norm2", tokens + linear(w, f"{name}.linear2", hidden))
@@ -419,8 +430,8 @@ def decode(
         position = mlp(w, f"{HEAD}.decoder.ref_point_head", torch.cat(encoded, -1))
         attended = self_attention(w, f"{name}.self_attn", content + position, content, hidden)
         content = layer_norm(w, f"{name}.norm2", content + attended)
-        attended = deformable_attention(
-            w, f"{name}.cross_attn", content + position, attending, tokens, shapes
+        attended = briefly(
+            deformable_attention, w, f"{name}.cross_attn", content + position, attending, tokens, shapes
         )
         content = layer_norm(w, f"{name}.norm1", content + attended)
         hidden_layer = linear(w, f"{name}.linear1", content).clamp(min=0)
@@ -655,7 +666,7 @@ def losses_of(
         at_points = at_grid(objects.masks)
         for q, n in pairs[b]:
             labels[b, q] = objects.labels[n]
-            points = at_grid(masks[b, q][None])[0]
+            points = briefly(at_grid, masks[b, q][None])[0]
             of_masks = of_masks + cross_entropy(points, at_points[n]).mean()
             of_dice = of_dice + dice(points, at_points[n])
             of_boxes = of_boxes + (boxes[b, q] - objects.boxes[n]).abs().sum()
