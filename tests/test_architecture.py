@@ -13,7 +13,7 @@ BOTTOM = {"config", "structures", "runtime"}
 # and the model zoo lists of classes.
 MAY_IMPORT = {
     "config": set(),
-    "structures": set(),
+    "structures": {"runtime"},
     "runtime": set(),
     "ops": {"runtime"},
     "ops_info": {"ops"},

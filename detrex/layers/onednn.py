@@ -22,11 +22,10 @@ import torch.utils._python_dispatch as python_dispatch
 from torch import Tensor, nn
 
 from detrex.layers.transformer import FeedForward
+from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache
 
 # Multiply-adds below which oneDNN spends more time on finding the routine for a new size than it saves.
 LEAST_WORK = 2**22
-# Numbers of a hidden layer that exist together: 4 MB of float32, which stay in the cache.
-HIDDEN_NUMBERS = 2**20
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +115,8 @@ class OneDNNFeedForward(FeedForward):
             and _is_product(first)
             and _is_product(second)
         )
-        hidden = x.numel() // x.shape[-1] * first.out_features
-        if not plain or hidden < 4 * HIDDEN_NUMBERS or not _takes_onednn(x, first.weight):
+        large = x.numel() // x.shape[-1] >= 4 * items_in_cache(FLOAT_BYTES * first.out_features, x.device)
+        if not (plain and large and _takes_onednn(x, first.weight)):
             return super().transform(x)
         parameters = first.weight, first.bias, second.weight, second.bias
         if torch.is_grad_enabled():
@@ -141,7 +140,7 @@ def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bi
 
 def _blocks(hidden: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
     """The same rows of all tensors (..., I), as many at a time as have a hidden layer that fits the cache."""
-    rows = max(1, HIDDEN_NUMBERS // hidden)
+    rows = items_in_cache(FLOAT_BYTES * hidden, tensors[0].device)
     return zip(*(t.flatten(0, -2).split(rows) for t in tensors), strict=True)
 
 

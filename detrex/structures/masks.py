@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detrex.runtime.chunking import items_in_cache
+
 # Pixels from one byte to the next. A byte holds eight: it ends with the pixel that the next one begins with,
 # so that two neighbours of a row always lie in one byte, and bilinear values need two bytes instead of four.
 BYTE_STEP = 7
-# Masks packed at one time: their padded copies are in memory together.
-PACKED_AT_ONCE = 32
 
 
 @dataclass
@@ -42,9 +42,10 @@ class PackedMasks:
         columns = -(-(width + 2) // BYTE_STEP)
         counts = [len(m) for m in masks]
         rows = torch.zeros(sum(counts), height + 3, columns, dtype=torch.uint8, device=masks[0].device)
+        together = items_in_cache(height * width, rows.device)  # one byte a pixel
         for image, own in zip(rows.split(counts), masks, strict=True):
             inner = image[:, 1 : own.shape[1] + 1]
-            for into, pixels in zip(inner.split(PACKED_AT_ONCE), own.split(PACKED_AT_ONCE), strict=True):
+            for into, pixels in zip(inner.split(together), own.split(together), strict=True):
                 padded = F.pad(pixels.byte(), (1, BYTE_STEP * columns - own.shape[2]))
                 for bit in range(8):
                     into |= padded[..., bit : bit + BYTE_STEP * columns : BYTE_STEP] << (7 - bit)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.layers import MLP, FeedForward, linear, onednn, use_onednn
 from detrex.layers.onednn import LEAST_WORK, onednn_works
+from detrex.runtime import chunking
 
 ROWS, DIM = 300, 128
 LARGE = (2, ROWS, DIM)
@@ -179,7 +180,7 @@ def two_layers(x, weight1, bias1, weight2, bias2):
 @pytest.mark.parametrize("out", [DIM // 2, 2 * DIM])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_feed_forward_in_blocks(monkeypatch, shape, out, transposed):
-    monkeypatch.setattr(onednn, "HIDDEN_NUMBERS", 16 * 64)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 16 * 64)
     monkeypatch.setattr(onednn, "LEAST_WORK", 0)
     layer = feed_forward(64, out)
     x = torch.randn(*shape, DIM)
@@ -195,7 +196,7 @@ def test_feed_forward_in_blocks(monkeypatch, shape, out, transposed):
 
 @needs_onednn
 def test_the_hidden_layer_comes_in_blocks(monkeypatch):
-    monkeypatch.setattr(onednn, "HIDDEN_NUMBERS", 50 * 2 * DIM)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer = feed_forward(2 * DIM)
     x = torch.randn(2, 150, DIM, requires_grad=True)
     assert len(products(lambda: layer(x))) == 2 * 6
@@ -209,7 +210,7 @@ def test_the_hidden_layer_comes_in_blocks(monkeypatch):
 
 
 def test_blocks_computed_again(monkeypatch):
-    monkeypatch.setattr(onednn, "HIDDEN_NUMBERS", 50 * 2 * DIM)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer = feed_forward(2 * DIM)
     x = torch.randn(2, 150, DIM, requires_grad=True)
     output = checkpoint(layer.transform, x, use_reentrant=False)
@@ -221,7 +222,7 @@ def test_blocks_computed_again(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"prelu": True}, {"dropout": 1.0}])
 def test_what_is_more_than_two_products_is_computed(monkeypatch, options):
     """Hooks, a learned leak and dropout work as in a plain network, however large the hidden layer is."""
-    monkeypatch.setattr(onednn, "HIDDEN_NUMBERS", 50 * 2 * DIM)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer, seen = feed_forward(2 * DIM, **options), []
     layer.linear2.register_forward_hook(lambda *_: seen.append(1))
     x = torch.randn(2, 150, DIM)
@@ -231,7 +232,7 @@ def test_what_is_more_than_two_products_is_computed(monkeypatch, options):
 
 
 def test_only_what_is_needed_gets_a_gradient(monkeypatch):
-    monkeypatch.setattr(onednn, "HIDDEN_NUMBERS", 50 * 2 * DIM)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer = feed_forward(2 * DIM)
     layer.linear2.weight.requires_grad_(False)
     x = torch.randn(2, 150, DIM)
