@@ -4,8 +4,9 @@
         --config-file projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py
 
 The case's checkpoint is written to a file in its published format and loaded as any checkpoint is; then the
-model predicts and, where the kit has training arrays, computes losses and gradients. Every array of the kit
-gets a line: its name, the largest error, and the spread of the reference values. Exit code 1 if one is off.
+model predicts and, where the kit has training arrays, computes losses and gradients, or trains for a few
+steps with the config's optimizer, schedule and clipping. Every array of the kit gets a line: its name, the
+largest error, and the spread of the reference values. Exit code 1 if one is off.
 Where proposals tie within rounding, either order counts.
 
 The kit is a folder with ``reference.py`` and, for every case, ``<case>.keys.json`` and ``<case>.npz``.
@@ -31,6 +32,7 @@ if __name__ == "__main__":
 
 import family
 import mask_dino
+import trajectory
 from agreement import Agreement, Arrays, training_agreement
 from ties import ties_swapped
 
@@ -57,6 +59,8 @@ def check(kit: Path, case: str, config: DictConfig) -> Iterator[Agreement]:
     reference = load_reference(kit)
     arrays = Arrays(reference.arrays(case))
     of_family = "0.image" in arrays
+    # A training run starts from the weights of the case that its name begins with.
+    case = case.removesuffix("_trajectory")
     values = reference.family_state_dict(case) if of_family else reference.state_dict(case)
     weights = {name: torch.from_numpy(np.asarray(value)) for name, value in values.items()}
     model = load_model(without_randomness(config), weights)
@@ -72,7 +76,9 @@ def check(kit: Path, case: str, config: DictConfig) -> Iterator[Agreement]:
         yield from found
     if "image" in arrays:
         yield from mask_dino.evaluation_agreement(model, arrays)
-    if "train.0.image" in arrays:
+    if "traj.loss.total" in arrays:
+        yield from trajectory.trajectory_agreement(model, config, arrays)
+    elif "train.0.image" in arrays:
         own = mask_dino.own_parameters(arrays, weights)
         yield from training_agreement(model, mask_dino.training_samples(arrays), arrays, str, own)
     if arrays.unused():

@@ -6,7 +6,8 @@
 
 `model.backbone.pretrained=true`: see `maskdino_r50_coco_instance_50ep.py`.
 Four levels, three of the backbone and one downsampled ("3sd1"), as the name of the published checkpoint says,
-and 1024 hidden units in the encoder's feed-forward networks.
+and 1024 hidden units in the encoder's feed-forward networks. Whether its first boxes end at the last pixel's
+index, as here, or at its far edge, as in the config that the table links, is not known.
 Published result (arXiv 2206.02777): 51.5 box AP, 46.1 mask AP on val2017, 47 M parameters, 226 GFLOPs; this
 config builds 48.91 M parameters. The published table links another config, with three levels:
 `maskdino_r50_hid1024_3s_coco_instance_50ep.py`.
