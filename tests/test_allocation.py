@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from detrex.engine import setup
-from detrex.engine.setup import prepare_device
+from detrex.engine import run as runs
+from detrex.engine.run import prepare_device
 from detrex.predict import loading
-from tests.engine.test_run import load
+from tests.engine.runs import load
 
 COUNT = """
 import resource, sys, torch
@@ -83,13 +83,13 @@ def test_free_memory_is_released_on_demand():
 
 def test_other_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not setup.keep_freed_memory()
+    assert not runs.keep_freed_memory()
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_config_decides(tmp_path, monkeypatch, keep):
     calls = []
-    monkeypatch.setattr(setup, "keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr(runs, "keep_freed_memory", lambda: calls.append(1))
     prepare_device(load(tmp_path, f"train.keep_memory={keep}").train)
     assert bool(calls) == keep
 

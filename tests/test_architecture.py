@@ -24,9 +24,11 @@ MAY_IMPORT = {
     "checkpoint": BOTTOM | {"data"},
     "visualization": BOTTOM,
     "analysis": BOTTOM | {"ops", "modeling", "data"},
-    "engine": BOTTOM | {"layers", "modeling", "data", "evaluation", "checkpoint", "visualization"},
+    "report": BOTTOM | {"data", "evaluation", "visualization"},
+    "engine": BOTTOM | {"layers", "modeling", "data", "evaluation", "checkpoint", "report"},
+    "cli": BOTTOM | {"data", "checkpoint", "visualization", "engine"},
     "benchmark": BOTTOM | {"ops", "evaluation", "engine"},
-    "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization", "engine"},
+    "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from detrex.checkpoint import zoo_entries
 from detrex.checkpoint.published import to_published
+from detrex.cli.arguments import read_config
 from detrex.config import LazyConfig, instantiate
-from detrex.engine.arguments import read_config
 from tools import submit, train_net
 from tools.model_zoo import markdown
 

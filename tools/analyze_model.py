@@ -23,8 +23,7 @@ from detrex.analysis import (
     measure,
     table,
 )
-from detrex.engine import readable_errors
-from detrex.engine.arguments import (
+from detrex.cli.arguments import (
     add_config_file,
     add_overrides,
     command_parser,
@@ -32,6 +31,7 @@ from detrex.engine.arguments import (
     positive,
     read_config,
 )
+from detrex.cli.errors import readable_errors
 
 DEFAULT_INPUT = (800, 1333)
 WIDTH = 110  # of tables that go to a file

@@ -32,9 +32,7 @@ from detrex.benchmark import (
     measure_op,
     usable_implementations,
 )
-from detrex.config import ConfigError
-from detrex.engine import readable_errors
-from detrex.engine.arguments import (
+from detrex.cli.arguments import (
     add_config_file,
     add_overrides,
     command_parser,
@@ -42,6 +40,8 @@ from detrex.engine.arguments import (
     positive,
     read_config,
 )
+from detrex.cli.errors import readable_errors
+from detrex.config import ConfigError
 from detrex.runtime.device import resolve_device
 
 EXAMPLES = """\

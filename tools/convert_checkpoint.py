@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 
 from detrex.checkpoint import CheckpointError, load, read_source, write_weights
 from detrex.checkpoint.published import to_published
+from detrex.cli.arguments import add_config_file, add_overrides, command_parser, read_config
+from detrex.cli.errors import readable_errors
 from detrex.config import fix_values, instantiate
 from detrex.data import read_categories
-from detrex.engine.arguments import add_config_file, add_overrides, command_parser, read_config
-from detrex.engine.artifacts import checkpoint_metadata
-from detrex.engine.launch import readable_errors
+from detrex.engine.folder import checkpoint_metadata
 from detrex.runtime.files import replaced_file
 from detrex.structures import Categories
 

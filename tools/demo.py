@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from detrex.cli.arguments import add_overrides, command_parser
+from detrex.cli.errors import readable_errors
 from detrex.data import DataError
-from detrex.engine import readable_errors
-from detrex.engine.arguments import add_overrides, command_parser
 from detrex.predict import Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
 from detrex.predict.files import find_files, is_video, output_names

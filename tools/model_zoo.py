@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from detrex.checkpoint import ZooEntry, zoo_entries
+from detrex.cli.arguments import command_parser
 from detrex.config import projects_directory
-from detrex.engine.arguments import command_parser
 
 _LEFT_OUT = ("parameters (M)", "GFLOPs")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex.engine import readable_errors
-from detrex.engine.arguments import (
+from detrex.cli.arguments import (
     add_config_file,
     add_overrides,
     add_run_options,
     command_parser,
     read_config,
 )
-from detrex.engine.submission import TrainingJob, submit
+from detrex.cli.errors import readable_errors
+from detrex.cli.submission import TrainingJob, submit
 
 EXAMPLES = """\
 examples:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from detrex.engine import launch, main, readable_errors
-from detrex.engine.arguments import (
+from detrex.cli.arguments import (
     add_config_file,
     add_overrides,
     add_run_options,
     command_parser,
     read_config,
 )
+from detrex.cli.errors import readable_errors
+from detrex.cli.train import main
+from detrex.engine import launch
 
 EXAMPLES = """\
 examples:

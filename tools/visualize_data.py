@@ -8,21 +8,21 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from detrex.config import instantiate
-from detrex.data import ImageDataset, Record, TrainLoader
-from detrex.data.samplers import Draw, ShuffledBatches
-from detrex.engine import readable_errors
-from detrex.engine.arguments import command_parser, read_config
-from detrex.engine.gallery import (
+from detrex.cli.arguments import command_parser, read_config
+from detrex.cli.errors import readable_errors
+from detrex.cli.gallery import (
     DEFAULT_COUNT,
     Row,
     add_gallery_arguments,
-    build_dataset,
     find_images,
     loader_config,
     save_gallery,
-    spread,
 )
+from detrex.config import instantiate
+from detrex.data import ImageDataset, Record, TrainLoader
+from detrex.data.samplers import Draw, ShuffledBatches
+from detrex.engine.evaluation import build_dataset
+from detrex.report.pictures import spread
 from detrex.structures import Sample, Targets
 from detrex.visualization import draw_targets
 

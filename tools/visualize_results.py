@@ -10,22 +10,22 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from detrex.data import DataError, ImageDataset, Record
-from detrex.engine import readable_errors
-from detrex.engine.arguments import command_parser, read_config
-from detrex.engine.gallery import (
+from detrex.cli.arguments import command_parser, read_config
+from detrex.cli.errors import readable_errors
+from detrex.cli.gallery import (
     DEFAULT_COUNT,
     Row,
     add_gallery_arguments,
-    build_dataset,
     find_images,
     loader_config,
     save_gallery,
-    spread,
-    with_progress,
 )
+from detrex.data import DataError, ImageDataset, Record
+from detrex.engine.evaluation import build_dataset
 from detrex.evaluation.per_image import match_instances, panoptic_map, panoptic_quality
 from detrex.evaluation.saved_results import SavedInstances, SavedPanoptic, read_saved_results
+from detrex.report.pictures import spread
+from detrex.runtime.progress import with_progress
 from detrex.structures import Instances, Targets
 from detrex.visualization import draw_instances, draw_panoptic, draw_targets
 

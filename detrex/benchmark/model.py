@@ -17,8 +17,9 @@ from detrex.benchmark.parts import PartTimes
 from detrex.benchmark.timing import Clock, Duration
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
-from detrex.engine.compilation import compile_modules
-from detrex.engine.setup import build_model, load_initial, prepare_device
+from detrex.engine.parallel import compile_modules
+from detrex.engine.run import build_model, prepare_device
+from detrex.engine.weights import load_initial
 from detrex.runtime.device import autocast
 from detrex.structures import Sample, Targets
 

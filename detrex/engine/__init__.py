@@ -1,13 +1,12 @@
 """Training: the loop, its hooks, optimizer and schedules, logging, and whole runs from a config."""
 
 from detrex.engine import schedule
-from detrex.engine.hooks import EvalHook, Hook, LogHook, ProgressHook
-from detrex.engine.launch import launch, readable_errors
+from detrex.engine.hooks import CheckpointHook, EvalHook, Hook, LogHook, ProgressHook
+from detrex.engine.launch import launch
 from detrex.engine.lengths import epochs
 from detrex.engine.nonfinite import NonFiniteLossError
 from detrex.engine.optimizer import build_adamw
-from detrex.engine.run import do_eval, do_train, main
-from detrex.engine.saving import CheckpointHook
+from detrex.engine.run import do_eval, do_train
 from detrex.engine.trainer import Trainer
 from detrex.engine.writers import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writer, Writers
 
@@ -29,7 +28,5 @@ __all__ = [
     "do_train",
     "epochs",
     "launch",
-    "main",
-    "readable_errors",
     "schedule",
 ]

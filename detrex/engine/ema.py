@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
-
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from detrex.checkpoint import Checkpoint, CheckpointError
 
-if TYPE_CHECKING:
-    from detrex.engine.evaluation import Evaluation
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
-logger = logging.getLogger(__name__)
-
-_CHOICES = ("both", "ema", "raw")
+CHOICES = ("both", "ema", "raw")
 
 
 class WeightAverage:
-    """Averages the trainable parameters of a model over its optimizer steps.
+    """Averages the weights of a model over its optimizer steps.
 
     After update number ``t`` (from 1) the average is ``d * average + (1 - d) * weights`` with
     ``d = min(decay, (t - 1) / (t - 1 + warmup))``. With ``warmup=1`` this is the plain mean of all weights so
     far until ``decay`` is reached; with larger values it spans about the last ``1 / warmup`` of the run so
     far, so that the first, poor weights soon count no more. The first update takes the weights as they are.
 
-    Frozen parameters and buffers (such as statistics of batch norms) are those of the model at any time.
-    Costs the memory of the trainable parameters once more, on their device; an update does not wait for that
-    device. Every process keeps its own average, of the same weights.
+    Buffers (such as statistics of batch norms) are those of the model at the last update. Costs the memory of
+    the model once more, on its device; an update does not wait for that device. Every process keeps its own
+    average, of the same weights.
 
     Attributes:
+        module: a copy of the model with the averaged weights, to be evaluated.
         updates: how many there were.
     """
 
@@ -55,55 +49,39 @@ class WeightAverage:
         self._model = model
         self._decay = decay
         self._warmup = warmup
-        self._live = [p for p in model.parameters() if p.requires_grad]
-        self._average = [p.detach().clone() for p in self._live]
+        self._averaged = AveragedModel(model, multi_avg_fn=self._mix)
+        # The start counts as the first weights: without this the first update would replace it.
+        self._averaged.n_averaged.fill_(1)
+        self.module: nn.Module = self._averaged.module.requires_grad_(False)
 
-    @torch.no_grad()
     def update(self) -> None:
         """Takes in the weights of the model, after an optimizer step."""
-        done = self.updates
-        decay = min(self._decay, done / (done + self._warmup)) if self._warmup else self._decay
-        torch._foreach_lerp_(self._average, self._live, 1 - decay)
+        self._averaged.update_parameters(self._model)
         self.updates += 1
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict of the model with averaged parameters, by the same names; not copied."""
-        # By identity, for a parameter may have several names.
-        averaged = {id(live): average for live, average in zip(self._live, self._average, strict=True)}
-        tensors = self._model.state_dict(keep_vars=True)
-        return {name: averaged.get(id(tensor), tensor.detach()) for name, tensor in tensors.items()}
+        """The averaged state dict, with the names of the model's own; not copied."""
+        return self.module.state_dict()
 
-    @torch.no_grad()
     def load(self, weights: dict[str, Tensor], updates: int) -> None:
         """Goes on from what :meth:`weights` returned and ``updates`` was.
 
         Raises:
             ValueError: the names or shapes are of another model.
         """
-        own = self.weights()
-        wrong = [n for n in own.keys() | weights.keys() if _shape(own, n) != _shape(weights, n)]
+        expected = self.weights()
+        wrong = [n for n in expected.keys() | weights.keys() if _shape(expected, n) != _shape(weights, n)]
         if wrong:
             raise ValueError(f"the averaged weights do not fit the model: {', '.join(sorted(wrong)[:3])}")
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
+        self.module.load_state_dict(weights)
         self.updates = updates
 
-    @contextmanager
-    def in_model(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
     @torch.no_grad()
-    def _exchange(self) -> None:
-        # Values, not storages: the optimizer and a distributed wrapper hold on to the latter.
-        for live, average in zip(self._live, self._average, strict=True):
-            kept = average.clone()
-            average.copy_(live)
-            live.copy_(kept)
+    def _mix(self, averages: Tensors, weights: Tensors, _count: Tensor | int) -> None:
+        # By the number on the CPU: to read the other would be to wait for the device.
+        done = self.updates
+        decay = min(self._decay, done / (done + self._warmup)) if self._warmup else self._decay
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 def build_average(model: nn.Module, ema: DictConfig) -> WeightAverage | None:
@@ -112,8 +90,8 @@ def build_average(model: nn.Module, ema: DictConfig) -> WeightAverage | None:
     Raises:
         ValueError: a value of the node is not allowed.
     """
-    if ema.evaluate not in _CHOICES:
-        raise ValueError(f"train.ema.evaluate must be one of {', '.join(_CHOICES)}, not {ema.evaluate!r}")
+    if ema.evaluate not in CHOICES:
+        raise ValueError(f"train.ema.evaluate must be one of {', '.join(CHOICES)}, not {ema.evaluate!r}")
     return WeightAverage(model, ema.decay, ema.warmup) if ema.enabled else None
 
 
@@ -149,34 +127,6 @@ def read_average(model: nn.Module, ema: DictConfig, checkpoint: Checkpoint | Non
         return None
     restore_average(average, checkpoint)
     return average
-
-
-def evaluate_chosen(evaluation: Evaluation, average: WeightAverage | None, choice: str) -> dict[str, float]:
-    """Evaluates the model's weights, their average, or both.
-
-    Args:
-        evaluation: its ``metrics`` are what is returned here.
-        average: None if there is none.
-        choice: ``raw``, ``ema`` or ``both``. With ``both`` the figures of the average have names that begin
-            with ``ema/``, as in ``ema/segm/AP``; other results, such as pictures, are of the model's weights.
-    """
-    if average is None:
-        return evaluation.run()
-    averaged = {}
-    if choice != "raw":
-        logger.info("evaluating the averaged weights")
-        with average.in_model():
-            averaged = evaluation.run()
-    if choice != "ema":
-        logger.info("evaluating the weights as they are")
-        averaged = {f"ema/{name}": value for name, value in averaged.items()}
-        evaluation.metrics = {**evaluation.run(), **averaged}
-    return evaluation.metrics
-
-
-def chosen_weights(average: WeightAverage | None, choice: str) -> Any:
-    """A context in which the model has the weights that :func:`evaluate_chosen` evaluated last."""
-    return average.in_model() if average is not None and choice == "ema" else nullcontext()
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:

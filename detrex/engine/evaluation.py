@@ -1,31 +1,51 @@
-"""Evaluating what a config describes, and showing the results."""
+"""Evaluating what a config describes: metrics, the validation loss, and pictures of results."""
 
 from __future__ import annotations
 
 import logging
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
+from torchvision.transforms import v2
 
 from detrex.config import instantiate
-from detrex.engine.gallery import build_dataset
-from detrex.engine.pictures import RatedImage, ResultPictures
-from detrex.engine.sharding import put_together
-from detrex.engine.validation_loss import ValidationLoss
+from detrex.data import ImageDataset, Record, TrainingMapper
+from detrex.engine.ema import WeightAverage
+from detrex.engine.parallel import put_together
 from detrex.evaluation import (
     PerClass,
     collect_per_class,
     evaluate,
+    evaluation_mode,
     format_per_class,
     format_summary,
     format_table,
     write_results,
 )
+from detrex.report import RunResults
+from detrex.report.pictures import RatedImage, ResultPictures
+from detrex.report.series import main_names
 from detrex.runtime.device import autocast
-from detrex.runtime.distributed import barrier, is_main_process, share_buffers
-from detrex.structures import Categories
+from detrex.runtime.distributed import (
+    all_gather_objects,
+    alone,
+    barrier,
+    is_main_process,
+    rank,
+    share_buffers,
+    world_size,
+)
+from detrex.runtime.random_state import preserved_random_state
+from detrex.structures import Categories, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -35,45 +55,71 @@ class Evaluation:
 
     Attributes:
         categories: classes of the test data, or None if it has none.
-        metrics: figures of the last :meth:`run`.
+        average: of the model's weights, if there is one to evaluate.
+        metrics: of the last evaluation.
         best, worst: images that :meth:`report` has found, on the main process.
     """
 
-    def __init__(self, config: DictConfig, model: nn.Module):
+    def __init__(self, config: DictConfig, model: nn.Module, average: WeightAverage | None = None):
         """
         Args:
             config: with ``dataloader.test``, ``dataloader.evaluators`` and ``train``.
             model: on its device, without a distributed wrapper.
+            average: of its weights, if there is one to evaluate.
         """
         self._config = config
         self._model = model
+        self.average = average
         self._loader = instantiate(config.dataloader.test)
         self._evaluators = instantiate(config.dataloader.evaluators)
-        self._validation_loss = _validation_loss(config, model)
+        self._validation_loss = _validation_loss(config)
         self.categories = getattr(getattr(self._loader, "dataset", None), "categories", None)
         self.metrics: dict[str, float] = {}
         self.best: list[RatedImage] = []
         self.worst: list[RatedImage] = []
+        self._evaluated = model  # last; pictures are of its results
         self._drawn: Image.Image | None = None
 
     @property
-    def per_class(self) -> PerClass:
-        """Figures per class of the last :meth:`run`."""
-        return collect_per_class(self._evaluators)
+    def results(self) -> RunResults:
+        """Of the last evaluation, for a page."""
+        return RunResults(self.metrics, collect_per_class(self._evaluators), self.best, self.worst)
 
     def run(self) -> dict[str, float]:
-        """Figures over all processes; the main one logs them as a table."""
-        # Each process has statistics of its own images; those of the main one are in the checkpoint.
-        share_buffers(self._model)
-        put_together(self._model)  # processes have different numbers of batches
-        with self._autocast():
-            self.metrics = evaluate(self._model, self._loader, self._evaluators)
-            if self._validation_loss is not None:
-                self.metrics.update(self._validation_loss.measure())
-        self._drawn = None
-        if is_main_process():
-            logger.info("results:\n%s", format_table(self.metrics))
+        """Evaluates the model, its average, or both, as ``train.ema.evaluate`` says.
+
+        To be called on all processes; the main one logs the metrics as a table.
+
+        Returns:
+            The metrics over all processes. Of ``both`` those of the average have names that begin with
+            ``ema/``, as in ``ema/segm/AP``; other results, such as pictures, are of the model itself.
+        """
+        choice = "raw" if self.average is None else self._config.train.ema.evaluate
+        averaged = {}
+        if self.average is not None and choice != "raw":
+            logger.info("evaluating the averaged weights")
+            averaged = self._measure(self.average.module)
+        if choice == "ema":
+            self.metrics = averaged
+        else:
+            if self.average is not None:
+                logger.info("evaluating the weights as they are")
+            metrics = self._measure(self._model)
+            self.metrics = {**metrics, **{f"ema/{name}": value for name, value in averaged.items()}}
         return self.metrics
+
+    def _measure(self, model: nn.Module) -> dict[str, float]:
+        # Each process has statistics of its own images; those of the main one are in the checkpoint.
+        share_buffers(model)
+        put_together(model)  # processes have different numbers of batches
+        self._evaluated, self._drawn = model, None
+        with self._autocast():
+            metrics = evaluate(model, self._loader, self._evaluators)
+            if self._validation_loss is not None:
+                metrics.update(self._validation_loss.measure(model))
+        if is_main_process():
+            logger.info("results:\n%s", format_table(metrics))
+        return metrics
 
     def draw(self, categories: Categories | None = None) -> Image.Image | None:
         """``train.pictures.count`` images with results; None where nothing can be drawn.
@@ -95,9 +141,10 @@ class Evaluation:
         """
         if is_main_process():
             output_dir = Path(self._config.train.output_dir)
-            if self.per_class:
-                logger.info("results per class:\n%s", format_per_class(self.per_class))
-            write_results(output_dir / "results.json", self.metrics, self.per_class)
+            per_class: PerClass = self.results.per_class
+            if per_class:
+                logger.info("results per class:\n%s", format_per_class(per_class))
+            write_results(output_dir / "results.json", self.metrics, per_class)
             logger.info("wrote %s", output_dir / "results.json")
             if (grid := self.draw(categories)) is not None:
                 grid.save(output_dir / "predictions.png")
@@ -121,21 +168,119 @@ class Evaluation:
         # Evaluators read annotations themselves, so the loader's data set may have been told not to.
         dataset = build_dataset(node)
         threshold = self._config.train.pictures.score_threshold
-        return ResultPictures(self._model, dataset, instantiate(node.mapper), categories, threshold)
+        return ResultPictures(self._evaluated, dataset, instantiate(node.mapper), categories, threshold)
 
-    def _autocast(self):
+    def _autocast(self) -> AbstractContextManager:
         return autocast(self._config.train.amp, next(self._model.parameters()).device)
 
 
-def _validation_loss(config: DictConfig, model: nn.Module) -> ValidationLoss | None:
-    options = config.train.validation_loss
-    return ValidationLoss(model, config.dataloader.test, options.max_images) if options.enabled else None
-
-
-def build_evaluation(config: DictConfig, model: nn.Module) -> Evaluation | None:
+def build_evaluation(
+    config: DictConfig, model: nn.Module, average: WeightAverage | None = None
+) -> Evaluation | None:
     """None, with a message, if the config has no test data or no evaluators."""
     dataloader = config.dataloader
     if dataloader.get("test") is None or not dataloader.get("evaluators"):
         logger.warning("the config has no dataloader.test or no dataloader.evaluators: nothing is evaluated")
         return None
-    return Evaluation(config, model)
+    return Evaluation(config, model, average)
+
+
+def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
+    """The data set of a loader's config, with or without its annotations.
+
+    Data sets for evaluation are mostly configured without, as evaluators read annotations themselves.
+    """
+    if targets and "targets" not in loader.dataset:
+        return instantiate(loader.dataset)
+    return instantiate(loader.dataset, targets=targets)
+
+
+def _validation_loss(config: DictConfig) -> ValidationLoss | None:
+    options = config.train.validation_loss
+    return ValidationLoss(config.dataloader.test, options.max_images) if options.enabled else None
+
+
+class ValidationLoss:
+    """The training loss over the test data, as means over images.
+
+    What is measured is the loss of training, denoising part included, of the network that is evaluated:
+    dropout is off, and batch norms use and keep their running statistics. Every image is a batch of its own,
+    and what losses draw (noise, points) depends on the image alone, so that the figures are comparable
+    over a run, and the same for any number of processes. Training divides by the objects of a whole batch
+    instead, so its loss is of the same size, but not the same mean.
+
+    Costs about as much as the evaluation itself, and a second copy of the test data's annotations.
+    """
+
+    def __init__(self, loader: DictConfig, max_images: int | None = None):
+        """
+        Args:
+            loader: config of the loader for testing.
+            max_images: use only so many, the first; None for all.
+
+        Raises:
+            ValueError: ``max_images`` is below 1.
+        """
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"train.validation_loss.max_images must be at least 1, not {max_images}")
+        self._max_images = max_images
+        changes: dict[str, Any] = {"dataset": build_dataset(loader)}
+        if "mapper" in loader:
+            changes["mapper"] = _WithTargets(instantiate(loader.mapper))
+        self._loader = instantiate(loader, **changes)
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """``val/loss`` and, of the final layer, its parts: ``val/loss_ce`` and so on. On all processes.
+
+        Args:
+            model: returns weighted losses by name if it is itself in training mode, whatever its parts are;
+                it is left in the mode in which it came.
+        """
+        start = time.perf_counter()
+        totals: dict[str, float] = defaultdict(float)
+        images = 0
+        # Only the outermost module is in training mode: it returns losses, while its parts are evaluated.
+        with preserved_random_state(), evaluation_mode(model):
+            model.training = True
+            for sample in self._samples():
+                for name, value in _losses(model, sample).items():
+                    totals[name] += value
+                images += 1
+        everyone = all_gather_objects((dict(totals), images))
+        count = sum(images for _, images in everyone)
+        names = dict.fromkeys(name for totals, _ in everyone for name in totals)
+        sums = {name: sum(totals.get(name, 0.0) for totals, _ in everyone) for name in names}
+        logger.info("validation loss of %d images in %.1f s", count, time.perf_counter() - start)
+        shown = {"loss": sum(sums.values()), **{name: sums[name] for name in main_names(names)}}
+        return {f"val/{name}": value / count for name, value in shown.items()}
+
+    def _samples(self):
+        """This process's share, as it would be in a data set of ``max_images``."""
+        limit = None if self._max_images is None else len(range(rank(), self._max_images, world_size()))
+        done = 0
+        for samples in self._loader:
+            for sample in samples:
+                if done == limit:
+                    return
+                yield sample
+                done += 1
+
+
+class _WithTargets:
+    """Samples as a mapper for evaluation makes them, with the record's targets resized like the image."""
+
+    def __init__(self, mapper: Callable[[Record], Sample]):
+        self._mapper = mapper
+
+    def __call__(self, record: Record) -> Sample:
+        sample = self._mapper(record)
+        resize = TrainingMapper(v2.Resize(list(sample["image"].shape[-2:])))
+        return Sample(**{**sample, "targets": resize(record)["targets"]})
+
+
+def _losses(model: nn.Module, sample: Sample) -> dict[str, float]:
+    torch.manual_seed(zlib.crc32(str(sample["image_id"]).encode()))
+    with alone():
+        losses = model([sample])
+    values = torch.stack([loss.float() for loss in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))

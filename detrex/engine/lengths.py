@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -41,8 +41,12 @@ def iterations(epochs: float | Sequence[float], per_epoch: float | None) -> int 
             "a length in epochs needs the size of the training data: set train.iterations_per_epoch where "
             "dataloader.train has no dataset with a length or no total_batch_size"
         )
-    if not isinstance(epochs, int | float):
-        return [iterations(number, per_epoch) for number in epochs]
+    if isinstance(epochs, int | float):
+        return _iterations(epochs, per_epoch)
+    return [_iterations(number, per_epoch) for number in epochs]
+
+
+def _iterations(epochs: float, per_epoch: float) -> int:
     if epochs < 0:
         raise ConfigError(f"a length cannot be {epochs} epochs")
     return max(1, round(epochs * per_epoch)) if epochs else 0
@@ -65,13 +69,13 @@ def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
     Raises:
         ConfigError: there are lengths in epochs, but nothing says how long an epoch is.
     """
-    said = config.train.iterations_per_epoch
+    given = config.train.iterations_per_epoch
     known = config.copy()
-    known.train.iterations_per_epoch = _iterations_per_epoch(config, loader) if said is None else said
+    known.train.iterations_per_epoch = _iterations_per_epoch(config, loader) if given is None else given
     fixed = fix_values(fix_values(known, "train"), "scheduler")
-    fixed.train.iterations_per_epoch = said
-    written = OmegaConf.to_container(OmegaConf.masked_copy(config, ["train", "scheduler"]))
-    for key, length in _lengths_in_epochs(written):
+    fixed.train.iterations_per_epoch = given
+    lengths = OmegaConf.to_container(OmegaConf.masked_copy(config, ["train", "scheduler"]))
+    for key, length in _lengths_in_epochs(lengths):
         logger.info("%s: %s epochs are %s iterations", key, length, OmegaConf.select(fixed, key))
     _warn_of_unreached(fixed)
     return fixed
@@ -79,10 +83,10 @@ def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
 
 def _iterations_per_epoch(config: DictConfig, loader: Iterable) -> float | None:
     dataset, images = getattr(loader, "dataset", None), images_per_step(config)
-    return len(dataset) / images if hasattr(dataset, "__len__") and images else None
+    return len(dataset) / images if isinstance(dataset, Sized) and images else None
 
 
-def _lengths_in_epochs(node: dict, path: str = "") -> Iterator[tuple[str, Any]]:
+def _lengths_in_epochs(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict):
             where = f"{path}{key}"

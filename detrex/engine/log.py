@@ -69,6 +69,7 @@ def _main_handlers(output_dir: Path, console: Console) -> list[logging.Handler]:
     output_dir.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(output_dir / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter(_PLAIN))
+    shown: logging.Handler
     if console.is_terminal:
         shown = _TerminalHandler(console)
         shown.addFilter(lambda record: record.name != METRICS_LOGGER)

@@ -8,19 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detrex.checkpoint import write_torch_file
-from detrex.engine.sharding import own_part, whole
+from detrex.engine.hooks import Training
+from detrex.engine.parallel import own_part, whole
 from detrex.runtime.distributed import all_gather_objects, is_main_process, rank
 from detrex.structures import Sample
-
-if TYPE_CHECKING:
-    from detrex.engine.trainer import Trainer
-
 
 _SHOWN_LOSSES = 4  # of those that are not finite; the report has all
 _ADVICE = "Try a lower learning rate, a longer warm-up, train.amp=bf16 or off, or look at these images."
@@ -65,7 +62,7 @@ class KeptBuffers:
             torch._foreach_copy_(self._buffers, self._kept)
 
 
-class NonFiniteLossError(Exception):
+class NonFiniteLossError(FloatingPointError):
     """A loss or gradient became infinite or not a number; the message says where to look."""
 
 
@@ -91,7 +88,7 @@ class NonFiniteGuard:
         self._directory = directory
         self._limit = limit
 
-    def skip(self, trainer: Trainer, what: str, parts: Sequence[MicroBatch]) -> None:
+    def skip(self, trainer: Training, what: str, parts: Sequence[MicroBatch]) -> None:
         """Counts and logs a step that is left out; to be called on all processes.
 
         Args:
@@ -114,7 +111,7 @@ class NonFiniteGuard:
             count = f"{self.skipped} of at most {self._limit} in a row"
             logger.warning("%s The step is left out (%s).", message, count)
 
-    def _report(self, trainer: Trainer, samples: Sequence[Sample]) -> str:
+    def _report(self, trainer: Training, samples: Sequence[Sample]) -> str:
         try:
             path = save_nonfinite_report(self._directory, trainer, samples)
         except OSError as error:  # why the run ends is still to be told
@@ -122,7 +119,7 @@ class NonFiniteGuard:
         return f"Batch and weights are in {path.with_suffix('.pt')}, a summary in {path}."
 
 
-def save_nonfinite_report(directory: Path, trainer: Trainer, samples: Sequence[Sample]) -> Path:
+def save_nonfinite_report(directory: Path, trainer: Training, samples: Sequence[Sample]) -> Path:
     """Writes two files for this process: a summary to read (``.json``) and what it takes to repeat the step.
 
     The second (``.pt``, for ``torch.load``) has ``samples`` (targets as dicts of tensors) and ``losses``, and

@@ -3,92 +3,77 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig
-from PIL import Image
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from detrex.checkpoint import Checkpointer, load_weights
+from detrex.checkpoint import CHECKPOINTS, Checkpointer, load_weights
 from detrex.config import fix_values, instantiate
-from detrex.engine.artifacts import checkpoint_metadata, save_run_files
-from detrex.engine.compilation import compile_modules
-from detrex.engine.distributed import distribute
-from detrex.engine.ema import build_average, chosen_weights, evaluate_chosen, read_average
+from detrex.engine.ema import build_average, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
-from detrex.engine.hooks import Hook, ProgressHook
-from detrex.engine.hooks.build import build_eval_hook, build_log_hook, build_profiler_hooks, build_writers
-from detrex.engine.interruption import InterruptionHook
-from detrex.engine.launch import readable_errors
+from detrex.engine.folder import (
+    EVALUATIONS,
+    METRICS,
+    PROFILES,
+    REPORT,
+    checkpoint_metadata,
+    describe_environment,
+    save_run_files,
+)
+from detrex.engine.hooks import (
+    BestCheckpoint,
+    CheckpointHook,
+    EarlyStopping,
+    EvalHook,
+    EvaluationHistory,
+    Goal,
+    Hook,
+    InterruptionHook,
+    LogHook,
+    ProfilerHook,
+    ProgressHook,
+    gradient_norms,
+    learning_rates,
+    memory,
+)
 from detrex.engine.lengths import images_per_step, in_iterations
-from detrex.engine.log import run_logging
 from detrex.engine.optimizer import scale_learning_rates
-from detrex.engine.report import save_report
-from detrex.engine.saving import CheckpointHook
-from detrex.engine.setup import (
-    CHECKPOINTS,
-    build_model,
+from detrex.engine.parallel import compile_modules, distribute
+from detrex.engine.trainer import Trainer
+from detrex.engine.weights import (
     check_class_count,
     load_for_evaluation,
     load_initial,
-    make_room,
-    prepare_device,
     read_last,
     read_resumed,
 )
-from detrex.engine.trainer import Trainer
-from detrex.runtime.distributed import barrier, is_main_process, rank, world_size
+from detrex.engine.writers import JsonLinesWriter, Writers
+from detrex.layers import use_onednn
+from detrex.report import save_report
+from detrex.runtime.allocation import keep_freed_memory
+from detrex.runtime.device import resolve_device, set_tf32
+from detrex.runtime.distributed import is_main_process, rank, world_size
 from detrex.runtime.random_state import seed_everything
 from detrex.structures import Categories
 
 logger = logging.getLogger(__name__)
 
 
-def main(
-    config: DictConfig,
-    eval_only: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
-    debug: bool = False,
-) -> dict[str, float]:
-    """Trains and evaluates, or only evaluates, with log files and readable errors.
-
-    Args:
-        config: with ``model``, ``dataloader``, ``optimizer``, ``scheduler`` and ``train``.
-        eval_only: evaluate ``train.init_checkpoint`` or, with ``resume``, the last checkpoint of the run.
-        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
-        overwrite: delete an earlier run in ``train.output_dir``.
-        debug: let errors pass with their traceback.
-
-    Returns:
-        The figures of the last evaluation, empty if the config evaluates nothing.
-
-    Raises:
-        SystemExit: with code 1, after an error that is the user's to solve has been logged.
-    """
-    with readable_errors(debug):
-        output_dir = Path(config.train.output_dir)
-        if not (eval_only or resume) and is_main_process():
-            make_room(output_dir, overwrite)
-        barrier()
-        with run_logging(output_dir) as console, readable_errors(debug):
-            if eval_only:
-                return do_eval(config, resume)
-            return do_train(config, resume, console)
-
-
 def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     """Evaluates ``train.init_checkpoint`` or, with ``resume``, the run's last checkpoint.
 
     Returns:
-        The figures, which are also written to ``results.json`` with pictures beside them.
+        The metrics, which are also written to ``results.json`` with pictures beside them.
 
     Raises:
         CheckpointError: there are no weights, or they do not fit the model.
     """
+    output_dir = Path(config.train.output_dir)
     seed_everything(config.train.seed + rank())
     device = prepare_device(config.train)
     model = build_model(config.model, device)
@@ -96,14 +81,12 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     if evaluation is None:
         return {}
     compile_modules(model, **config.train.compile)
-    checkpoint = read_last(Checkpointer(Path(config.train.output_dir) / CHECKPOINTS)) if resume else None
+    checkpoint = read_last(Checkpointer(output_dir / CHECKPOINTS)) if resume else None
     categories = load_for_evaluation(model, config, checkpoint, evaluation.categories)
-    average = read_average(model, config.train.ema, checkpoint)
-    evaluate_chosen(evaluation, average, config.train.ema.evaluate)
-    with chosen_weights(average, config.train.ema.evaluate):
-        evaluation.report(categories)
-    if is_main_process():
-        save_report(config, device, evaluation)
+    evaluation.average = read_average(model, config.train.ema, checkpoint)
+    evaluation.run()
+    evaluation.report(categories)
+    _save_report(config, device, evaluation)
     return evaluation.metrics
 
 
@@ -111,12 +94,12 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     """Trains as the config says, evaluates on the way and at the end, and saves what belongs to the run.
 
     Args:
-        config: see :func:`main`.
+        config: see :func:`detrex.cli.train.main`.
         resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
         console: shows a progress bar, if it is a terminal.
 
     Returns:
-        The figures of the last evaluation.
+        The metrics of the last evaluation.
     """
     output_dir = Path(config.train.output_dir)
     device = prepare_device(config.train)
@@ -139,28 +122,44 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     if is_main_process():
         save_run_files(output_dir, config, categories, device)
     trainer = _build_trainer(config, model, loader)
-    evaluation = build_evaluation(config, model)
+    evaluation = build_evaluation(config, model, trainer.average)
     saving = CheckpointHook(
         checkpointer, train.checkpoint.period, checkpoint_metadata(config, categories), output_dir
     )
-    trainer.hooks = _build_hooks(config, trainer, checkpointer, saving, evaluation, categories)
-    if console is not None and console.is_terminal and is_main_process():
-        trainer.hooks.append(ProgressHook(console))
-    trainer.hooks.append(InterruptionHook(saving))
+    trainer.hooks = _build_hooks(config, saving, checkpointer, evaluation, categories, console)
     if checkpoint is not None:
         trainer.load_state(checkpoint)
         logger.info("going on after iteration %d of %s", trainer.iteration, checkpoint.path)
     trainer.train()
     if evaluation is not None:
-        with chosen_weights(trainer.average, train.ema.evaluate):
-            evaluation.report(categories)
-    if is_main_process():
-        save_report(config, device, evaluation)
+        evaluation.report(categories)
+    _save_report(config, device, evaluation)
     saving.check()
     return {} if evaluation is None else evaluation.metrics
 
 
-def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
+def prepare_device(train: DictConfig) -> torch.device:
+    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = resolve_device(train.device)
+    set_tf32(train.tf32)
+    if train.keep_memory and device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def build_model(node: DictConfig, device: torch.device) -> nn.Module:
+    """The model that a config describes, on its device, with the layers that are fastest there."""
+    model: nn.Module = instantiate(node).to(device)
+    if device.type == "cpu":
+        use_onednn(model)
+    return model
+
+
+def _build_trainer(config: DictConfig, model: nn.Module, loader: Iterable) -> Trainer:
     train = config.train
     compile_modules(model, **train.compile)
     distributed = distribute(
@@ -168,6 +167,9 @@ def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
     )
     optimizer = instantiate(config.optimizer, model=model)
     scale_learning_rates(optimizer, images_per_step=images_per_step(config), **train.lr_scaling)
+    average = build_average(model, train.ema)
+    if average is not None:
+        compile_modules(average.module, **train.compile)
     return Trainer(
         distributed,
         loader,
@@ -180,8 +182,81 @@ def _build_trainer(config: DictConfig, model: nn.Module, loader) -> Trainer:
         norm_type=train.clip_grad.norm_type,
         accumulation=train.accumulation,
         max_skipped_steps=train.max_skipped_steps,
-        average=build_average(model, train.ema),
+        average=average,
     )
+
+
+def _build_hooks(
+    config: DictConfig,
+    saving: CheckpointHook,
+    checkpointer: Checkpointer,
+    evaluation: Evaluation | None,
+    categories: Categories | None,
+    console: Console | None,
+) -> list[Hook]:
+    """The hooks that a config asks for, in their order.
+
+    Checkpoints come before evaluation, so that a failure of the latter loses nothing.
+
+    Raises:
+        ValueError: a value of the config is not allowed.
+    """
+    train = config.train
+    writers = _build_writers(train)
+    measures = [learning_rates, gradient_norms(train.clip_grad.norm_type), memory]
+    content = cast(dict[str, Any], OmegaConf.to_container(config))
+    hooks: list[Hook] = [LogHook(train.log_period, writers, content, measures), saving]
+    if evaluation is not None:
+        hooks.append(_build_eval_hook(train, writers, saving, checkpointer, evaluation, categories))
+    if train.profiler.start or train.profiler.stop:
+        directory = Path(train.output_dir) / PROFILES
+        hooks.append(ProfilerHook(train.profiler.start, train.profiler.stop, directory))
+    if console is not None and console.is_terminal and is_main_process():
+        hooks.append(ProgressHook(console))
+    return [*hooks, InterruptionHook(saving)]
+
+
+def _build_writers(train: DictConfig) -> Writers:
+    """JSON lines and what ``train.writers`` enables, on the main process."""
+    if not is_main_process():
+        return Writers([])
+    optional = [instantiate(entry.writer) for entry in train.writers.values() if entry.enabled]
+    return Writers([JsonLinesWriter(Path(train.output_dir) / METRICS), *optional])
+
+
+def _build_eval_hook(
+    train: DictConfig,
+    writers: Writers,
+    saving: CheckpointHook,
+    checkpointer: Checkpointer,
+    evaluation: Evaluation,
+    categories: Categories | None,
+) -> EvalHook:
+    best = stopping = None
+    if (metric := train.checkpoint.best_metric) is not None:
+        goal = Goal(metric, train.checkpoint.best_mode, "train.checkpoint.best_metric")
+        best = BestCheckpoint(goal, saving, checkpointer)
+    if (metric := train.early_stopping.metric) is not None:
+        goal = Goal(metric, train.early_stopping.mode, "train.early_stopping.metric")
+        stopping = EarlyStopping(goal, train.early_stopping.patience, train.early_stopping.min_delta)
+    history = EvaluationHistory(Path(train.output_dir) / EVALUATIONS)
+
+    def draw():
+        return evaluation.draw(categories)
+
+    return EvalHook(evaluation.run, train.eval_period, writers, history, saving, best, stopping, draw)
+
+
+def _save_report(config: DictConfig, device: torch.device, evaluation: Evaluation | None) -> None:
+    if is_main_process():
+        output_dir = Path(config.train.output_dir)
+        save_report(
+            output_dir / REPORT,
+            output_dir / METRICS,
+            OmegaConf.to_yaml(config),
+            describe_environment(device),
+            None if evaluation is None else evaluation.results,
+        )
 
 
 def _log_batch(config: DictConfig) -> None:
@@ -193,29 +268,6 @@ def _log_batch(config: DictConfig) -> None:
             config.dataloader.train.total_batch_size,
             config.train.accumulation,
         )
-
-
-def _build_hooks(
-    config: DictConfig,
-    trainer: Trainer,
-    checkpointer: Checkpointer,
-    saving: CheckpointHook,
-    evaluation: Evaluation | None,
-    categories: Categories | None,
-) -> list[Hook]:
-    """Checkpoints come before evaluation, so that a failure of the latter loses nothing."""
-    writers = build_writers(config)
-    hooks: list[Hook] = [build_log_hook(config, writers), saving]
-    if evaluation is not None:
-        average, choice = trainer.average, config.train.ema.evaluate
-
-        def draw() -> Image.Image | None:
-            with chosen_weights(average, choice):
-                return evaluation.draw(categories)
-
-        evaluate = partial(evaluate_chosen, evaluation, average, choice)
-        hooks.append(build_eval_hook(config, evaluate, draw, writers, saving, checkpointer))
-    return [*hooks, *build_profiler_hooks(config)]
 
 
 def _log_size(model: nn.Module, device: torch.device) -> None:

@@ -20,7 +20,7 @@ from detrex.checkpoint import Checkpoint, CheckpointError
 from detrex.engine.ema import WeightAverage, restore_average
 from detrex.engine.hooks import Hook
 from detrex.engine.nonfinite import KeptBuffers, MicroBatch, NonFiniteGuard
-from detrex.engine.sharding import load_optimizer, total_norm, whole
+from detrex.engine.parallel import load_optimizer, total_norm, whole
 from detrex.runtime.device import autocast, is_scaled
 from detrex.runtime.distributed import all_gather_objects, mean_over_processes, rank, world_size
 from detrex.runtime.random_state import random_state, set_random_state
@@ -203,8 +203,7 @@ class Trainer:
             raise CheckpointError(
                 f"{checkpoint.path}: its training state does not fit this run: {error}"
             ) from error
-        if self.average is not None:
-            self._load_average(checkpoint)
+        self._load_average(checkpoint)
         if len(processes) != world_size():
             logger.warning(
                 "%s was written by %d processes, this run has %d: random numbers and the order of images "
@@ -227,6 +226,8 @@ class Trainer:
                 hook.load_state_dict(own["hooks"][type(hook).__name__])
 
     def _load_average(self, checkpoint: Checkpoint) -> None:
+        if self.average is None:
+            return
         if checkpoint.average is None:
             logger.warning("%s has no averaged weights; their average starts anew", checkpoint.path)
         else:
@@ -292,7 +293,7 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = total_norm([p.grad for p in parameters], self._norm_type)
+        norm = total_norm([p.grad for p in parameters if p.grad is not None], self._norm_type)
         if self._max_norm is not None:
             clip_grads_with_norm_(parameters, self._max_norm, norm)
         return norm

@@ -81,7 +81,7 @@ class TensorBoardWriter:
 
     def __init__(self, directory: str | Path):
         self._directory = str(directory)
-        self._summary = None
+        self._summary: Any = None
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
         """
@@ -134,7 +134,7 @@ class WandbWriter:
     ):
         self._directory = Path(directory)
         self._options = {"project": project, "name": name, "entity": entity, "mode": mode}
-        self._run = None
+        self._run: Any = None
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
         """

@@ -20,10 +20,10 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict[str, Any]:
     """The state of Python, NumPy, PyTorch and this process's GPU, as tensors and plain values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype("int64")), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }

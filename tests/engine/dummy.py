@@ -12,11 +12,15 @@ FEATURES = 6
 IMAGES = 12
 
 
+class Killed(BaseException):
+    """Stands for the end of a process: nothing may handle it."""
+
+
 class Dataset:
     """Vectors as images; an image's class is the index of its largest entry, modulo the number of classes."""
 
-    def __init__(self, num_classes: int = 3):
-        self.categories = Categories.from_names([f"class {i}" for i in range(num_classes)])
+    def __init__(self, num_classes: int = 3, prefix: str = "class"):
+        self.categories = Categories.from_names([f"{prefix} {i}" for i in range(num_classes)])
         self._vectors = torch.randn(IMAGES, FEATURES, generator=torch.Generator().manual_seed(7))
 
     def __len__(self) -> int:
@@ -31,13 +35,20 @@ class Dataset:
 class TrainLoader:
     """Endless batches with a position that can be restored; drawn with generators of its own.
 
-    ``poisoned``: the number of the batch (from 0) whose first image is not a number.
+    ``poisoned``: the number of the batch (from 0) whose first image is not a number; ``killed_at``: of the
+    one in which the process ends.
     """
 
     def __init__(
-        self, dataset: Dataset, total_batch_size: int = 4, shuffle: bool = True, poisoned: int | None = None
+        self,
+        dataset: Dataset,
+        total_batch_size: int = 4,
+        shuffle: bool = True,
+        poisoned: int | None = None,
+        killed_at: int | None = None,
     ):
         self.dataset = dataset
+        self._killed_at = killed_at
         self._batch_size = total_batch_size
         self._shuffle = shuffle
         self._poisoned = poisoned
@@ -45,6 +56,8 @@ class TrainLoader:
 
     def __iter__(self):
         while True:
+            if self._position == self._killed_at:
+                raise Killed
             samples = self._batch(self._position)[rank() :: world_size()]
             if self._position == self._poisoned and rank() == world_size() - 1:
                 samples[0]["image"] = samples[0]["image"] * float("nan")
@@ -83,6 +96,7 @@ class Model(nn.Module):
 
     def __init__(self, num_classes: int = 3, dropout: float = 0.3, width: int = 8):
         super().__init__()
+        self.num_classes = num_classes
         self.backbone = nn.Linear(FEATURES, width)
         self.norm = nn.LayerNorm(width)
         self.level_embed = nn.Parameter(torch.zeros(1, width))
@@ -95,7 +109,8 @@ class Model(nn.Module):
         features = self.norm(self.backbone(images).relu()) + self.level_embed + self.query.weight
         logits = self.head(self.dropout(features))
         if not self.training:
-            return [{"label": int(label)} for label in logits.argmax(-1)]
+            checksum = float(sum(p.double().sum() for p in self.parameters()))
+            return [{"label": int(label), "checksum": checksum} for label in logits.argmax(-1)]
         labels = torch.tensor([s["label"] for s in samples], device=logits.device)
         return {
             "loss_class": nn.functional.cross_entropy(logits, labels),
@@ -121,3 +136,22 @@ class Accuracy:
         right = [value for one in all_gather_objects(self._right) for value in one]
         assert len(right) == IMAGES
         return {"dummy/accuracy": 100 * sum(right) / len(right)}
+
+
+class Given:
+    """Returns ``values`` one after another; where one is None, the process ends."""
+
+    def __init__(self, name: str, values: list[float | None]):
+        self._name, self._values = name, iter(values)
+        self.per_class = {}
+
+    def reset(self) -> None:
+        pass
+
+    def process(self, samples, outputs) -> None:
+        pass
+
+    def evaluate(self) -> dict[str, float]:
+        if (value := next(self._values)) is None:
+            raise Killed
+        return {self._name: value}

@@ -18,6 +18,7 @@ dataloader = dict(
         total_batch_size=4,
         shuffle=True,
         poisoned=None,
+        killed_at=None,
     ),
     test=L(dummy.TestLoader)(dataset=L(dummy.Dataset)(num_classes="${model.num_classes}")),
     evaluators=[L(dummy.Accuracy)()],

@@ -7,9 +7,9 @@ import torch
 
 from detrex.config import ConfigError
 from detrex.engine import do_eval, do_train
-from detrex.engine.compilation import compile_modules
-from tests.engine.test_distributed import TINY, batch, build, losses_and_gradients
-from tests.engine.test_run import load, losses
+from detrex.engine.parallel import compile_modules
+from tests.engine.runs import load, losses
+from tests.engine.tiny import TINY, batch, build, losses_and_gradients
 
 EVERYTHING = ["backbone", "encoder.layers.*", "pixel_head", "decoder.layers.*"]
 NO_NOISE = "model.denoising=null"  # which is drawn anew in each step

@@ -11,11 +11,12 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from detrex.checkpoint import read_weights
-from detrex.engine import Trainer, launch, main, schedule
+from detrex.cli.train import main
+from detrex.engine import Trainer, launch, schedule
 from detrex.engine.evaluation import Evaluation
 from detrex.runtime.distributed import all_gather_objects, rank
 from tests.engine import dummy
-from tests.engine.test_run import load, losses, metrics
+from tests.engine.runs import load, losses, metrics
 
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")
 

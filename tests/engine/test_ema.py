@@ -10,8 +10,9 @@ from torch import nn
 from detrex.checkpoint import CheckpointError, read_weights
 from detrex.engine import do_eval, do_train
 from detrex.engine.ema import WeightAverage
-from tests.engine.test_run import Stop, load, losses, metrics, stop_after
-from tests.engine.test_trainer import forever, make_trainer
+from tests.engine import dummy
+from tests.engine.quadratic import forever, make_trainer
+from tests.engine.runs import killed_at, load, losses, metrics
 
 FINAL = ("model_final.safetensors", "model_final_ema.safetensors")
 EMA = ("train.ema.enabled=true", "train.ema.decay=0.8")
@@ -74,7 +75,6 @@ def test_names_ties_frozen_parameters_and_buffers():
     model.norm(torch.randn(4, 2) + 3)
     with torch.no_grad():
         model.first.weight.add_(1)
-        model.frozen.add_(1)
     average.update()
     weights = average.weights()
     assert weights.keys() == model.state_dict().keys()
@@ -91,17 +91,14 @@ def test_names_ties_frozen_parameters_and_buffers():
         WeightAverage(nn.Linear(2, 2), 0.5, 0).load(weights, 1)
 
 
-def test_the_model_has_the_average_inside_the_block_and_its_own_weights_after_it():
+def test_the_averaged_module_is_a_model_of_its_own():
     model = nn.Linear(2, 2)
     average = WeightAverage(model, 0.5, 0)
     random_walk(average, model.weight, 3)
-    before, pointer = model.weight.detach().clone(), model.weight.data_ptr()
-    expected = average.weights()["weight"].clone()
-    with pytest.raises(KeyError), average.in_model():
-        assert torch.equal(model.weight, expected)
-        raise KeyError
-    assert torch.equal(model.weight, before) and model.weight.data_ptr() == pointer
-    assert torch.equal(average.weights()["weight"], expected)
+    samples = torch.eye(2)
+    expected = nn.functional.linear(samples, *average.weights().values())
+    assert torch.equal(average.module(samples), expected) and not torch.equal(model(samples), expected)
+    assert not any(parameter.requires_grad for parameter in average.module.parameters())
 
 
 def test_only_steps_that_were_taken_count_and_micro_batches_are_none(tmp_path):
@@ -137,12 +134,11 @@ def test_settings_out_of_range_are_errors(tmp_path, setting, message):
         do_train(load(tmp_path, "train.ema.enabled=true", f"train.ema.{setting}"))
 
 
-def test_both_are_evaluated_and_saved_and_a_resumed_run_has_the_same_average(tmp_path, monkeypatch):
+def test_both_are_evaluated_and_saved_and_a_resumed_run_has_the_same_average(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     figures = do_train(load(whole, *EMA))
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, 3)
-        do_train(load(parts, *EMA))
+    with pytest.raises(dummy.Killed):
+        do_train(load(parts, *EMA, killed_at(3)))
     torch.manual_seed(12345)
     do_train(load(parts, *EMA), resume=True)
     assert losses(parts) == losses(whole)
@@ -162,38 +158,34 @@ def test_averaging_does_not_change_training(tmp_path):
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
-def test_eval_only_chooses(tmp_path, monkeypatch):
-    # So large and random that the figures of two sets of weights can hardly agree.
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda self: {"dummy/sum": self.total})
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.total", 0.0, raising=False)
+class Checksum:
+    """Returns the sum of all weights of the model: of two sets of weights it can hardly be the same."""
 
-    def process(self, _samples, _outputs):
-        self.total = checksum()
+    def __init__(self):
+        self.per_class = {}
 
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.process", process)
-    models = []
-    original = do_eval.__globals__["instantiate"]
+    def reset(self):
+        pass
 
-    def remember(node, *args, **kwargs):
-        made = original(node, *args, **kwargs)
-        if isinstance(made, nn.Module):
-            models.append(made)
-        return made
+    def process(self, _samples, outputs):
+        self.total = outputs[0]["checksum"]
 
-    monkeypatch.setitem(do_eval.__globals__, "instantiate", remember)
+    def evaluate(self):
+        return {"dummy/sum": self.total}
 
-    def checksum():
-        return float(sum(p.double().sum() for p in models[-1].parameters()))
 
+def test_eval_only_chooses(tmp_path):
+    evaluator = f"dataloader.evaluators=[{{_target_: {Checksum.__module__}.Checksum}}]"
+    settings = (*EMA, evaluator)
     run = tmp_path / "run"
-    both = do_train(load(run, *EMA))
+    both = do_train(load(run, *settings))
     raw, averaged = both["dummy/sum"], both["ema/dummy/sum"]
     assert raw != averaged
-    assert do_eval(load(run, *EMA), resume=True) == both
-    assert do_eval(load(run, *EMA, "train.ema.evaluate=raw"), resume=True) == {"dummy/sum": raw}
-    assert do_eval(load(run, *EMA, "train.ema.evaluate=ema"), resume=True) == {"dummy/sum": averaged}
+    assert do_eval(load(run, *settings), resume=True) == both
+    assert do_eval(load(run, *settings, "train.ema.evaluate=raw"), resume=True) == {"dummy/sum": raw}
+    assert do_eval(load(run, *settings, "train.ema.evaluate=ema"), resume=True) == {"dummy/sum": averaged}
     for name, expected in zip(FINAL, (raw, averaged), strict=True):
-        config = load(tmp_path / "eval", *EMA, f"train.init_checkpoint={run / name}")
+        config = load(tmp_path / "eval", *settings, f"train.init_checkpoint={run / name}")
         assert do_eval(config) == {"dummy/sum": expected}
 
 

@@ -73,7 +73,7 @@ def test_pictures_have_ground_truth_though_evaluation_reads_none(config, monkeyp
         drawn.append(len(targets))
         return Image.fromarray(image.permute(1, 2, 0).numpy())
 
-    monkeypatch.setattr("detrex.engine.pictures.draw_targets", draw)
+    monkeypatch.setattr("detrex.report.pictures.draw_targets", draw)
     evaluation.build_evaluation(config, OneBox()).report()
     assert drawn and min(drawn) > 0
 

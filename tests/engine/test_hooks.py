@@ -14,18 +14,15 @@ from PIL import Image
 from rich.console import Console
 
 from detrex.checkpoint import Checkpointer, CheckpointError
-from detrex.engine import do_train, launch, main
+from detrex.cli.train import main
+from detrex.engine import do_train, launch
 from detrex.engine.hooks import EarlyStopping, EvaluationHistory, Goal
-from tests.engine.test_run import Stop, load, losses, metrics
+from detrex.runtime.distributed import rank
+from tests.engine import dummy
+from tests.engine.runs import evaluating, load, losses, metrics
 
 BEST = ("train.checkpoint.best_metric=dummy/accuracy", "train.checkpoint.keep=1")
 STOPPING = ("train.early_stopping.metric=dummy/accuracy", "train.early_stopping.patience=2")
-
-
-def evaluations(monkeypatch, values) -> None:
-    """Makes the evaluations of runs return ``values`` one after another."""
-    left = iter(values)
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda _: {"dummy/accuracy": next(left)})
 
 
 def best(output_dir) -> dict:
@@ -49,11 +46,10 @@ def test_improvements(mode, value, other, by, expected):
     assert Goal("m", mode, "key").improves(value, other, by) is expected
 
 
-def test_smaller_can_be_better(tmp_path, monkeypatch):
-    evaluations(monkeypatch, [10.0, float("nan"), 5.0, 20.0])
-    do_train(
-        load(tmp_path, "train.max_iter=4", "train.eval_period=1", *BEST, "train.checkpoint.best_mode=min")
-    )
+def test_smaller_can_be_better(tmp_path):
+    values = evaluating(10.0, math.nan, 5.0, 20.0)
+    settings = ("train.max_iter=4", "train.eval_period=1", *BEST, "train.checkpoint.best_mode=min")
+    do_train(load(tmp_path, values, *settings))
     expected = {"checkpoint": "iteration_0000003", "metric": "dummy/accuracy", "value": 5.0}
     assert best(tmp_path) == expected
 
@@ -64,44 +60,31 @@ def test_an_unknown_mode_is_found_before_training(tmp_path):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_another_metric_does_not_compete_with_the_best_value_of_the_first(tmp_path, monkeypatch):
-    evaluations(monkeypatch, [90.0] * 2)
-    do_train(load(tmp_path, "train.max_iter=2", "train.eval_period=1", *BEST))
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda _: {"other": 1.0})
-    other = [*BEST[1:], "train.checkpoint.best_metric=other"]
+def test_another_metric_does_not_compete_with_the_best_value_of_the_first(tmp_path):
+    do_train(load(tmp_path, evaluating(90.0, 90.0), "train.max_iter=2", "train.eval_period=1", *BEST))
+    other = [*BEST[1:], "train.checkpoint.best_metric=other", evaluating(1.0, 1.0, name="other")]
     do_train(load(tmp_path, "train.max_iter=3", "train.eval_period=1", *other), resume=True)
     assert best(tmp_path)["value"] == 1.0
 
 
 @pytest.mark.parametrize("killed_at", [2, 3])
-def test_the_best_checkpoint_of_a_resumed_run(tmp_path, monkeypatch, killed_at):
+def test_the_best_checkpoint_of_a_resumed_run(tmp_path, killed_at):
     """A run that is killed after it saved a checkpoint and before it evaluated makes up for that."""
     settings = ("train.max_iter=5", "train.eval_period=1", "train.checkpoint.period=1", *BEST)
     values = [10.0, 30.0, 20.0, 15.0, 25.0]
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        evaluations(patch, values)
-
-        def killed(_self, trainer):
-            if trainer.iteration == killed_at:
-                raise Stop
-            return trainer.iteration > 0
-
-        patch.setattr("detrex.engine.hooks.evaluation.EvalHook._is_due", killed)
-        do_train(load(tmp_path, *settings))
-    evaluations(monkeypatch, values[killed_at - 1 :])
-    do_train(load(tmp_path, *settings), resume=True)
+    with pytest.raises(dummy.Killed):
+        do_train(load(tmp_path, evaluating(*values[: killed_at - 1], None), *settings))
+    do_train(load(tmp_path, evaluating(*values[killed_at - 1 :]), *settings), resume=True)
     assert best(tmp_path)["checkpoint"] == "iteration_0000002" and best(tmp_path)["value"] == 30.0
     evaluated = [(m["iteration"], m["dummy/accuracy"]) for m in metrics(tmp_path) if "dummy/accuracy" in m]
     assert evaluated == list(enumerate(values, start=1))
 
 
 def test_a_best_checkpoint_that_could_not_be_saved_is_not_marked(tmp_path, monkeypatch):
-    evaluations(monkeypatch, [10.0, 30.0, 20.0])
-
     def save(*_):
         raise OSError(28, "No space left on device")
 
-    settings = ("train.max_iter=3", "train.eval_period=1", "train.checkpoint.period=1", *BEST)
+    settings = (evaluating(1.0, 3.0, 2.0), "train.max_iter=3", "train.eval_period=1", *BEST)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpointer, "save", save)
         with pytest.raises(CheckpointError, match="No space left"):
@@ -143,45 +126,38 @@ def test_settings_of_early_stopping_are_checked(tmp_path, setting, message):
         do_train(load(tmp_path, *STOPPING, f"train.early_stopping.{setting}"))
 
 
-def test_a_run_that_stops_early_ends_like_any_other(tmp_path, monkeypatch, caplog):
-    evaluations(monkeypatch, [10.0, 30.0, 20.0, 30.0])
+def test_a_run_that_stops_early_ends_like_any_other(tmp_path, caplog):
     settings = ("train.max_iter=9", "train.eval_period=1", "train.checkpoint.period=5", *STOPPING)
     with caplog.at_level(logging.INFO):
-        figures = do_train(load(tmp_path, *settings))
+        found = do_train(load(tmp_path, evaluating(10.0, 30.0, 20.0, 30.0), *settings))
     assert "training ends after iteration 4: dummy/accuracy has not improved in 2 evaluations" in caplog.text
-    assert figures == {"dummy/accuracy": 30.0}
+    assert found == {"dummy/accuracy": 30.0}
     assert Checkpointer(tmp_path / "checkpoints").resume().iteration == 4
     assert (tmp_path / "model_final.safetensors").exists() and (tmp_path / "results.json").exists()
     # Resumed, it is still at its end, and with more patience it goes on.
-    evaluations(monkeypatch, [30.0])
-    do_train(load(tmp_path, *settings), resume=True)
+    do_train(load(tmp_path, evaluating(30.0), *settings), resume=True)
     assert [i for i, _ in losses(tmp_path)] == [1, 2, 3, 4]
-    evaluations(monkeypatch, [20.0, 20.0])
-    do_train(load(tmp_path, *settings, "train.early_stopping.patience=4"), resume=True)
+    more = [*settings, "train.early_stopping.patience=4"]
+    do_train(load(tmp_path, evaluating(20.0, 20.0), *more), resume=True)
     assert [i for i, _ in losses(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_resumed_run_counts_on(tmp_path, monkeypatch):
-    evaluations(monkeypatch, [30.0, 20.0])
-    do_train(load(tmp_path, "train.max_iter=2", "train.eval_period=1", *STOPPING))
-    evaluations(monkeypatch, [20.0])
-    do_train(load(tmp_path, "train.max_iter=9", "train.eval_period=1", *STOPPING), resume=True)
+def test_a_resumed_run_counts_on(tmp_path):
+    settings = ("train.eval_period=1", *STOPPING)
+    do_train(load(tmp_path, evaluating(30.0, 20.0), "train.max_iter=2", *settings))
+    do_train(load(tmp_path, evaluating(20.0), "train.max_iter=9", *settings), resume=True)
     assert [i for i, _ in losses(tmp_path)] == [1, 2, 3]
 
 
-def stop_with_figures_of_their_own(config):
+def stop_with_values_of_their_own(output_dir):
     """Processes whose evaluators disagree, as no evaluator should."""
-    from detrex.runtime.distributed import rank
-    from tests.engine import dummy
-
-    values = iter([[9, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6]][rank()])
-    dummy.Accuracy.evaluate = lambda _: {"dummy/accuracy": float(next(values))}
-    main(config)
+    values = [[9, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6]][rank()]
+    settings = ("train.max_iter=6", "train.eval_period=1", *BEST, *STOPPING)
+    main(load(output_dir, evaluating(*values), *settings))
 
 
 def test_all_processes_stop_together(tmp_path):
-    settings = ("train.max_iter=6", "train.eval_period=1", *BEST, *STOPPING)
-    launch(stop_with_figures_of_their_own, (load(tmp_path, *settings),), num_gpus=2)
+    launch(stop_with_values_of_their_own, (tmp_path,), num_gpus=2)
     assert [i for i, _ in losses(tmp_path)] == [1, 2, 3]
     assert best(tmp_path)["value"] == 9
 

@@ -11,11 +11,13 @@ import torch
 from omegaconf import open_dict
 
 from detrex.checkpoint import read_weights
-from detrex.engine import do_train, interruption, launch, main
-from detrex.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
+from detrex.cli.train import main
+from detrex.engine import do_train, launch
+from detrex.engine.hooks import interruption
+from detrex.engine.hooks.interruption import EXIT_INTERRUPTED, InterruptionHook
 from detrex.runtime.distributed import rank, world_size
 from tests.engine import dummy
-from tests.engine.test_run import load, losses, metrics
+from tests.engine.runs import load, losses, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 

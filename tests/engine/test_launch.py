@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detrex.engine import main
-from tests.engine.test_run import CONFIG, load, losses, metrics
+from detrex.cli.train import main
+from tests.engine.runs import CONFIG, load, losses, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")

@@ -8,8 +8,8 @@ from detrex.config import LazyCall as L
 from detrex.engine import do_train, epochs, schedule
 from detrex.engine.lengths import in_iterations, iterations
 from tests.engine import dummy
-from tests.engine.test_run import CONFIG, losses, metrics
-from tests.engine.test_run import load as load_run
+from tests.engine.runs import CONFIG, losses, metrics
+from tests.engine.runs import load as load_run
 
 LOADER = dummy.TrainLoader(dummy.Dataset())  # 12 images
 

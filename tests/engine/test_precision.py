@@ -10,7 +10,7 @@ from detrex.layers import deformable_attention
 from detrex.modeling import query_position
 from detrex.runtime.device import set_tf32
 from detrex.structures import Sample, Targets
-from tests.engine.test_run import load
+from tests.engine.runs import load
 from tests.modeling.conftest import ROOT, TINY
 
 

@@ -3,52 +3,18 @@
 import json
 import logging
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from detrex.checkpoint import CheckpointError, read_weights
+from detrex.cli.errors import readable_errors
+from detrex.cli.train import main
 from detrex.config import ConfigError, LazyConfig, instantiate
-from detrex.engine import NonFiniteLossError, do_eval, do_train, main, readable_errors
+from detrex.engine import NonFiniteLossError, do_eval, do_train
 from detrex.structures import Categories
-
-CONFIG = Path(__file__).with_name("dummy_config.py")
-
-
-def load(output_dir: Path, *overrides: str):
-    return LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [f"train.output_dir={output_dir}", *overrides])
-
-
-def metrics(output_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(output_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """All that is logged of training, but times and memory."""
-    return [
-        (m["iteration"], {k: v for k, v in m.items() if not k.endswith(("_time", "_memory_mb"))})
-        for m in metrics(output_dir)
-        if "loss" in m
-    ]
-
-
-class Stop(Exception):
-    """Stands for the end of a process."""
-
-
-def stop_after(monkeypatch, iteration: int) -> None:
-    """Lets runs end with :class:`Stop` when ``iteration`` steps are done and saved."""
-    from detrex.engine.saving import CheckpointHook
-
-    original = CheckpointHook.after_step
-
-    def after_step(self, trainer):
-        original(self, trainer)
-        if trainer.iteration == iteration:
-            raise Stop
-
-    monkeypatch.setattr(CheckpointHook, "after_step", after_step)
+from tests.engine import dummy
+from tests.engine.runs import evaluating, killed_at, load, losses, metrics
 
 
 def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
@@ -92,13 +58,12 @@ def test_a_weights_file_says_its_classes_and_config(tmp_path):
 
 
 @pytest.mark.parametrize("log_period", [1, 2])
-def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, log_period):
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, log_period):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     period = f"train.log_period={log_period}"
     do_train(load(whole, period))
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, 3)
-        do_train(load(parts, period))
+    with pytest.raises(dummy.Killed):
+        do_train(load(parts, period, killed_at(3)))
     assert [i for i, _ in losses(parts)][-1] < 6
     torch.manual_seed(12345)  # another process would be in another state
     do_train(load(parts, period), resume=True)
@@ -120,10 +85,9 @@ def test_evaluation_does_not_change_training(tmp_path):
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
-def test_a_longer_run_drops_the_metrics_after_the_checkpoint(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, 5)  # two steps after the checkpoint
-        do_train(load(tmp_path))
+def test_a_longer_run_drops_the_metrics_after_the_checkpoint(tmp_path):
+    with pytest.raises(dummy.Killed):
+        do_train(load(tmp_path, killed_at(5)))  # two steps after the checkpoint
     do_train(load(tmp_path), resume=True)
     assert [i for i, _ in losses(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
@@ -170,20 +134,17 @@ def test_fine_tuning_with_another_class_count(tmp_path, caplog):
         do_eval(tuned)
 
 
-def test_a_class_count_that_is_not_the_data_s_is_found_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.engine.dummy.Model.num_classes", 4, raising=False)
+def test_a_class_count_that_is_not_the_data_s_is_found_before_training(tmp_path):
     with pytest.raises(ConfigError, match=r"is 4, but the training data has 3 .* model\.num_classes=3"):
-        do_train(load(tmp_path))
+        do_train(load(tmp_path, "model.num_classes=4", "dataloader.train.dataset.num_classes=3"))
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_other_class_names_are_a_warning(tmp_path, caplog, monkeypatch):
+def test_other_class_names_are_a_warning(tmp_path, caplog):
     do_train(load(tmp_path / "a", "train.max_iter=1"))
-    renamed = Categories.from_names(["cat", "dog", "cow"])
-    monkeypatch.setattr(Categories, "from_names", lambda _: renamed)
-    weights = tmp_path / "a" / "model_final.safetensors"
-    do_train(load(tmp_path / "b", f"train.init_checkpoint={weights}", "train.max_iter=1"))
-    assert "['class 0', 'class 1', 'class 2'], but the data has ['cat', 'dog', 'cow']" in caplog.text
+    start = f"train.init_checkpoint={tmp_path / 'a' / 'model_final.safetensors'}"
+    do_train(load(tmp_path / "b", start, "train.max_iter=1", "+dataloader.train.dataset.prefix=kind"))
+    assert "['class 0', 'class 1', 'class 2'], but the data has ['kind 0', 'kind 1', 'kind 2']" in caplog.text
 
 
 def test_eval_only_gives_the_figures_of_training(tmp_path):
@@ -226,10 +187,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_report(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").glob("it*")] == ["iteration_0000003"]
 
 
-def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
-    values = iter([10.0, float("nan"), 30.0, 20.0, 25.0])
-    monkeypatch.setattr("tests.engine.dummy.Accuracy.evaluate", lambda _: {"dummy/accuracy": next(values)})
-    overrides = ("train.max_iter=5", "train.eval_period=1", "train.checkpoint.keep=1")
+def test_the_best_checkpoint_is_kept(tmp_path):
+    values = evaluating(10.0, math.nan, 30.0, 20.0, 25.0)
+    overrides = (values, "train.max_iter=5", "train.eval_period=1", "train.checkpoint.keep=1")
     do_train(load(tmp_path, *overrides, "train.checkpoint.best_metric=dummy/accuracy"))
     best = json.loads((tmp_path / "checkpoints" / "best_checkpoint").read_text())
     assert best == {"checkpoint": "iteration_0000003", "metric": "dummy/accuracy", "value": 30.0}

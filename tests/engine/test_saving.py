@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import pytest
 
 from detrex.checkpoint import Checkpointer, CheckpointError, read_weights
-from detrex.engine import do_train, launch, main, saving
-from tests.engine.test_run import load, losses, metrics
+from detrex.cli.train import main
+from detrex.engine import do_train, launch
+from detrex.engine.hooks import checkpoints as saving
+from tests.engine.runs import load, losses, metrics
 
 # Weights that are larger than everything else that a run writes, and a limit in between.
 LARGE, ROOM = "+model.width=20000", 400_000

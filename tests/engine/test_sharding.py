@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from detrex.checkpoint import read_torch_file, read_weights
-from detrex.engine import launch, main
-from detrex.engine.sharding import put_together, shard
+from detrex.cli.train import main
+from detrex.engine import launch
+from detrex.engine.parallel import put_together, shard
 from detrex.runtime.distributed import rank
-from tests.engine.test_run import load, losses, metrics
+from tests.engine.runs import load, losses, metrics
 
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false", "train.accumulation=2")
 FSDP = ("train.distributed.fsdp=true", "train.distributed.fsdp_modules=[backbone]")

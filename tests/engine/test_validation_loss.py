@@ -10,10 +10,10 @@ from torch import nn
 from detrex.config import LazyCall as L
 from detrex.config import get_config
 from detrex.engine import do_train, launch
-from detrex.engine.validation_loss import ValidationLoss
+from detrex.engine.evaluation import ValidationLoss
 from detrex.runtime.distributed import mean_over_processes, rank
 from tests.engine import dummy
-from tests.engine.test_run import load, losses, metrics
+from tests.engine.runs import load, losses, metrics
 
 
 class Lossy(nn.Module):
@@ -52,7 +52,7 @@ def test_the_network_is_that_of_evaluation_and_left_as_it_was():
     model.norm.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = ValidationLoss(model, loader()).measure()
+    found = ValidationLoss(loader()).measure(model)
     assert found["val/loss_a"] == pytest.approx(by_hand(), rel=1e-4)
     assert found["val/loss_b"] == pytest.approx(sum(range(dummy.IMAGES)) / dummy.IMAGES)
     # The total has all parts, though those of inner layers are not among the figures.
@@ -65,22 +65,22 @@ def test_the_network_is_that_of_evaluation_and_left_as_it_was():
 
 def test_random_numbers_are_the_same_every_time():
     model = Lossy()
-    measured = ValidationLoss(model, loader())
-    first = measured.measure()
+    measured = ValidationLoss(loader())
+    first = measured.measure(model)
     torch.rand(5)
-    assert measured.measure() == first
+    assert measured.measure(model) == first
 
 
 def test_only_the_first_images():
-    found = ValidationLoss(Lossy(), loader(), max_images=3).measure()
+    found = ValidationLoss(loader(), max_images=3).measure(Lossy())
     assert found["val/loss_a"] == pytest.approx(by_hand(range(3)), rel=1e-4)
     with pytest.raises(ValueError, match="max_images must be at least 1"):
-        ValidationLoss(Lossy(), loader(), max_images=0)
+        ValidationLoss(loader(), max_images=0)
 
 
 def measure() -> list[dict[str, float]]:
     """With an odd number of images processes have different numbers, and one may have none."""
-    return [ValidationLoss(Lossy(), loader(), images).measure() for images in (None, 1, 5)]
+    return [ValidationLoss(loader(), images).measure(Lossy()) for images in (None, 1, 5)]
 
 
 def write_measured(folder):
@@ -122,7 +122,7 @@ def test_samples_get_targets_in_the_frame_of_their_resized_image(tmp_path):
     from omegaconf import OmegaConf
 
     config = OmegaConf.create({"dataloader": data})
-    ValidationLoss(Model(), config.dataloader.test).measure()
+    ValidationLoss(config.dataloader.test).measure(Model())
     assert len(seen) == 3
     for sample in seen:
         targets = sample["targets"]

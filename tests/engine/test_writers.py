@@ -8,7 +8,7 @@ from PIL import Image
 
 from detrex.config import instantiate
 from detrex.engine import JsonLinesWriter, TensorBoardWriter, WandbWriter, Writers
-from tests.engine.test_run import load
+from tests.engine.runs import load
 
 
 def test_json_lines(tmp_path):

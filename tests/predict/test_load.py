@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from detrex.checkpoint import CheckpointError, loading, read_weights, write_weights, zoo
 from detrex.config import ConfigError, LazyConfig
 from detrex.data import category_file, read_categories
-from detrex.engine.artifacts import checkpoint_metadata
+from detrex.engine.folder import checkpoint_metadata
 from detrex.predict import load
 from tests.predict.tiny_run import CATEGORIES, FIXED, ROOT
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint import write_weights
 from detrex.config import LazyConfig, instantiate
-from detrex.engine.artifacts import checkpoint_metadata, save_run_files
+from detrex.engine.folder import checkpoint_metadata, save_run_files
 from detrex.structures import Categories
 
 ROOT = Path(__file__).resolve().parents[2]

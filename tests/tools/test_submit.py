@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from detrex.cli.train import main
 from detrex.config import LazyCall as L
 from detrex.config import LazyConfig
-from detrex.engine import main
-from detrex.engine.interruption import EXIT_INTERRUPTED
+from detrex.engine.hooks.interruption import EXIT_INTERRUPTED
 from tests.engine import dummy
-from tests.engine.test_run import CONFIG, load, losses, metrics
+from tests.engine.runs import CONFIG, load, losses, metrics
 from tests.tools.interrupted_loader import InterruptedLoader
 from tools.submit import parse_arguments, run
 

@@ -1,25 +1,25 @@
-"""What happens around training steps, one idea a file."""
+"""What happens around training steps."""
 
-from detrex.engine.hooks.base import Hook
-from detrex.engine.hooks.early_stopping import EarlyStopping
-from detrex.engine.hooks.evaluation import EvalHook
-from detrex.engine.hooks.figures import gradient_norms, learning_rates, memory
-from detrex.engine.hooks.goal import BestCheckpoint, Goal
-from detrex.engine.hooks.history import EvaluationHistory
-from detrex.engine.hooks.metrics import LogHook
+from detrex.engine.hooks.checkpoints import CheckpointHook
+from detrex.engine.hooks.evaluation import BestCheckpoint, EarlyStopping, EvalHook, EvaluationHistory, Goal
+from detrex.engine.hooks.hook import Hook, Training
+from detrex.engine.hooks.interruption import InterruptionHook
+from detrex.engine.hooks.logging import LogHook, ProgressHook, gradient_norms, learning_rates, memory
 from detrex.engine.hooks.profiler import ProfilerHook
-from detrex.engine.hooks.progress import ProgressHook
 
 __all__ = [
     "BestCheckpoint",
+    "CheckpointHook",
     "EarlyStopping",
     "EvalHook",
     "EvaluationHistory",
     "Goal",
     "Hook",
+    "InterruptionHook",
     "LogHook",
     "ProfilerHook",
     "ProgressHook",
+    "Training",
     "gradient_norms",
     "learning_rates",
     "memory",

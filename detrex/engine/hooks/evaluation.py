@@ -1,27 +1,180 @@
-"""Evaluations during training."""
+"""Evaluations during training: their history, the best checkpoint, and when a run gets no better."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
-from detrex.engine.hooks.base import Hook
-from detrex.engine.hooks.early_stopping import EarlyStopping
-from detrex.engine.hooks.goal import BestCheckpoint
-from detrex.engine.hooks.history import EvaluationHistory
+from detrex.checkpoint import Checkpointer
+from detrex.engine.hooks.checkpoints import CheckpointHook
+from detrex.engine.hooks.hook import Hook, Training
 from detrex.engine.writers import Writers
-from detrex.runtime.distributed import all_gather_objects, is_main_process
+from detrex.runtime.distributed import all_gather_objects, barrier, is_main_process
+from detrex.runtime.files import replaced_file
 from detrex.runtime.random_state import preserved_random_state
 
-if TYPE_CHECKING:
-    from detrex.engine.saving import CheckpointHook
-    from detrex.engine.trainer import Trainer
-
 logger = logging.getLogger(__name__)
+
+
+class EvaluationHistory:
+    """Figures by iteration, the same on all processes, in a JSON file from which a resumed run reads them.
+
+    They are not part of checkpoints: one is saved before the evaluation at the same step, so that a failure
+    of the latter loses nothing.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._metrics: dict[int, dict[str, float]] = {}
+
+    def __contains__(self, iteration: int) -> bool:
+        return iteration in self._metrics
+
+    def restore(self, iteration: int) -> None:
+        """Reads the figures of evaluations after at most ``iteration`` steps; later ones will come again."""
+        found = all_gather_objects(self._read() if is_main_process() else None)[0]
+        self._metrics = {i: metrics for i, metrics in found.items() if i <= iteration}
+
+    def add(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the figures of an evaluation, in the file too."""
+        self._metrics[iteration] = dict(metrics)
+        if is_main_process():
+            try:
+                self._write()
+            except OSError as error:
+                logger.warning(
+                    "%s cannot be written; only a resumed run would miss it: %s", self._path, error
+                )
+
+    def values(self, metric: str) -> list[float]:
+        """All values of ``metric`` in the order of their iterations; NaN where it was not measured."""
+        return [self._metrics[i].get(metric, math.nan) for i in sorted(self._metrics)]
+
+    def _read(self) -> dict[int, dict[str, float]]:
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return {
+            entry["iteration"]: {k: math.nan if v is None else v for k, v in entry["metrics"].items()}
+            for entry in entries
+        }
+
+    def _write(self) -> None:
+        entries = [
+            {"iteration": i, "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()}}
+            for i, metrics in sorted(self._metrics.items())
+        ]
+        with replaced_file(self._path) as temporary:
+            temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of evaluations and which of its values are good.
+
+    Attributes:
+        metric: such as ``segm/AP``.
+        mode: ``max`` if larger values are better, ``min`` if smaller ones are.
+        source: the config key that names the metric, for messages.
+    """
+
+    metric: str
+    mode: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("max", "min"):
+            raise ValueError(f"the mode beside {self.source} must be max or min, not {self.mode!r}")
+
+    def value(self, metrics: Mapping[str, float]) -> float:
+        """The figure among those of an evaluation.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if self.metric not in metrics:
+            raise ValueError(f"{self.source} is {self.metric!r}, but evaluation returns {', '.join(metrics)}")
+        return metrics[self.metric]
+
+    def improves(self, value: float, best: float | None, by: float = 0.0) -> bool:
+        """Whether ``value`` is better than ``best`` (None: nothing yet) by more than ``by``; NaN never is."""
+        if math.isnan(value) or best is None:
+            return not math.isnan(value)
+        return (value - best if self.mode == "max" else best - value) > by
+
+
+class BestCheckpoint:
+    """Keeps the checkpoint whose evaluation was the best so far."""
+
+    def __init__(self, goal: Goal, checkpoints: CheckpointHook, checkpointer: Checkpointer):
+        self._goal = goal
+        self._checkpoints = checkpoints
+        self._checkpointer = checkpointer
+
+    def update(self, trainer: Training, metrics: Mapping[str, float], before: EvaluationHistory) -> None:
+        """Saves and marks a checkpoint if ``metrics`` are better than all evaluations ``before``.
+
+        Raises:
+            ValueError: the evaluation does not return the metric.
+        """
+        value = self._goal.value(metrics)
+        best = None
+        for earlier in before.values(self._goal.metric):
+            if self._goal.improves(earlier, best):
+                best = earlier
+        if not self._goal.improves(value, best):
+            return
+        logger.info("best %s so far: %.4g", self._goal.metric, value)
+        self._checkpoints.save(trainer)
+        # A checkpoint that could not be written is in the log; the best one before it stays.
+        if is_main_process() and self._checkpointer.path_of(trainer.iteration).is_dir():
+            self._checkpointer.mark_best(trainer.iteration, self._goal.metric, value)
+        barrier()
+
+
+class EarlyStopping:
+    """Says when ``patience`` evaluations in a row have not improved on the best one before them.
+
+    A function of the evaluations alone: a resumed run counts on, and all processes agree.
+
+    Args:
+        goal: what counts.
+        patience: evaluations, at least 1.
+        min_delta: an improvement is larger than this.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(self, goal: Goal, patience: int, min_delta: float = 0.0):
+        if patience < 1:
+            raise ValueError(f"train.early_stopping.patience must be at least 1 evaluation, not {patience}")
+        if min_delta < 0:
+            raise ValueError(f"train.early_stopping.min_delta must not be negative, but is {min_delta}")
+        self.goal = goal
+        self._patience = patience
+        self._min_delta = min_delta
+
+    def reached(self, history: EvaluationHistory) -> bool:
+        """Whether it is time to stop."""
+        best, waited = None, 0
+        for value in history.values(self.goal.metric):
+            if self.goal.improves(value, best, self._min_delta):
+                best, waited = value, 0
+            else:
+                waited += 1
+        return waited >= self._patience
+
+    def __str__(self) -> str:
+        return f"{self.goal.metric} has not improved in {self._patience} evaluations"
 
 
 class EvalHook(Hook):
@@ -59,28 +212,28 @@ class EvalHook(Hook):
         self._draw = draw
         self._evaluated: int | None = None  # by this process
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         """Makes up for an evaluation that an earlier process was to do after it had saved the checkpoint."""
         self._history.restore(trainer.iteration)
         if self._is_due(trainer) and trainer.iteration not in self._history:
             self._run(trainer)
         self._stop_if_reached(trainer)
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         # Who was asked to stop may have seconds left; the resumed run makes up for the evaluation.
         if self._is_due(trainer) and not trainer.stopping:
             self._run(trainer)
             self._stop_if_reached(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         if self._evaluated != trainer.iteration:
             self._run(trainer)
 
-    def _is_due(self, trainer: Trainer) -> bool:
+    def _is_due(self, trainer: Training) -> bool:
         done = trainer.iteration
         return self._period > 0 and done > 0 and done % self._period == 0 and done < trainer.max_iter
 
-    def _run(self, trainer: Trainer) -> None:
+    def _run(self, trainer: Training) -> None:
         start = time.perf_counter()
         with preserved_random_state():
             # The main process's, so that all decide alike.
@@ -106,7 +259,7 @@ class EvalHook(Hook):
             if picture is not None:
                 self._writers.picture(iteration, "predictions", picture)
 
-    def _stop_if_reached(self, trainer: Trainer) -> None:
+    def _stop_if_reached(self, trainer: Training) -> None:
         if self._stopping is None or trainer.iteration >= trainer.max_iter:
             return
         if self._stopping.reached(self._history):

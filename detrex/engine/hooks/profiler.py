@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from detrex.engine.hooks.base import Hook
+from detrex.engine.hooks.hook import Hook, Training
 from detrex.runtime.distributed import is_main_process
-
-if TYPE_CHECKING:
-    from detrex.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -43,40 +38,47 @@ class ProfilerHook(Hook):
         self._profile: profile | None = None
         self._step: record_function | None = None
 
-    def before_step(self, trainer: Trainer) -> None:
-        step = trainer.iteration + 1
-        if step == self._start and is_main_process():
-            activities = [ProfilerActivity.CPU]
-            if trainer.device.type == "cuda":
-                activities.append(ProfilerActivity.CUDA)
-            self._profile = profile(activities=activities, profile_memory=True, record_shapes=True)
-            self._profile.start()
+    def before_train(self, trainer: Training) -> None:
+        before = self._start - 1 - trainer.iteration
+        if before < 0 or not is_main_process():
+            return  # a resumed run that is past the first of these steps
+        on_gpu = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
+        warmup = min(before, 1)
+        self._profile = profile(
+            activities=[ProfilerActivity.CPU, *on_gpu],
+            schedule=schedule(
+                wait=before - warmup, warmup=warmup, active=self._stop - self._start + 1, repeat=1
+            ),
+            on_trace_ready=self._save,
+            profile_memory=True,
+            record_shapes=True,
+        )
+        self._profile.start()
+
+    def before_step(self, trainer: Training) -> None:
         if self._profile is not None:
-            self._step = record_function(f"step {step}")
+            self._step = record_function(f"step {trainer.iteration + 1}")
             self._step.__enter__()
 
-    def after_step(self, trainer: Trainer) -> None:
-        if self._profile is None:
-            return
-        self._end_step()
-        if trainer.iteration == self._stop:
-            if trainer.device.type == "cuda":
-                torch.cuda.synchronize(trainer.device)
-            self._save()
+    def after_step(self, trainer: Training) -> None:
+        if self._profile is not None:
+            self._end_step()
+            self._profile.step()
+            if trainer.iteration == self._stop:
+                self.close()
 
     def close(self) -> None:
         if self._profile is not None:
             self._end_step()
-            self._save()
+            self._profile.stop()
+            self._profile = None
 
     def _end_step(self) -> None:
         if self._step is not None:
             self._step.__exit__(None, None, None)
             self._step = None
 
-    def _save(self) -> None:
-        finished, self._profile = self._profile, None
-        finished.stop()
+    def _save(self, finished: profile) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trace = self._path.with_suffix(".json.gz")
         finished.export_chrome_trace(str(trace))

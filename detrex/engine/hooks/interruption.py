@@ -15,14 +15,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from detrex.engine.hooks import Hook
+from detrex.engine.hooks.checkpoints import CheckpointHook
+from detrex.engine.hooks.hook import Hook, Training
 from detrex.runtime.distributed import barrier
-
-if TYPE_CHECKING:
-    from detrex.engine.saving import CheckpointHook
-    from detrex.engine.trainer import Trainer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_INTERRUPTED = 75
@@ -53,7 +50,7 @@ class InterruptionHook(Hook):
         self._asked_at: float | None = None
         self._ending = False
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         if threading.current_thread() is not threading.main_thread():
             logger.warning("not in the main thread: SIGTERM and SIGUSR1 will not save a checkpoint")
             return
@@ -63,7 +60,7 @@ class InterruptionHook(Hook):
 
         self._previous = {number: signal.signal(number, handle) for number in SIGNALS}
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         if not trainer.stopping:
             return
         self._checkpoints.save(trainer)
@@ -82,7 +79,7 @@ class InterruptionHook(Hook):
         if self._ending:
             barrier()  # launchers end the other processes as soon as one has ended
 
-    def _handle(self, number: int, trainer: Trainer) -> None:
+    def _handle(self, number: int, trainer: Training) -> None:
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now

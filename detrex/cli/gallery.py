@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from detrex.config import ConfigError, instantiate
+from detrex.cli.arguments import add_config_file, add_overrides, positive
+from detrex.config import ConfigError
 from detrex.data import DataError, ImageDataset
-from detrex.engine.arguments import add_config_file, add_overrides
+from detrex.runtime.progress import with_progress
 from detrex.visualization import image_grid
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def add_gallery_arguments(parser: argparse.ArgumentParser, output: str) -> None:
     """The arguments that tools have in common which draw images of a config's data set."""
     add_config_file(parser)
     parser.add_argument(
-        "--count", type=_positive, metavar="N", help=f"images to draw (default: {DEFAULT_COUNT})"
+        "--count", type=positive, metavar="N", help=f"images to draw (default: {DEFAULT_COUNT})"
     )
     parser.add_argument(
         "--image-id", action="append", default=[], metavar="ID", help="draw this image; may be repeated"
@@ -72,22 +71,6 @@ def loader_config(config: DictConfig, split: str) -> DictConfig:
     if node is None or node.get("dataset") is None:
         raise ConfigError(f"the config has no dataloader.{split}.dataset, of which images could be drawn")
     return node
-
-
-def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
-    """The data set of a loader's config, with or without its annotations.
-
-    Data sets for evaluation are mostly configured without, as evaluators read annotations themselves.
-    """
-    if targets and "targets" not in loader.dataset:
-        return instantiate(loader.dataset)
-    return instantiate(loader.dataset, targets=targets)
-
-
-def spread(length: int, count: int) -> list[int]:
-    """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
 
 
 def find_images(
@@ -167,18 +150,3 @@ def save_gallery(
         )
     if failed:
         raise DataError(f"{failed} of {len(items)} images could not be drawn; see above.")
-
-
-def with_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """``items`` one after another, with a progress bar if there is a terminal."""
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, description=title)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from detrex.engine import do_eval, do_train
-from detrex.engine.pictures import RatedImage
-from detrex.engine.report import save_report
-from detrex.engine.report.curves import Chart, Series, number, render, ticks
-from detrex.engine.report.series import evaluation_charts, optimizer_charts, read_curves, training_charts
 from detrex.evaluation.per_image import Rating
-from tests.engine.test_run import load
+from detrex.report import RunResults, save_report
+from detrex.report.curves import Chart, Series, number, render, ticks
+from detrex.report.pictures import RatedImage
+from detrex.report.series import evaluation_charts, optimizer_charts, read_curves, training_charts
+from tests.engine.runs import load
 
 EMPTY = {"meta", "img"}
 
@@ -89,22 +89,17 @@ def test_a_run_without_evaluation_and_an_evaluation_without_run(tmp_path):
     assert page_of(tmp_path / "b").of("h2") == ["Results", "Settings"]
 
 
-class Evaluated:
-    """What the page takes from an evaluation."""
-
-    metrics = {"bbox/AP": 51.25, "bbox/AP50": math.nan}
-    per_class = {"bbox/AP": {"cat <1>": 10.0, "dog": math.nan}}
-
-    def __init__(self, best, worst):
-        self.best, self.worst = best, worst
-
-
 def test_best_and_worst_images_and_classes(tmp_path):
     def image(name, value, color):
         return RatedImage(name, Rating(value, f"F1 {value:.1%}"), Image.new("RGB", (3000, 500), color))
 
-    evaluated = Evaluated([image("a&b.png", 1.0, (0, 200, 0))], [image("c.png", 0.0, (200, 0, 0))])
-    save_report(load(tmp_path), torch.device("cpu"), evaluated)
+    results = RunResults(
+        metrics={"bbox/AP": 51.25, "bbox/AP50": math.nan},
+        per_class={"bbox/AP": {"cat <1>": 10.0, "dog": math.nan}},
+        best=[image("a&b.png", 1.0, (0, 200, 0))],
+        worst=[image("c.png", 0.0, (200, 0, 0))],
+    )
+    save_report(tmp_path / "report.html", tmp_path / "none.jsonl", "a: 1", "torch: 2", results)
     page = page_of(tmp_path)
     assert page.of("h2") == ["Results", "Results per class", "Best images", "Worst images", "Settings"]
     assert "box AP" in page.of("span") and "51.2" in page.of("b")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset
 
 from detrex.data.image_dataset import Record
-from detrex.engine.gallery import spread
 from detrex.evaluation import evaluation_mode
 from detrex.evaluation.per_image import Rating, rate
 from detrex.structures import Categories, Sample, Targets
@@ -36,12 +34,24 @@ class RatedImage:
     picture: Image.Image
 
 
+class AnnotatedImages(Protocol):
+    """A data set whose records have the original image and ``targets`` in its frame."""
+
+    categories: Categories
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def __getitem__(self, index: int) -> Record:
+        """One image."""
+
+
 class ResultPictures:
     """Draws images of a data set: ground truth and, beside it, the kinds of results.
 
     Args:
         model: is left in the mode in which it came.
-        dataset: with ``categories``; its records have the original image and ``targets`` in its frame.
+        dataset: to draw images of.
         mapper: from records to samples for evaluation.
         categories: the model's classes, which may be others than the data set's.
         score_threshold: of the instances drawn and rated.
@@ -50,7 +60,7 @@ class ResultPictures:
     def __init__(
         self,
         model: nn.Module,
-        dataset: Dataset,
+        dataset: AnnotatedImages,
         mapper: Callable[[Record], Sample],
         categories: Categories,
         score_threshold: float = 0.5,
@@ -91,7 +101,9 @@ class ResultPictures:
         count = min(count, -(-len(order) // 2))
         best = order[::-1][:count]
         worst = [index for index in order[:count] if index not in best]
-        return tuple([self._draw_rated(i, ratings[i]) for i in chosen] for chosen in (best, worst))
+        return [self._draw_rated(i, ratings[i]) for i in best], [
+            self._draw_rated(i, ratings[i]) for i in worst
+        ]
 
     def _draw_rated(self, index: int, rating: Rating) -> RatedImage:
         record = self._dataset[index]
@@ -118,6 +130,12 @@ class ResultPictures:
         if "sem_seg" in results:
             row["semantic"] = draw_semantic(image, results["sem_seg"].argmax(0), categories)
         return row
+
+
+def spread(length: int, count: int) -> list[int]:
+    """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
+    count = min(count, length)
+    return [i * length // count for i in range(count)]
 
 
 def _with_classes(targets: Targets, given: Categories, wanted: Categories) -> Targets:

@@ -1,4 +1,4 @@
-"""What is saved with a run beside its checkpoints: the config, class names, environment, results."""
+"""The folder of a run: the names in it, and what describes the run beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,23 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import detrex
+from detrex.checkpoint import CHECKPOINTS, FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer
 from detrex.config import LazyConfig
 from detrex.structures import Categories
 
+METRICS, EVALUATIONS, REPORT, PROFILES = "metrics.jsonl", "evaluations.json", "report.html", "profile"
+_FILES = (
+    "log.txt",
+    METRICS,
+    EVALUATIONS,
+    REPORT,
+    "results.json",
+    "predictions.png",
+    FINAL_WEIGHTS,
+    FINAL_AVERAGE,
+    "wandb_id.txt",
+)
+_FOLDERS = (CHECKPOINTS, "nonfinite", PROFILES, "tensorboard", "wandb")
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -28,6 +43,28 @@ _PACKAGES = (
     "hydra-core",
     "safetensors",
 )
+
+
+def make_room(output_dir: Path, overwrite: bool) -> None:
+    """Sees to it that a new run does not mix with an earlier one in the same folder.
+
+    Args:
+        output_dir: of the new run.
+        overwrite: delete what an earlier run wrote; other files in the folder stay.
+
+    Raises:
+        FileExistsError: there are checkpoints of an earlier run, and ``overwrite`` is not given.
+    """
+    if overwrite:
+        for name in _FILES:
+            (output_dir / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(output_dir / name, ignore_errors=True)
+    elif Checkpointer(output_dir / CHECKPOINTS).paths():
+        raise FileExistsError(
+            f"{output_dir} holds the checkpoints of an earlier run: give --resume to go on with it, "
+            "--overwrite to delete it, or another train.output_dir"
+        )
 
 
 def save_run_files(

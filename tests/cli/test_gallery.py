@@ -7,9 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from detrex.cli.gallery import Row, find_images, loader_config, save_gallery
 from detrex.config import ConfigError
 from detrex.data import DataError, SemanticFolder
-from detrex.engine.gallery import Row, find_images, loader_config, save_gallery, spread
+from detrex.report.pictures import spread
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from detrex.engine.loss_names import main_names
-from detrex.engine.report.curves import COLORS, Chart, Point, Series
 from detrex.evaluation.report import MAIN_FIGURES
+from detrex.report.curves import COLORS, Chart, Point, Series
 
 Curves = dict[str, list[Point]]
 
@@ -28,6 +27,12 @@ def read_curves(path: Path) -> Curves:
                 if name != "iteration":
                     curves[name].append((figures["iteration"], math.nan if value is None else value))
     return dict(curves)
+
+
+def main_names(names: Iterable[str]) -> list[str]:
+    """Of names like ``loss_ce``, ``loss_ce_0`` and ``loss_ce_dn``, only the first: the final layer's."""
+    names = list(names)
+    return [n for n in names if not any(n.startswith(f"{other}_") for other in names)]
 
 
 def training_charts(curves: Curves) -> list[Chart]:
@@ -52,7 +57,8 @@ def training_charts(curves: Curves) -> list[Chart]:
 def evaluation_charts(curves: Curves) -> tuple[list[Chart], list[Chart]]:
     """Figures of evaluations, also of averaged weights: the main ones and the others."""
     names = dict.fromkeys(n.removeprefix("ema/") for n in curves if "/" in n)
-    main, others = [], []
+    main: list[Chart] = []
+    others: list[Chart] = []
     for name in names:
         if name.startswith(("val/", "lr/", "grad_norm/")):
             continue

@@ -5,16 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
-from detrex.engine.hooks import Hook
+from detrex.engine.hooks.hook import Hook, Training
 from detrex.runtime.distributed import all_gather_objects, is_main_process
-
-if TYPE_CHECKING:
-    from detrex.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +35,19 @@ class CheckpointHook(Hook):
         self._saved: int | None = None
         self._failures: dict[str, str] = {}  # of the last attempts, by what could not be saved
 
-    def before_train(self, trainer: Trainer) -> None:
+    def before_train(self, trainer: Training) -> None:
         self._saved = trainer.iteration  # a resumed run need not replace the checkpoint that it started from
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Training) -> None:
         due = self._period > 0 and trainer.iteration % self._period == 0
         if due or trainer.iteration == trainer.max_iter:
             self.save(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_train(self, trainer: Training) -> None:
         weights = trainer.weights()
         self._attempt("the final weights", lambda: self._write_final(trainer, weights))
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Training) -> None:
         """Saves now, if this has not been done after the same step; to be called on all processes."""
         if self._saved == trainer.iteration:
             return
@@ -89,12 +85,12 @@ class CheckpointHook(Hook):
             self._failures[what] = failure
         return failure is None
 
-    def _write_checkpoint(self, trainer: Trainer, weights: dict[str, Tensor], state: dict) -> None:
+    def _write_checkpoint(self, trainer: Training, weights: dict[str, Tensor], state: dict) -> None:
         average = None if trainer.average is None else trainer.average.weights()
         path = self._checkpointer.save(trainer.iteration, weights, state, self._metadata, average)
         logger.info("saved %s", path)
 
-    def _write_final(self, trainer: Trainer, weights: dict[str, Tensor]) -> None:
+    def _write_final(self, trainer: Training, weights: dict[str, Tensor]) -> None:
         metadata = {**self._metadata, "iteration": str(trainer.iteration)}
         files = {FINAL_WEIGHTS: weights}
         if trainer.average is not None:

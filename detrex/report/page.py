@@ -6,29 +6,25 @@ import base64
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
 
-import torch
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from detrex.engine.artifacts import describe_environment
-from detrex.engine.evaluation import Evaluation
-from detrex.engine.pictures import RatedImage
-from detrex.engine.report.curves import Chart, render
-from detrex.engine.report.series import (
+from detrex.evaluation import PerClass
+from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
+from detrex.report.curves import Chart, render
+from detrex.report.pictures import RatedImage
+from detrex.report.series import (
     Curves,
     evaluation_charts,
     optimizer_charts,
     read_curves,
     training_charts,
 )
-from detrex.engine.report.style import STYLE
-from detrex.engine.setup import METRICS, REPORT
-from detrex.evaluation import PerClass
-from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
+from detrex.report.style import STYLE
 from detrex.runtime.files import replaced_file
 
 _WIDEST = 1400  # pixels of a picture
@@ -36,31 +32,50 @@ _WIDEST = 1400  # pixels of a picture
 logger = logging.getLogger(__name__)
 
 
-def save_report(config: DictConfig, device: torch.device, evaluation: Evaluation | None) -> None:
-    """Writes the page to the run's output folder.
+@dataclass(frozen=True)
+class RunResults:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: by name.
+        per_class: metrics per class.
+        best, worst: images with the best and the worst results.
+    """
+
+    metrics: Mapping[str, float]
+    per_class: PerClass
+    best: Sequence[RatedImage]
+    worst: Sequence[RatedImage]
+
+
+def save_report(
+    path: Path, metrics_file: Path, config: str, environment: str, results: RunResults | None
+) -> None:
+    """Writes the page.
 
     Args:
-        config: of the run; curves are those of the metrics in its output folder.
-        device: that was used.
-        evaluation: after its report, or None if nothing was evaluated.
+        path: of the page; its folder's name is the title.
+        metrics_file: with one JSON object per line, from which the curves are drawn; need not exist.
+        config: as YAML.
+        environment: versions and the like, as lines of ``name: value``.
+        results: of the evaluation at the end, or None if nothing was evaluated.
     """
-    output_dir = Path(config.train.output_dir)
-    metrics = {} if evaluation is None else evaluation.metrics
-    curves = read_curves(output_dir / METRICS)
-    sections = [_head(output_dir.resolve().name, metrics, curves)]
-    sections += [_curves(curves)]
-    if evaluation is not None:
-        sections += [_results(metrics, evaluation.per_class), _extremes(evaluation.best, evaluation.worst)]
-    sections += [_settings(OmegaConf.to_yaml(config), describe_environment(device))]
+    title = path.resolve().parent.name
+    metrics = {} if results is None else results.metrics
+    curves = read_curves(metrics_file)
+    sections = [_head(title, metrics, curves), _curves(curves)]
+    if results is not None:
+        sections += [_results(metrics, results.per_class), _extremes(results.best, results.worst)]
+    sections += [_settings(config, environment)]
     page = (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width">'
-        f"<title>{escape(output_dir.resolve().name)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{''.join(sections)}</main></body></html>\n"
     )
-    with replaced_file(output_dir / REPORT) as temporary:
+    with replaced_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    logger.info("wrote %s", output_dir / REPORT)
+    logger.info("wrote %s", path)
 
 
 def _head(name: str, metrics: Mapping[str, float], curves: Curves) -> str:

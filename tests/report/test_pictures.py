@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from detrex.engine.pictures import ResultPictures
+from detrex.report.pictures import ResultPictures
 from detrex.structures import Categories, Instances, Targets
 
 CATEGORIES = Categories.from_names(["a", "b"])
@@ -87,7 +87,7 @@ def test_results_have_the_classes_of_the_model_though_the_data_has_fewer(monkeyp
         drawn.append(categories.names)
         return Image.fromarray(image.permute(1, 2, 0).numpy())
 
-    monkeypatch.setattr("detrex.engine.pictures.draw_instances", draw)
+    monkeypatch.setattr("detrex.report.pictures.draw_instances", draw)
     pictures_of(Model(["instances"]), Categories.from_names(["x", "a", "b"])).grid(1)
     assert drawn == [("x", "a", "b")]
 

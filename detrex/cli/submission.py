@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from detrex.engine.interruption import EXIT_INTERRUPTED
+from detrex.cli.train import main
+from detrex.engine.hooks.interruption import EXIT_INTERRUPTED
 from detrex.engine.launch import launch
-from detrex.engine.run import main
 
 _MAX_RESTARTS = 1000  # after time-outs; submitit would stop after 3
 
@@ -30,7 +30,7 @@ class TrainingJob:
     does not.
 
     Attributes:
-        config, eval_only, resume, overwrite, debug: see :func:`detrex.engine.main`.
+        config, eval_only, resume, overwrite, debug: see :func:`detrex.cli.train.main`.
     """
 
     config: DictConfig

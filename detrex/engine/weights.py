@@ -1,21 +1,15 @@
-"""Preparing a run: its folder, its device, its first weights."""
+"""The weights that a run starts from, goes on from or evaluates."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.checkpoint import (
-    CHECKPOINTS,
-    FINAL_AVERAGE,
-    FINAL_WEIGHTS,
     Checkpoint,
     Checkpointer,
     CheckpointError,
@@ -23,71 +17,11 @@ from detrex.checkpoint import (
     load,
     read_source,
 )
-from detrex.config import ConfigError, instantiate
-from detrex.layers import use_onednn
-from detrex.runtime.allocation import keep_freed_memory
-from detrex.runtime.device import resolve_device, set_tf32
+from detrex.config import ConfigError
 from detrex.runtime.distributed import all_gather_objects
 from detrex.structures import Categories
 
 logger = logging.getLogger(__name__)
-
-METRICS, EVALUATIONS, REPORT, PROFILES = "metrics.jsonl", "evaluations.json", "report.html", "profile"
-_FILES = (
-    "log.txt",
-    METRICS,
-    EVALUATIONS,
-    REPORT,
-    "results.json",
-    "predictions.png",
-    FINAL_WEIGHTS,
-    FINAL_AVERAGE,
-    "wandb_id.txt",
-)
-_FOLDERS = (CHECKPOINTS, "nonfinite", PROFILES, "tensorboard", "wandb")
-
-
-def make_room(output_dir: Path, overwrite: bool) -> None:
-    """Sees to it that a new run does not mix with an earlier one in the same folder.
-
-    Args:
-        output_dir: of the new run.
-        overwrite: delete what an earlier run wrote; other files in the folder stay.
-
-    Raises:
-        FileExistsError: there are checkpoints of an earlier run, and ``overwrite`` is not given.
-    """
-    if overwrite:
-        for name in _FILES:
-            (output_dir / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(output_dir / name, ignore_errors=True)
-    elif Checkpointer(output_dir / CHECKPOINTS).paths():
-        raise FileExistsError(
-            f"{output_dir} holds the checkpoints of an earlier run: give --resume to go on with it, "
-            "--overwrite to delete it, or another train.output_dir"
-        )
-
-
-def prepare_device(train: DictConfig) -> torch.device:
-    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    device = resolve_device(train.device)
-    set_tf32(train.tf32)
-    if train.keep_memory and device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def build_model(node: DictConfig, device: torch.device) -> nn.Module:
-    """The model that a config describes, on its device, with the layers that are fastest there."""
-    model: nn.Module = instantiate(node).to(device)
-    if device.type == "cpu":
-        use_onednn(model)
-    return model
 
 
 def check_class_count(model: nn.Module, categories: Categories | None) -> None:
@@ -181,7 +115,7 @@ def warn_of_other_classes(file: WeightsFile, categories: Categories | None) -> N
         logger.warning("%s was trained with the classes %s, but the data has %s", file.path, *names)
 
 
-def _warn_of_changes(before: DictConfig, now: DictConfig) -> None:
+def _warn_of_changes(before: DictConfig | ListConfig, now: DictConfig) -> None:
     old, new = (dict(_leaves(OmegaConf.to_container(c))) for c in (before, now))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:

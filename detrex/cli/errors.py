@@ -1,0 +1,68 @@
+"""Errors of commands, as users can read them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from detrex.checkpoint import CheckpointError
+from detrex.config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+USER_ERRORS = (
+    ConfigError,
+    CheckpointError,
+    FloatingPointError,  # losses that are not finite
+    OSError,
+    ValueError,
+    ImportError,
+    torch.OutOfMemoryError,
+)
+
+
+@contextmanager
+def readable_errors(debug: bool = False) -> Iterator[None]:
+    """Logs an error of the config, the data or a checkpoint without its traceback, and exits with code 1.
+
+    The traceback goes to the log as a debug message. Other errors (bugs) pass, and so do all with ``debug``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if debug:
+            raise
+        if not (isinstance(error, USER_ERRORS) or _is_lost_worker(error)):
+            # The console shows it when the interpreter ends; the log file would not have it otherwise.
+            logger.debug("the run ended with an error", exc_info=True)
+            raise
+        logger.error("%s", _message(error))
+        logger.debug("the traceback of this error", exc_info=True)
+        raise SystemExit(1) from None
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    """Whether PyTorch says that a loader's worker process was killed; it has no class of its own for that."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def _message(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"{text.strip()}\nLower dataloader.train.total_batch_size or image sizes, or set train.amp=bf16."
+        )
+    if _is_lost_worker(error):
+        return f"{text.strip()}\nIt may have used too much memory: lower num_workers of the data loaders."
+    # PyTorch puts the whole traceback of a loader's worker process into the message; its last error counts.
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        last = [m.start() for m in re.finditer(r"^[A-Za-z_][\w.]*: ", text, flags=re.MULTILINE)]
+        if last:
+            text = text[last[-1] :].partition(": ")[2]
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return text.strip()

@@ -1,0 +1,46 @@
+"""A run as a command: its folder, its log and errors that users can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from detrex.cli.errors import readable_errors
+from detrex.engine.folder import make_room
+from detrex.engine.log import run_logging
+from detrex.engine.run import do_eval, do_train
+from detrex.runtime.distributed import barrier, is_main_process
+
+
+def main(
+    config: DictConfig,
+    eval_only: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> dict[str, float]:
+    """Trains and evaluates, or only evaluates; to be called in every process of a run.
+
+    Args:
+        config: with ``model``, ``dataloader``, ``optimizer``, ``scheduler`` and ``train``.
+        eval_only: evaluate ``train.init_checkpoint`` or, with ``resume``, the last checkpoint of the run.
+        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        overwrite: delete an earlier run in ``train.output_dir``.
+        debug: let errors pass with their traceback.
+
+    Returns:
+        The metrics of the last evaluation, empty if the config evaluates nothing.
+
+    Raises:
+        SystemExit: with code 1, after an error that is the user's to solve has been logged.
+    """
+    with readable_errors(debug):
+        output_dir = Path(config.train.output_dir)
+        if not (eval_only or resume) and is_main_process():
+            make_room(output_dir, overwrite)
+        barrier()
+        with run_logging(output_dir) as console, readable_errors(debug):
+            if eval_only:
+                return do_eval(config, resume)
+            return do_train(config, resume, console)

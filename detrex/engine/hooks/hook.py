@@ -1,0 +1,117 @@
+"""What a hook is, and what it knows of the trainer that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class Average(Protocol):
+    """A moving average of a model's weights, see :class:`detrex.engine.ema.WeightAverage`."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged state dict, with the names of the model's own."""
+
+
+class Training(Protocol):
+    """A run as its hooks see it; see :class:`detrex.engine.Trainer`, which is one.
+
+    Hooks may set ``metrics``, and lower ``max_iter`` to end the run.
+    """
+
+    iteration: int
+    max_iter: int
+    metrics: dict[str, float]
+
+    @property
+    def module(self) -> nn.Module:
+        """The model without its distributed wrapper."""
+
+    @property
+    def average(self) -> Average | None:
+        """The moving average of the weights, if there is one."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Over the model's parameters."""
+
+    @property
+    def scheduler(self) -> LRScheduler:
+        """Of the learning rates."""
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the run."""
+
+    @property
+    def step_taken(self) -> bool:
+        """Whether the weights changed in the last step."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a process was asked to stop, with which all agree."""
+
+    @property
+    def losses(self) -> Mapping[str, Tensor]:
+        """Losses of the last step by name: scalars, on the model's device."""
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """Norm of the last step's gradient before clipping, a scalar on the model's device."""
+
+    @property
+    def lr(self) -> float:
+        """The largest learning rate in the last step."""
+
+    @property
+    def data_time(self) -> float:
+        """Seconds that the last step waited for data."""
+
+    @property
+    def step_time(self) -> float:
+        """Seconds that the last step took in all."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict of the model; to be called on all processes, complete on the main one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights and their average; to be called on all processes."""
+
+    def request_stop(self) -> None:
+        """Asks all processes to set :attr:`stopping` in the current or next step."""
+
+
+class Hook:
+    """Called by the trainer on every process; a subclass fills in what it needs."""
+
+    def before_train(self, trainer: Training) -> None:
+        """Before the first step; a resumed trainer has its state already."""
+
+    def before_step(self, trainer: Training) -> None:
+        """Before every step; ``trainer.iteration`` steps are done."""
+
+    def after_step(self, trainer: Training) -> None:
+        """After every step, which ``trainer.iteration`` counts already."""
+
+    def after_train(self, trainer: Training) -> None:
+        """After the last step."""
+
+    def close(self) -> None:
+        """At the very end, after an error too."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned."""
