@@ -25,9 +25,9 @@ MAY_IMPORT = {
     "visualization": BOTTOM,
     "analysis": BOTTOM | {"ops", "modeling", "data"},
     "report": BOTTOM | {"data", "evaluation", "visualization"},
-    "engine": BOTTOM | {"layers", "modeling", "data", "evaluation", "checkpoint", "report"},
+    "engine": BOTTOM | {"modeling", "data", "evaluation", "checkpoint", "report"},
     "cli": BOTTOM | {"data", "checkpoint", "visualization", "engine"},
-    "benchmark": BOTTOM | {"ops", "evaluation", "engine"},
+    "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine"},
     "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}

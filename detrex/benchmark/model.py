@@ -18,8 +18,9 @@ from detrex.benchmark.timing import Clock, Duration
 from detrex.config import ConfigError, LazyConfig, instantiate
 from detrex.engine import Trainer
 from detrex.engine.parallel import compile_modules
-from detrex.engine.run import build_model, prepare_device
+from detrex.engine.run import prepare_device
 from detrex.engine.weights import load_initial
+from detrex.modeling.build import build_model
 from detrex.runtime.device import autocast
 from detrex.structures import Sample, Targets
 

@@ -53,7 +53,7 @@ from detrex.engine.weights import (
     read_resumed,
 )
 from detrex.engine.writers import JsonLinesWriter, Writers
-from detrex.layers import use_onednn
+from detrex.modeling.build import build_model
 from detrex.report import save_report
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device, set_tf32
@@ -149,14 +149,6 @@ def prepare_device(train: DictConfig) -> torch.device:
     if train.keep_memory and device.type == "cpu":
         keep_freed_memory()
     return device
-
-
-def build_model(node: DictConfig, device: torch.device) -> nn.Module:
-    """The model that a config describes, on its device, with the layers that are fastest there."""
-    model: nn.Module = instantiate(node).to(device)
-    if device.type == "cpu":
-        use_onednn(model)
-    return model
 
 
 def _build_trainer(config: DictConfig, model: nn.Module, loader: Iterable) -> Trainer:

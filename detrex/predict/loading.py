@@ -25,7 +25,7 @@ from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.data import category_file, count_classes, read_categories, thing_classes
-from detrex.engine.setup import build_model
+from detrex.modeling.build import build_model
 from detrex.predict.predictor import Predictor
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device
