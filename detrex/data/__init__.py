@@ -7,7 +7,13 @@ from detrex.data.loaders import TestLoader, TrainLoader, build_test_loader, buil
 from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, SemanticMapper, TrainingMapper
 from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
-from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide
+from detrex.data.transforms import (
+    LargeScaleJitter,
+    PadToSize,
+    PhotometricDistortion,
+    RandomScaleCrop,
+    RandomShortestSide,
+)
 
 __all__ = [
     "CocoInstances",
@@ -18,6 +24,8 @@ __all__ = [
     "ImageDataset",
     "LargeScaleJitter",
     "LargeScaleJitterMapper",
+    "PadToSize",
+    "PhotometricDistortion",
     "RandomScaleCrop",
     "RandomShortestSide",
     "Record",

@@ -11,23 +11,31 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detrex.data.image_dataset import Record
-from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide, shortest_side_size
+from detrex.data.transforms import (
+    LargeScaleJitter,
+    PadToSize,
+    RandomScaleCrop,
+    RandomShortestSide,
+    shortest_side_size,
+)
 from detrex.structures import Sample, Targets, boxes_from_masks
 
 
 class TrainingMapper:
     """Applies torchvision v2 transforms to image, masks and boxes together.
 
-    Objects of which nothing is left are dropped, and boxes are drawn anew around what the masks show.
+    Boxes are drawn anew around what the masks show. Objects of which nothing is left are dropped, or else
+    stay with an empty mask and a box of zeros.
 
     Args:
         transforms: applied to a dictionary of ``image`` (``tv_tensors.Image``) and ``masks``
             (``tv_tensors.Mask``, (N, H, W) bool) or, in data without masks, ``boxes``
             (``tv_tensors.BoundingBoxes``).
+        drop_invisible: whether objects of which nothing is left are dropped.
     """
 
-    def __init__(self, transforms: Callable[[dict[str, Any]], dict[str, Any]]):
-        self.transforms = transforms
+    def __init__(self, transforms: Callable[[dict[str, Any]], dict[str, Any]], drop_invisible: bool = True):
+        self.transforms, self.drop_invisible = transforms, drop_invisible
 
     def __call__(self, record: Record) -> Sample:
         """The sample; ``height`` and ``width`` are those of the augmented image."""
@@ -46,22 +54,27 @@ class TrainingMapper:
             file_name=record["file_name"],
             height=image.shape[-2],
             width=image.shape[-1],
-            targets=_follow(targets, shapes),
+            targets=self._follow(targets, shapes),
         )
 
-
-def _follow(targets: Targets, shapes: dict[str, Any]) -> Targets:
-    """``targets`` with the augmented masks or boxes, without the objects that are gone."""
-    if targets.masks is not None:
-        masks = _plain(shapes["masks"])
-        visible = masks.flatten(1).any(1)
-        masks = masks[visible]
-        boxes = boxes_from_masks(masks, inclusive=False)
-    else:
-        masks, boxes = None, _plain(shapes["boxes"])
-        visible = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        boxes = boxes[visible]
-    return Targets(targets.labels[visible], boxes, masks, targets.is_thing[visible])
+    def _follow(self, targets: Targets, shapes: dict[str, Any]) -> Targets:
+        """``targets`` with the augmented masks or boxes."""
+        if targets.masks is not None:
+            masks = _plain(shapes["masks"])
+            visible = masks.flatten(1).any(1)
+            boxes = boxes_from_masks(masks, inclusive=False)
+        else:
+            masks, boxes = None, _plain(shapes["boxes"])
+            visible = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            boxes = boxes * visible[:, None]
+        if not self.drop_invisible:
+            return Targets(targets.labels, boxes, masks, targets.is_thing)
+        return Targets(
+            targets.labels[visible],
+            boxes[visible],
+            None if masks is None else masks[visible],
+            targets.is_thing[visible],
+        )
 
 
 class DetrMapper(TrainingMapper):
@@ -74,6 +87,7 @@ class DetrMapper(TrainingMapper):
             :class:`detrex.data.transforms.RandomShortestSide`.
         flip_probability: of the horizontal flip.
         color_jitter: a torchvision transform that changes colours, or None.
+        drop_invisible: see :class:`TrainingMapper`.
     """
 
     def __init__(
@@ -85,9 +99,10 @@ class DetrMapper(TrainingMapper):
         crop_range: tuple[int, int] = (384, 600),
         flip_probability: float = 0.5,
         color_jitter: Callable | None = None,
+        drop_invisible: bool = True,
     ):
         resize = RandomShortestSide(sizes, max_size, crop_probability, crop_base_sizes, crop_range)
-        super().__init__(_compose(color_jitter, resize, flip_probability))
+        super().__init__(_compose(flip_probability, resize, color_jitter), drop_invisible)
 
 
 class LargeScaleJitterMapper(TrainingMapper):
@@ -99,6 +114,7 @@ class LargeScaleJitterMapper(TrainingMapper):
         flip_probability: of the horizontal flip.
         pad_value: colour of the padding in 0..255, one number or one for each channel.
         color_jitter: a torchvision transform that changes colours, or None.
+        drop_invisible: see :class:`TrainingMapper`.
     """
 
     def __init__(
@@ -109,9 +125,12 @@ class LargeScaleJitterMapper(TrainingMapper):
         flip_probability: float = 0.5,
         pad_value: float | Sequence[float] = 128,
         color_jitter: Callable | None = None,
+        drop_invisible: bool = True,
     ):
-        resize = LargeScaleJitter(_both_sides(image_size), min_scale, max_scale, pad_value)
-        super().__init__(_compose(color_jitter, resize, flip_probability))
+        size = _both_sides(image_size)
+        resize = LargeScaleJitter(size, min_scale, max_scale)
+        pad = PadToSize(size, pad_value)
+        super().__init__(_compose(flip_probability, resize, color_jitter, pad), drop_invisible)
 
 
 class SemanticMapper(TrainingMapper):
@@ -125,6 +144,7 @@ class SemanticMapper(TrainingMapper):
         flip_probability: of the horizontal flip.
         pad_value: colour of the padding in 0..255, one number or one for each channel.
         color_jitter: a torchvision transform that changes colours, or None.
+        drop_invisible: see :class:`TrainingMapper`.
     """
 
     def __init__(
@@ -136,9 +156,12 @@ class SemanticMapper(TrainingMapper):
         flip_probability: float = 0.5,
         pad_value: float | Sequence[float] = 128,
         color_jitter: Callable | None = None,
+        drop_invisible: bool = True,
     ):
-        crop = RandomScaleCrop(sizes, max_size, _both_sides(crop_size), max_class_share, pad_value)
-        super().__init__(_compose(color_jitter, crop, flip_probability))
+        size = _both_sides(crop_size)
+        crop = RandomScaleCrop(sizes, max_size, size, max_class_share)
+        pad = PadToSize(size, pad_value)
+        super().__init__(_compose(flip_probability, crop, color_jitter, pad), drop_invisible)
 
 
 class EvalMapper:
@@ -168,10 +191,11 @@ def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _compose(color_jitter: Callable | None, resize: v2.Transform, flip_probability: float) -> v2.Compose:
-    # First of all the flip, so that padding is always on the right, and colours before there is padding.
-    steps = [v2.RandomHorizontalFlip(flip_probability), resize]
-    return v2.Compose(steps if color_jitter is None else [color_jitter, *steps])
+def _compose(flip_probability: float, resize: v2.Transform, *more: Callable | None) -> v2.Compose:
+    # The flip comes first, so that padding is on the right. Colours change after the crop, which is smaller
+    # than the image, and before there is padding.
+    steps = [v2.RandomHorizontalFlip(flip_probability), resize, *more]
+    return v2.Compose([step for step in steps if step is not None])
 
 
 def _plain(tensor: Tensor) -> Tensor:

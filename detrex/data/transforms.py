@@ -1,7 +1,8 @@
-"""Geometric augmentations as torchvision v2 transforms, for images, masks and boxes together.
+"""Augmentations as torchvision v2 transforms, for images, masks and boxes together.
 
-Each draws a region of the image and the size it gets, and then crops before it resizes: the result is that of
-resizing first, to within a pixel of the source, at a fraction of the cost for images with many masks.
+The geometric ones draw a region of the image and the size it gets, and then crop before they resize: the
+result is that of resizing first, to within a pixel of the source, at a fraction of the cost for images with
+many masks.
 
 Random numbers come from torch's global generator, as in torchvision; the loaders seed it for each sample.
 """
@@ -28,59 +29,122 @@ class Region(NamedTuple):
 
 
 class RegionResize(v2.Transform):
-    """Takes a region of the image to a new size, then pads on the right and below.
+    """Takes a region of the image to a new size.
 
     Images are interpolated bilinearly with anti-aliasing; masks take the nearest pixel by pixel centres, so
     that they are not shifted against the image; boxes are clipped to the region. Subclasses draw
-    ``region``, ``size`` (height, width) and ``canvas`` (height, width, at least ``size``).
+    ``region`` and ``size`` (height, width).
     """
 
-    def __init__(self, pad_value: float | Sequence[float] = 0):
-        super().__init__()
-        self.pad_value = pad_value if isinstance(pad_value, int | float) else list(pad_value)
-
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        region, size, (height, width) = params["region"], list(params["size"]), params["canvas"]
-        padding = [0, 0, width - size[1], height - size[0]]  # left, top, right, bottom
+        region, size = params["region"], list(params["size"])
         if isinstance(inpt, tv_tensors.Mask):
-            return tv_tensors.Mask(F.pad(_resize_masks(inpt, region, size), padding))
+            return tv_tensors.Mask(_resize_masks(inpt, region, size))
         out = F.resized_crop(inpt, *region, size, antialias=True)
-        if isinstance(inpt, tv_tensors.BoundingBoxes):
-            out = F.clamp_bounding_boxes(out)
-        return F.pad(out, padding, fill=self.pad_value) if any(padding) else out
+        return F.clamp_bounding_boxes(out) if isinstance(inpt, tv_tensors.BoundingBoxes) else out
 
 
-class LargeScaleJitter(RegionResize):
-    """Large-scale jitter (arXiv 2012.07177): a random scale, then a random crop, padded to a fixed size.
-
-    At scale 1 the image just fits into ``size``.
+class PadToSize(v2.Transform):
+    """Pads on the right and below.
 
     Args:
-        size: (height, width) of the result in pixels.
-        min_scale, max_scale: the scale is drawn uniformly between them.
-        pad_value: of the padding, one number or one for each channel, in 0..255.
+        size: (height, width) of the result in pixels, at least those of the image.
+        value: of the padding, one number or one for each channel, in 0..255. Masks are padded with False.
+    """
+
+    def __init__(self, size: tuple[int, int], value: float | Sequence[float] = 128):
+        super().__init__()
+        self.size = tuple(size)
+        self.value = value if isinstance(value, int | float) else list(value)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(_image(flat_inputs))
+        return {"padding": [0, 0, self.size[1] - width, self.size[0] - height]}  # left, top, right, bottom
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not any(params["padding"]):
+            return inpt
+        fill = 0 if isinstance(inpt, tv_tensors.Mask) else self.value
+        return F.pad(inpt, params["padding"], fill=fill)
+
+
+class PhotometricDistortion(v2.Transform):
+    """Random colours, as SSD draws them (arXiv 1512.02325) and as the published semantic models were trained.
+
+    Brightness, contrast, saturation and hue change with a probability of one half each, in this order or with
+    contrast last. Values stay in 0..255 after each change.
+
+    Args:
+        brightness: the largest number that is added to all values, or taken from them.
+        contrast: range of the factor on all values.
+        saturation: range of the factor on the saturation (of hue, saturation and value).
+        hue: the largest turn in degrees, in either direction.
     """
 
     def __init__(
         self,
-        size: tuple[int, int],
-        min_scale: float = 0.1,
-        max_scale: float = 2.0,
-        pad_value: float | Sequence[float] = 128,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: float = 36.0,
     ):
-        super().__init__(pad_value)
+        super().__init__()
+        self.brightness, self.hue = brightness, hue
+        self.contrast, self.saturation = tuple(contrast), tuple(saturation)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002
+        ranges = {
+            "brightness": (-self.brightness, self.brightness),
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+            "hue": (-self.hue, self.hue),
+        }
+        drawn = {name: _uniform(*ends) for name, ends in ranges.items() if _happens(0.5)}
+        if "contrast" in drawn and _happens(0.5):
+            drawn["contrast"] = drawn.pop("contrast")
+        return drawn
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image) or not params:
+            return inpt
+        pixels = inpt.as_subclass(Tensor).float()  # (3, H, W)
+        for name, amount in params.items():
+            if name == "brightness":
+                pixels = pixels + amount
+            elif name == "contrast":
+                pixels = pixels * amount
+            elif name == "saturation":
+                pixels = _scale_saturation(pixels, amount)
+            else:
+                pixels = F.adjust_hue(pixels / 255, amount / 360) * 255
+            pixels = pixels.clamp(0, 255)
+        return tv_tensors.Image(pixels if inpt.is_floating_point() else pixels.round().to(inpt.dtype))
+
+
+class LargeScaleJitter(RegionResize):
+    """Large-scale jitter (arXiv 2012.07177): a random scale, then a random crop to at most a given size.
+
+    At scale 1 the image just fits into ``size``.
+
+    Args:
+        size: (height, width) in pixels; what is smaller is for :class:`PadToSize`.
+        min_scale, max_scale: the scale is drawn uniformly between them.
+    """
+
+    def __init__(self, size: tuple[int, int], min_scale: float = 0.1, max_scale: float = 2.0):
+        super().__init__()
         if not 0 < min_scale <= max_scale:
             raise ValueError(f"scales from {min_scale} to {max_scale}: needed is 0 < min_scale <= max_scale")
         self.size, self.min_scale, self.max_scale = tuple(size), min_scale, max_scale
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(_image(flat_inputs))
-        scale = self.min_scale + float(torch.rand(())) * (self.max_scale - self.min_scale)
+        scale = _uniform(self.min_scale, self.max_scale)
         scale *= min(self.size[0] / height, self.size[1] / width)
         scaled = (max(1, round(height * scale)), max(1, round(width * scale)))
         size = (min(scaled[0], self.size[0]), min(scaled[1], self.size[1]))
         region = _random_region((height, width), (size[0] / scaled[0], size[1] / scaled[1]))
-        return {"region": region, "size": size, "canvas": self.size}
+        return {"region": region, "size": size}
 
 
 class RandomShortestSide(RegionResize):
@@ -113,7 +177,7 @@ class RandomShortestSide(RegionResize):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(_image(flat_inputs))
         region = Region(0, 0, height, width)
-        if float(torch.rand(())) < self.crop_probability:
+        if _happens(self.crop_probability):
             base = _choice(self.crop_base_sizes) / min(height, width)
             low, high = self.crop_range
             sides = (int(torch.randint(low, high + 1, ())) for _ in range(2))
@@ -122,7 +186,7 @@ class RandomShortestSide(RegionResize):
             )
             region = _random_region((height, width), fractions)
         size = shortest_side_size(region.height, region.width, _choice(self.sizes), self.max_size)
-        return {"region": region, "size": size, "canvas": size}
+        return {"region": region, "size": size}
 
 
 class RandomScaleCrop(RegionResize):
@@ -134,9 +198,8 @@ class RandomScaleCrop(RegionResize):
     Args:
         sizes: lengths of the shorter side in pixels, one of which is chosen.
         max_size: the longer side gets no longer than this many pixels; the shorter one is then smaller.
-        crop_size: (height, width) of the result in pixels; smaller images are padded to it.
+        crop_size: (height, width) of the rectangle in pixels; what is smaller is for :class:`PadToSize`.
         max_class_share: see above, over 0; 1 takes every crop. Masks are to be regions of classes.
-        pad_value: of the padding, one number or one for each channel, in 0..255.
 
     Raises:
         ValueError: there are no sizes, or the share is not in (0, 1].
@@ -148,9 +211,8 @@ class RandomScaleCrop(RegionResize):
         max_size: int,
         crop_size: tuple[int, int],
         max_class_share: float = 1.0,
-        pad_value: float | Sequence[float] = 128,
     ):
-        super().__init__(pad_value)
+        super().__init__()
         _check_sizes(sizes)
         if not 0 < max_class_share <= 1:
             raise ValueError(f"max_class_share={max_class_share}: needed is a number over 0, up to 1")
@@ -168,7 +230,7 @@ class RandomScaleCrop(RegionResize):
             if masks is None or self._is_mixed(masks, region):
                 break
             region = _random_region(full, fractions)
-        return {"region": region, "size": size, "canvas": self.crop_size}
+        return {"region": region, "size": size}
 
     def _is_mixed(self, masks: Tensor, region: Region) -> bool:
         if self.max_class_share == 1:
@@ -214,6 +276,24 @@ def _check_sizes(sizes: Sequence[int]) -> None:
 
 def _image(flat_inputs: list[Any]) -> Any:
     return next((i for i in flat_inputs if isinstance(i, tv_tensors.Image)), flat_inputs[0])
+
+
+def _scale_saturation(pixels: Tensor, factor: float) -> Tensor:
+    """(3, H, W) with the saturation times ``factor``, at most 1; hue and value stay.
+
+    With value v, a channel c of a colour lies v * saturation * (a share by hue) below v.
+    """
+    value, least = pixels.amax(0), pixels.amin(0)  # (H, W)
+    most = value / (value - least).clamp(min=torch.finfo(pixels.dtype).tiny)
+    return value - (value - pixels) * most.clamp(max=factor)
+
+
+def _happens(probability: float) -> bool:
+    return float(torch.rand(())) < probability
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + float(torch.rand(())) * (high - low)
 
 
 def _choice(values: Sequence[int]) -> int:

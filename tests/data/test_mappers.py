@@ -66,6 +66,23 @@ def test_a_crop_may_leave_no_object(coco):
     assert 0 in left
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_objects_that_a_crop_cuts_away_may_stay(dataset, coco, masks):
+    dataset = CocoInstances(coco.images, coco.annotations, masks=masks)
+    dropping, keeping = (LargeScaleJitterMapper(64, 3.0, 4.0, drop_invisible=drop) for drop in (True, False))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        visible = dropping(dataset[0])["targets"]
+        torch.manual_seed(seed)
+        found = keeping(dataset[0])["targets"]
+        assert len(found) == len(found.boxes) == 15 > len(visible)
+        gone = (found.boxes == 0).all(1)
+        assert torch.equal(found.boxes[~gone], visible.boxes)
+        assert torch.equal(found.labels[~gone], visible.labels)
+        if masks:
+            assert torch.equal(found.masks[~gone], visible.masks) and not found.masks[gone].any()
+
+
 @pytest.mark.parametrize("mapper", MAPPERS)
 def test_boxes_alone(dataset, coco, mapper):
     dataset = CocoInstances(coco.images, coco.annotations, masks=False)

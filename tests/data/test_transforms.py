@@ -1,10 +1,19 @@
+import colorsys
+
 import pytest
 import torch
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
-from detrex.data.transforms import LargeScaleJitter, RandomScaleCrop, RandomShortestSide, shortest_side_size
+from detrex.data.transforms import (
+    LargeScaleJitter,
+    PadToSize,
+    PhotometricDistortion,
+    RandomScaleCrop,
+    RandomShortestSide,
+    shortest_side_size,
+)
 
 
 def disc(height, width, y, x, radius):
@@ -25,11 +34,11 @@ def scene(height=120, width=160):
 
 
 TRANSFORMS = [
-    LargeScaleJitter((96, 128), pad_value=0),
-    LargeScaleJitter((200, 200), 1.5, 2.0, pad_value=0),
+    v2.Compose([LargeScaleJitter((96, 128)), PadToSize((96, 128), 0)]),
+    v2.Compose([LargeScaleJitter((200, 200), 1.5, 2.0), PadToSize((200, 200), 0)]),
     RandomShortestSide([60, 90, 240], 400),
     RandomShortestSide([90, 100], 150, crop_probability=1.0),
-    RandomScaleCrop([60, 120, 240], 400, (100, 110), pad_value=0),
+    v2.Compose([RandomScaleCrop([60, 120, 240], 400, (100, 110)), PadToSize((100, 110), 0)]),
 ]
 
 
@@ -64,7 +73,7 @@ def test_large_scale_jitter_gives_the_size_and_pads_right_and_below():
     for seed in range(30):
         torch.manual_seed(seed)
         white = {"image": tv_tensors.Image(torch.full((3, 60, 80), 255, dtype=torch.uint8))}
-        image = LargeScaleJitter((64, 64), pad_value=[1, 2, 3])(white)["image"]
+        image = PadToSize((64, 64), [1, 2, 3])(LargeScaleJitter((64, 64))(white))["image"]
         assert image.shape == (3, 64, 64)
         inside = image[0] == 255
         height, width = int(inside.any(1).sum()), int(inside.any(0).sum())
@@ -78,9 +87,8 @@ def test_large_scale_jitter_gives_the_size_and_pads_right_and_below():
 
 def test_large_scale_jitter_at_scale_one_fits_the_image_exactly():
     pixels = tv_tensors.Image(torch.randint(256, (3, 30, 60), dtype=torch.uint8))
-    image = LargeScaleJitter((64, 60), 1.0, 1.0, pad_value=9)({"image": pixels})["image"]
-    assert torch.equal(image[:, :30], pixels)
-    assert (image[:, 30:] == 9).all()
+    image = LargeScaleJitter((64, 60), 1.0, 1.0)({"image": pixels})["image"]
+    assert torch.equal(image, pixels)
 
 
 def test_cropping_first_equals_resizing_first():
@@ -127,9 +135,8 @@ def test_scaled_crops_have_the_size_and_a_scale_that_is_asked_for():
     widths = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        crop = RandomScaleCrop([60, 240], 10_000, (50, 70), pad_value=9)({"image": tv_tensors.Image(stripes)})
-        image = crop["image"]
-        assert image.shape == (3, 50, 70) and not (image == 9).all(1).any()  # either size fills it
+        image = RandomScaleCrop([60, 240], 10_000, (50, 70))({"image": tv_tensors.Image(stripes)})["image"]
+        assert image.shape == (3, 50, 70)  # either size fills it
         changes = ((image[0, 0] > 127).int().diff() != 0).nonzero().flatten()
         widths.add(round(float(changes.diff().float().mean())))
     assert widths == {4, 16}
@@ -137,7 +144,8 @@ def test_scaled_crops_have_the_size_and_a_scale_that_is_asked_for():
 
 def test_a_scaled_crop_of_a_small_image_is_padded_right_and_below():
     white = {"image": tv_tensors.Image(torch.full((3, 20, 40), 255, dtype=torch.uint8))}
-    image = RandomScaleCrop([30], 50, (32, 64), pad_value=7)(white)["image"]  # at most 50 wide: 25 x 50
+    image = RandomScaleCrop([30], 50, (32, 64))(white)["image"]  # at most 50 wide: 25 x 50
+    image = PadToSize((32, 64), 7)({"image": image})["image"]
     assert (image[:, :25, :50] == 255).all() and (image[:, 25:] == 7).all() and (image[:, :, 50:] == 7).all()
 
 
@@ -155,6 +163,53 @@ def test_crops_of_nearly_one_class_are_drawn_again():
 
     assert share_of_single_class_crops(1.0) > 0.5
     assert share_of_single_class_crops(0.9) < 0.1
+
+
+@pytest.mark.parametrize("amount", [0.5, 0.8, 1.5, 100.0])
+def test_saturation_is_that_of_hue_saturation_and_value(amount, monkeypatch):
+    pixels = torch.randint(256, (3, 20, 20), dtype=torch.uint8)
+    pixels[:, 0] = pixels[:1, 0]  # greys
+    pixels[:, 1] = 0
+    monkeypatch.setattr(PhotometricDistortion, "make_params", lambda *_: {"saturation": amount})
+    found = PhotometricDistortion()({"image": tv_tensors.Image(pixels)})["image"]
+    expected = []
+    for color in (pixels / 255).flatten(1).T.tolist():
+        hue, saturation, value = colorsys.rgb_to_hsv(*color)
+        expected.append(colorsys.hsv_to_rgb(hue, min(1.0, saturation * amount), value))
+    torch.testing.assert_close(found.flatten(1).T / 255, torch.tensor(expected), atol=0.51 / 255, rtol=0)
+
+
+def test_colours_change_as_in_ssd():
+    """Each of the four with a probability of one half, between its ends; nothing but colours changes."""
+    grey, red = torch.full((3, 4, 4), 100, dtype=torch.uint8), torch.zeros(3, 4, 4, dtype=torch.uint8)
+    red[0] = 200
+    torch.manual_seed(0)
+    drawn = [PhotometricDistortion().make_params([]) for _ in range(2000)]
+    for name, low, high in (
+        ("brightness", -32, 32),
+        ("contrast", 0.5, 1.5),
+        ("saturation", 0.5, 1.5),
+        ("hue", -36, 36),
+    ):
+        values = [params[name] for params in drawn if name in params]
+        assert 0.45 < len(values) / 2000 < 0.55
+        span = high - low
+        assert low <= min(values) < low + 0.02 * span and high - 0.02 * span < max(values) <= high
+    last = [list(params)[-1] == "contrast" for params in drawn if len(params) == 4]
+    assert 0.3 < sum(last) / len(last) < 0.7
+
+    masks = tv_tensors.Mask(torch.ones(1, 4, 4, dtype=torch.bool))
+    seen, distortion = set(), PhotometricDistortion(hue=0, saturation=(1, 1))
+    for _ in range(40):
+        out = distortion({"image": tv_tensors.Image(grey), "masks": masks})
+        assert torch.equal(out["masks"], masks) and len(out["image"].unique()) == 1
+        seen.add(int(out["image"][0, 0, 0]))
+    assert 100 in seen and min(seen) < 70 and max(seen) > 120
+    distortion = PhotometricDistortion(0, (1, 1), (1, 1), hue=120)
+    turned = {
+        tuple(distortion({"image": tv_tensors.Image(red)})["image"][:, 0, 0].tolist()) for _ in range(20)
+    }
+    assert len(turned) > 3 and all(max(color) == 200 and min(color) == 0 for color in turned)
 
 
 def test_wrong_settings():

@@ -130,6 +130,18 @@ def test_parts_that_disagree_on_no_object_are_refused(build):
         build("model.decoder.heads.no_object_class=true")
 
 
+def test_objects_without_a_pixel_give_finite_losses_and_gradients(build, make_sample):
+    """Published panoptic training keeps segments that a crop cuts away."""
+    model = build().train()
+    samples = [make_sample(), make_sample(labels=(1, 2, 4), seed=1)]
+    samples[1]["targets"].masks[1:] = False
+    samples[1]["targets"].boxes[1:] = 0
+    losses = model(samples)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 class Recording(nn.Module):
     """A criterion that keeps the targets it is given."""
 

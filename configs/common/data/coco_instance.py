@@ -32,6 +32,7 @@ dataloader = dict(
             flip_probability=0.5,
             pad_value=128,
             color_jitter=None,
+            drop_invisible=True,  # objects that a crop cuts away
         ),
         total_batch_size=16,
         num_workers=4,

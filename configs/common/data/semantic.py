@@ -4,11 +4,9 @@ Expected under `dataloader.root`: `images/{train,val}/`, `annotations/{train,val
 lists the classes (see `detrex.data.read_categories`). Classes and their number come from it.
 """
 
-from torchvision.transforms.v2 import ColorJitter
-
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import EvalMapper, SemanticFolder
+from detrex.data import EvalMapper, PhotometricDistortion, SemanticFolder
 from detrex.evaluation import SemanticEvaluator
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
@@ -33,8 +31,8 @@ dataloader.test.dataset = L(SemanticFolder)(
 )
 dataloader.train.mapper.image_size = 512
 dataloader.train.mapper.min_scale = 0.5
-dataloader.train.mapper.color_jitter = L(ColorJitter)(
-    brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05
+dataloader.train.mapper.color_jitter = L(PhotometricDistortion)(
+    brightness=32.0, contrast=[0.5, 1.5], saturation=[0.5, 1.5], hue=36.0
 )
 dataloader.test.mapper = L(EvalMapper)(size=512, max_size=2048)
 dataloader.evaluators = dict(

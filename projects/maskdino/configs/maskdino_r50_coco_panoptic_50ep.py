@@ -18,6 +18,8 @@ from detrex.modeling import PanopticInference, SemanticInference
 from .maskdino_r50_coco_instance_50ep import model, optimizer, scheduler, train
 
 dataloader = get_config("common/data/coco_panoptic.py").dataloader
+# As published: segments that a crop cuts away stay objects, with empty masks.
+dataloader.train.mapper.drop_invisible = False
 
 model.num_classes = 133  # ordered by id: 80 things, then 53 kinds of stuff
 model.decoder.query_init.box_init = "no"
