@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,22 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "detrex/ops/_msda_cpu.so"
 
 pytest.importorskip("setuptools", minversion="77")
-needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
-)
+REPORT = "from detrex.ops_info import report; sys.stdout.write(report())"
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A copy of what the build needs, without libraries of earlier builds."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+def copy_of_project(folder):
+    """Of what the build needs, without libraries of earlier builds."""
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     (folder / "README.md").touch()
     for name in ("detrex", "configs", "projects", "ops"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
     return folder
+
+
+@pytest.fixture
+def project(tmp_path):
+    return copy_of_project(tmp_path)
 
 
 def setup(project, *arguments, **environment):
@@ -57,11 +58,46 @@ def run_with(package, code):
     return run.stdout
 
 
-def files_of_wheel(project, **environment):
-    setup(project, "bdist_wheel", "--dist-dir", project / "dist", **environment)
-    (wheel,) = (project / "dist").glob("*.whl")
+@dataclass
+class Wheel:
+    """A wheel, unpacked.
+
+    Attributes:
+        name: of its file.
+        folder: with its content.
+        words: what the build said of errors.
+    """
+
+    name: str
+    folder: Path
+    words: str
+
+    def files(self):
+        return {p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()}
+
+
+def build_wheel(folder, **environment):
+    project = folder / "project"
+    project.mkdir()
+    words = setup(copy_of_project(project), "bdist_wheel", "--dist-dir", folder / "dist", **environment)
+    (wheel,) = (folder / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        return wheel.name, archive.namelist()
+        archive.extractall(folder / "unpacked")
+    return Wheel(wheel.name, folder / "unpacked", words)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The wheel of a machine with a compiler."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("needs a C++ compiler")
+    return build_wheel(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The wheel of a machine whose compiler does not work."""
+    return build_wheel(tmp_path_factory.mktemp("plain"), CXX="false")
 
 
 def shipped(folder):
@@ -75,9 +111,14 @@ def shipped(folder):
     }
 
 
-def test_a_built_package_has_configs_projects_and_class_lists(project):
-    setup(project, "build_py", "--build-lib", project / "built")
-    package = project / "built" / "detrex"
+def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(compiled):
+    assert "-py3-none-" in compiled.name and not compiled.name.endswith("-any.whl")
+    sources = {"detrex/ops/msda_cpu.cpp", "detrex/ops/msda_cuda.cu"}
+    assert {LIBRARY, "detrex/configs/common/train.py", "detrex/py.typed"} | sources <= compiled.files()
+
+
+def test_a_wheel_has_configs_projects_and_class_lists(plain):
+    package = plain.folder / "detrex"
     assert shipped(package) == shipped(ROOT)
     code = (
         "from detrex.config import LazyConfig, instantiate, projects_directory as d; "
@@ -86,48 +127,32 @@ def test_a_built_package_has_configs_projects_and_class_lists(project):
         "classes = instantiate(LazyConfig.load(path).dataloader.categories); "
         "print(path, classes, count_classes(classes), sep='\\n')"
     )
-    config, classes, count = run_with(project / "built", code).split()
+    config, classes, count = run_with(plain.folder, code).split()
     assert config == str(package / "projects/maskdino/configs/maskdino_r50_coco_panoptic_50ep.py")
     assert classes == str(package / "configs/common/data/categories/coco_panoptic.json")
     assert count == "133"
 
 
-@needs_compiler
-def test_a_built_package_runs_its_kernel(project):
-    setup(project, "build_py", "--build-lib", project / "built")
-    report = run_with(project / "built", "from detrex.ops_info import report; sys.stdout.write(report())")
-    assert f"library: {project / 'built' / LIBRARY}" in report
+def test_a_wheel_runs_its_kernel(compiled):
+    report = run_with(compiled.folder, REPORT)
+    assert f"library: {compiled.folder / LIBRARY}" in report
     assert "on the CPU: cpp" in report
 
 
-def test_without_a_working_compiler_the_build_succeeds_with_one_line(project):
-    words = setup(project, "build_py", "--build-lib", project / "built", CXX="false")
-    assert len([line for line in words.splitlines() if "not built" in line]) == 1
-    report = run_with(project / "built", "from detrex.ops_info import report; sys.stdout.write(report())")
+def test_a_wheel_without_the_kernel_is_for_all(plain):
+    """Its build succeeds, and says in one line that there is no kernel."""
+    assert plain.name.endswith("-py3-none-any.whl")
+    assert LIBRARY not in plain.files() and {"detrex/ops/msda_cpu.cpp", "detrex/py.typed"} <= plain.files()
+    assert len([line for line in plain.words.splitlines() if "not built" in line]) == 1
+    report = run_with(plain.folder, REPORT)
     assert "on the CPU: reference" in report and "not built" in report
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiled")  # for the compiler
 def test_an_editable_build_puts_the_library_into_the_checkout(project):
     code = f"from setuptools import build_meta; build_meta.build_editable({str(project)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, check=True)
-    report = run_with(project, "from detrex.ops_info import report; sys.stdout.write(report())")
-    assert f"library: {project / LIBRARY}" in report
-
-
-@needs_compiler
-def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(project):
-    name, files = files_of_wheel(project)
-    assert "-py3-none-" in name and not name.endswith("-any.whl")
-    sources = {"detrex/ops/msda_cpu.cpp", "detrex/ops/msda_cuda.cu"}
-    assert {LIBRARY, "detrex/configs/common/train.py"} | sources <= set(files)
-    assert {f"detrex/{path}" for path in shipped(ROOT)} <= set(files)
-
-
-def test_a_wheel_without_the_kernel_is_for_all(project):
-    name, files = files_of_wheel(project, CXX="false")
-    assert name.endswith("-py3-none-any.whl")
-    assert LIBRARY not in files and "detrex/ops/msda_cpu.cpp" in files
+    assert f"library: {project / LIBRARY}" in run_with(project, REPORT)
 
 
 def test_a_source_archive_has_all_that_the_build_needs(project):
@@ -135,5 +160,6 @@ def test_a_source_archive_has_all_that_the_build_needs(project):
     (archive,) = (project / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         files = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"setup.py", "ops/build.py", "ops/msda_cpu.cpp", "ops/msda_cuda.cu"} | shipped(ROOT) <= files
+    sources = {"setup.py", "ops/build.py", "ops/msda_cpu.cpp", "ops/msda_cuda.cu", "detrex/py.typed"}
+    assert sources | shipped(ROOT) <= files
     assert LIBRARY not in files

@@ -284,37 +284,24 @@ def test_line_breaks_become_spaces():
     assert text.typeset("two\nlines\t", 14).text == "two lines"
 
 
-@pytest.fixture
-def system_fonts(monkeypatch):
-    """``system_fonts(names)`` are all that there are."""
-
-    def set_fonts(*names):
-        monkeypatch.setattr(text, "_SYSTEM_FONTS", names)
-        text._readable.cache_clear()
-        text._warn_of.cache_clear()
-
-    yield set_fonts
-    text._readable.cache_clear()
-
-
-def test_letters_that_no_font_has_are_escaped(system_fonts, caplog):
-    system_fonts("there is no such font.ttf")
-    assert text.typeset("Fußgänger 5%", 14).text == "Fu\\xdfganger 5%"
-    assert text.typeset("\u81ea\u884c 5%", 14).text == r"\u81ea\u884c 5%"
-    assert text.typeset("\u81ea\u884c 6%", 14).text == r"\u81ea\u884c 6%"
+def test_letters_that_no_font_has_are_escaped(caplog):
+    fonts = ("there is no such font.ttf",)
+    assert text.typeset("Fußgänger 5%", 14, fonts=fonts).text == "Fu\\xdfganger 5%"
+    for words in ("\u81ea\u884c 5%", "\u81ea\u884c 6%"):
+        assert text.typeset(words, 14, fonts=fonts).text == words.encode("unicode_escape").decode()
     warnings = [r.getMessage() for r in caplog.records if "\u81ea" in r.getMessage()]
     assert len(warnings) == 1 and "Install a font" in warnings[0]
 
 
-def test_letters_are_taken_from_a_font_of_the_system(system_fonts):
+def test_letters_are_taken_from_a_font_of_the_system():
     try:
         font = ImageFont.truetype("DejaVuSans.ttf", 14)
     except OSError:
         pytest.skip("DejaVu Sans is not installed")
-    system_fonts("there is no such font.ttf", "DejaVuSans.ttf")
-    line = text.typeset("Fußgänger дерево", 14)
+    fonts = ("there is no such font.ttf", "DejaVuSans.ttf")
+    line = text.typeset("Fußgänger дерево", 14, fonts=fonts)
     assert line.text == "Fußgänger дерево" and line.font.getname() == font.getname()
-    assert text.typeset("person", 14).font.getname() != font.getname()
+    assert text.typeset("person", 14, fonts=fonts).font.getname() != font.getname()
 
 
 def test_label_is_written():

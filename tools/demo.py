@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 
 from PIL import Image
 from rich.console import Console
@@ -18,7 +19,7 @@ from detrex.cli.errors import readable_errors
 from detrex.data import DataError
 from detrex.predict import Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
-from detrex.predict.files import find_files, is_video, output_names
+from detrex.predict.files import is_video, output_names
 from detrex.predict.inputs import ImageInput
 from detrex.predict.predictor import ErrorHandler
 from detrex.predict.result import TASKS, by_content
@@ -35,11 +36,16 @@ examples:
   camera           demo.py --model output/mine --webcam 0 --show
   config changes   demo.py --model output/mine --input photos --output found model.postprocess.temperature=0.1
 
-Pictures are named NAME_TASK.png, videos NAME_TASK.mp4. With several tasks, each has a JSON file of its own,
-FILE_TASK.json. Files that cannot be read are named and left out; the exit code is then 1.
+A picture of NAME.jpg is NAME_TASK.png, a video NAME_TASK.mp4; files that a pattern finds in subfolders keep
+these below the output folder. Where two inputs have one name, the later keeps its suffix or gets a number.
+With several tasks, each has a JSON file, FILE_TASK.json. A line for each picture says what was found, in how
+many seconds. Files that cannot be read are named and left out; the exit code is then 1.
 """
 DEFAULT_OUTPUT = "output/demo"
 DEFAULT_CONFIDENCE = 0.5  # of instances
+# Pictures without results for which the best score is told. It takes a second look at the picture.
+LOOKS_AGAIN = 5
+LOWEST_HINT = 0.01  # lower scores are noise
 
 OpenVideo = Callable[[Path | int], VideoReader]
 Screen = Callable[[Image.Image], bool]
@@ -123,17 +129,20 @@ class Demo:
         self.output = Path(arguments.output or DEFAULT_OUTPUT) if draws else None
         paths = _json_paths(arguments.json, self.tasks) if arguments.json else {}
         self.json = [CocoFile(path, task, predictor.categories) for task, path in paths.items()]
-        self.failures = self.written = 0
+        self.failures = self.written = self.empty = 0
 
-    def run_on_files(self, files: list[Path], open_video: OpenVideo) -> None:
+    def run_on_files(self, names: dict[Path, Path], open_video: OpenVideo) -> None:
         """All images, then all videos.
 
+        Args:
+            names: of the files, see :func:`detrex.predict.files.output_names`.
+            open_video: see :func:`run`.
+
         Raises:
-            FileExistsError: a picture would take the place of one of ``files``.
+            FileExistsError: a picture would take the place of one of the files.
         """
-        names = output_names(files)
         self._check_outputs(names)
-        images, videos = ([f for f in files if is_video(f) == wanted] for wanted in (False, True))
+        images, videos = ([f for f in names if is_video(f) == wanted] for wanted in (False, True))
         with progress_bar(self.console) as progress:
             if images:
                 self._images(images, names, progress)
@@ -155,6 +164,8 @@ class Demo:
             self._say(f"wrote {file.write()}")
         if self.output is not None:
             self._say(f"pictures and videos written to {self.output}: {self.written}")
+        if self.empty:
+            self._say(f"pictures without results: {self.empty}")
         if self.failures:
             self._say(f"files left out because they could not be read: {self.failures}", "bold red")
         return 1 if self.failures else 0
@@ -166,13 +177,42 @@ class Demo:
             self._fail(error)
             progress.advance(bar)
 
+        start = perf_counter()
         for result in self._predict(images, self.arguments.batch_size, leave_out):
             for task in self.tasks if self.output else ():
                 result.save(self._picture(names[Path(result.file_name)], task, ".png"), task)
                 self.written += 1
             for file in self.json:
                 file.add(result, result.file_name)
+            seconds = perf_counter() - start
+            self._say(f"{result.file_name}: {result.summary()} ({seconds:.2f} s)")
+            if not found_anything(result):
+                self._help_with(result)
+            start = perf_counter()
             progress.advance(bar)
+
+    def _help_with(self, result: Result) -> None:
+        """Says how far a picture without results is from one with some."""
+        self.empty += 1
+        if self.empty > LOOKS_AGAIN:
+            return
+        if "instance" not in self.predictor.tasks:
+            self._say("  nothing is certain enough: try a lower --confidence-threshold", "yellow")
+            return
+        other_task = "" if "instance" in self.tasks else "--tasks instance, or "
+        again = self.predictor.predict(Path(result.file_name), tasks=["instance"], score_threshold=0.0)
+        best = again[0] if isinstance(again, Result) and len(again) else None
+        if best is None or best.score < LOWEST_HINT:
+            self._say(
+                "  nothing comes near a threshold: does the model know what is in the picture?", "yellow"
+            )
+        else:
+            tried = math.floor(best.score * 100) / 100
+            self._say(
+                f"  the best score of an object is {best.score:.2f} ({best.class_name}): "
+                f"try {other_task}--confidence-threshold {tried:g}",
+                "yellow",
+            )
 
     def _video(self, path: Path, name: Path, open_video: OpenVideo, progress: Progress) -> None:
         try:
@@ -253,6 +293,12 @@ class Demo:
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def found_anything(result: Result) -> bool:
+    """Whether there is an object, a segment or a semantic class."""
+    segments = [] if result.panoptic is None else result.panoptic[1]
+    return len(result) > 0 or len(segments) > 0 or result.semantic is not None
+
+
 def _recorder(writer: VideoWriter, reader: VideoReader) -> Screen:
     """Writes frames of a file one by one; those of a camera as often as the clock says.
 
@@ -290,8 +336,8 @@ def run(arguments: argparse.Namespace, open_video: OpenVideo = VideoReader) -> N
             has been logged.
     """
     with readable_errors(arguments.debug):
-        files = [] if arguments.webcam is not None else find_files(*arguments.input)
-        if arguments.webcam is not None or any(map(is_video, files)):
+        names = {} if arguments.webcam is not None else output_names(*arguments.input)
+        if arguments.webcam is not None or any(map(is_video, names)):
             opencv()  # to fail before the model is loaded
         predictor = load(
             arguments.model,
@@ -303,7 +349,7 @@ def run(arguments: argparse.Namespace, open_video: OpenVideo = VideoReader) -> N
         )
         demo = Demo(predictor, arguments, Console())
         if arguments.webcam is None:
-            demo.run_on_files(files, open_video)
+            demo.run_on_files(names, open_video)
         else:
             demo.run_on_camera(open_video)
         code = demo.finish()

@@ -7,8 +7,9 @@ result = model.predict("photo.jpg", score_threshold=0.5)
 result.save("found.png")
 """
 
+from detrex.predict.files import find_files
 from detrex.predict.loading import load
 from detrex.predict.predictor import Predictor
 from detrex.predict.result import Detection, Result
 
-__all__ = ["Detection", "Predictor", "Result", "load"]
+__all__ = ["Detection", "Predictor", "Result", "find_files", "load"]

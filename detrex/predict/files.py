@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
@@ -31,34 +31,53 @@ def find_files(*sources: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: for one of ``sources`` there is no file.
     """
-    found: dict[Path, Path] = {}
-    for source in sources:
-        for path in _of_source(source):
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+    return list(_found(sources))
 
 
-def output_names(files: Sequence[Path]) -> dict[Path, Path]:
-    """For each file a relative path without suffix that no other one gets, even where case does not count.
+def output_names(*sources: str | Path) -> dict[Path, Path]:
+    """The files of :func:`find_files`, and for each a relative path without suffix that no other one gets.
 
-    It follows the folders below the one that all ``files`` are in, and keeps the suffix in the name where two
-    files differ in nothing else: ``a/x.jpg`` and ``b/x.png`` become ``a/x`` and ``b/x``, but ``x.jpg`` and
-    ``x.png`` beside each other ``x`` and ``x.png``.
+    A file that is named, or is directly in a folder, goes by its own name. What a pattern such as
+    ``photos/**/*.jpg`` finds keeps its folders below the fixed part, ``photos``. Files that differ in nothing
+    but their suffix keep it, and others of equal names get numbers: ``x``, ``x.png``, ``x_2``. Names differ
+    even where case does not count.
+
+    Raises:
+        FileNotFoundError: for one of ``sources`` there is no file.
     """
-    if not files:
-        return {}
-    places = [Path(os.path.abspath(file)) for file in files]
-    top = os.path.commonpath([place.parent for place in places])
+    found = _found(sources)
     names: dict[Path, Path] = {}
     taken: set[str] = set()
-    for file, place in zip(files, places, strict=True):
-        inside = place.relative_to(top)
-        numbered = (inside.with_name(f"{inside.name}_{i}") for i in range(2, len(files) + 2))
-        candidates = (inside.with_suffix(""), inside, *numbered)
-        name = next(c for c in candidates if str(c).casefold() not in taken)
+    for file, inside in found.items():
+        plain = inside.with_suffix("")
+        numbered = (plain.with_name(f"{plain.name}_{i}") for i in range(2, len(found) + 2))
+        name = next(c for c in (plain, inside, *numbered) if str(c).casefold() not in taken)
         taken.add(str(name).casefold())
         names[file] = name
     return names
+
+
+def _found(sources: Iterable[str | Path]) -> dict[Path, Path]:
+    """Every file, once, and its path within the source that names it first."""
+    resolved: set[Path] = set()
+    found: dict[Path, Path] = {}
+    for source in sources:
+        top = _fixed_part(source)
+        for path in _of_source(source):
+            if path.resolve() not in resolved:
+                resolved.add(path.resolve())
+                parts = path.relative_to(top).parts if top in path.parents else (path.name,)
+                found[path] = Path(*(part for part in parts if part != ".."))
+    return found
+
+
+def _fixed_part(source: str | Path) -> Path:
+    """The folder that all files of a source are in."""
+    path = Path(source)
+    if path.exists():
+        return path if path.is_dir() else path.parent
+    fixed = takewhile(lambda part: not _WILD & set(part), path.parts)
+    return Path(*fixed)
 
 
 def _of_source(source: str | Path) -> list[Path]:

@@ -16,6 +16,7 @@ from detrex.structures import Categories, Instances
 from detrex.structures.panoptic import rgb_from_ids
 
 if TYPE_CHECKING:
+    import pandas
     import supervision
 
 ImageId = int | str
@@ -116,6 +117,29 @@ def instances_to_supervision(instances: Instances, categories: Categories) -> su
         class_id=classes,
         data={"class_name": np.array([categories.names[k] for k in classes], dtype=str)},
     )
+
+
+def instances_to_pandas(instances: Instances, categories: Categories) -> pandas.DataFrame:
+    """As a table, a row for each object; columns as :meth:`detrex.predict.Result.to_pandas` says.
+
+    Raises:
+        ImportError: the package pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas() needs the package pandas: pip install pandas") from error
+    classes = instances.pred_classes.tolist()
+    columns = {
+        "class_name": [categories.names[k] for k in classes],
+        "class_index": classes,
+        "category_id": [categories.ids[k] for k in classes],
+        "score": instances.scores.numpy(),
+        **dict(zip(("x0", "y0", "x1", "y1"), instances.pred_boxes.numpy().T, strict=True)),
+    }
+    if instances.pred_masks is not None:
+        columns["mask_area"] = instances.pred_masks.flatten(1).sum(1).numpy()
+    return pandas.DataFrame(columns)
 
 
 def mask_to_rle(mask: Tensor) -> dict[str, Any]:

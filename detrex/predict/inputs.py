@@ -1,9 +1,11 @@
-"""What may be given as an image, made into a record as of a data set."""
+"""What may be given as an image, made into a record like those of a data set."""
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,42 +13,60 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
 
+from detrex.checkpoint import CheckpointError
+from detrex.checkpoint.download import fetch, is_url
 from detrex.data import DataError, Record
 from detrex.data.image_io import read_image
 from detrex.structures import Targets
 
 logger = logging.getLogger(__name__)
 
-ImageInput = str | Path | Image.Image | np.ndarray | Tensor
+
+@runtime_checkable
+class ImageFile(Protocol):
+    """An open binary file, or something that reads like one."""
+
+    def read(self) -> bytes: ...
+
+
+Encoded = bytes | bytearray | memoryview
+ImageInput = str | Path | Encoded | ImageFile | Image.Image | np.ndarray | Tensor
 
 _KINDS = (
-    "a path, a PIL image, a uint8 array (H, W, 3) in RGB or (H, W) in grey, or a tensor (3, H, W) in RGB, "
-    "uint8 or float in 0..255"
+    "a path, the bytes of an image file or an open one, a PIL image, an array (H, W, 3) in RGB, "
+    "(H, W, 4) in RGBA or (H, W) in grey, uint8 or uint16, or a tensor (3, H, W) in RGB, (4, H, W) in RGBA "
+    "or (1, H, W) in grey, uint8, uint16 or float in 0..255"
 )
-_DEEP = ("I", "F")
+# What PIL's decoders raise on data that are broken or no image.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_HIGHEST_OF_16_BITS = 65535
 
 
-def to_record(image: ImageInput, index: int) -> Record:
+def to_record(image: ImageInput, index: int, allow_urls: bool = False) -> Record:
     """A record without targets.
 
     Args:
-        image: path of a file; PIL image (turned as its EXIF orientation says); array of uint8, (H, W, 3) in
-            **RGB** (OpenCV's is BGR: give ``array[..., ::-1]``) or (H, W) in grey; tensor (3, H, W) in RGB,
-            uint8 or float in 0..255, on any device. Pixels are copied.
+        image: path of a file, or an address if ``allow_urls``; bytes of an image file, or an open file; PIL
+            image (turned as its EXIF orientation says); array (H, W, 3) in **RGB** (OpenCV's is BGR: give
+            ``array[..., ::-1]``), (H, W, 4) in RGBA or (H, W) in grey, uint8 or uint16; tensor (3, H, W) in
+            RGB, (4, H, W) in RGBA or (1, H, W) in grey, uint8, uint16 or float in 0..255, on any device.
+            Transparency is dropped, and 16 bits are scaled to 8, as in files. Pixels are copied.
         index: its number in the list, which becomes the record's ``image_id``.
+        allow_urls: whether an ``https://`` or ``http://`` address may be downloaded (once, see
+            :func:`detrex.checkpoint.download.fetch`).
 
     Raises:
-        DataError: a file cannot be read.
-        ValueError, TypeError: of another shape, range or type.
+        DataError: a file cannot be read or downloaded, or bytes cannot be decoded.
+        ValueError, TypeError: of another shape, range or type, or an address that may not be downloaded.
     """
-    pixels = _pixels(image, index)
+    pixels = _pixels(image, index, allow_urls)
     if 0 in pixels.shape:
         raise ValueError(f"image {index} is empty, of shape {tuple(pixels.shape)}")
     height, width = pixels.shape[1:]
     return Record(
         image=tv_tensors.Image(pixels),
         image_id=index,
-        file_name=str(image) if isinstance(image, str | Path) else "",
+        file_name=_file_name(image),
         height=height,
         width=width,
         targets=Targets.empty(height, width),
@@ -61,18 +81,36 @@ def to_uint8(image: Tensor) -> Tensor:
     return image.cpu()
 
 
-def _pixels(image: ImageInput, index: int) -> Tensor:
-    if isinstance(image, str) and image.split("://")[0] in ("http", "https"):
-        raise ValueError(f"{image} is an address: download the image and give the path of the file")
+def _file_name(image: ImageInput) -> str:
+    named = image if isinstance(image, str | Path) else getattr(image, "name", "")
+    return str(named) if isinstance(named, str | Path) else ""
+
+
+def _pixels(image: ImageInput, index: int, allow_urls: bool) -> Tensor:
+    """(3, H, W) uint8 or float32."""
     if isinstance(image, str | Path):
-        return _from_file(Path(image))
+        return _from_url(str(image), allow_urls) if is_url(image) else _from_file(Path(image))
     if isinstance(image, Image.Image):
         return _from_pil(image, index)
     if isinstance(image, np.ndarray):
         return _from_array(image, index)
     if isinstance(image, Tensor):
         return _from_tensor(image, index)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(image), index)
+    if isinstance(image, ImageFile):
+        return _from_bytes(image.read(), index)
     raise TypeError(f"image {index} is of type {type(image).__name__}; an image may be {_KINDS}")
+
+
+def _from_url(url: str, allowed: bool) -> Tensor:
+    if not allowed:
+        raise ValueError(f"{url} is an address: give allow_urls=True to download it, or the path of a file")
+    try:
+        path = fetch(url)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    return read_image(path)
 
 
 def _from_file(path: Path) -> Tensor:
@@ -81,38 +119,59 @@ def _from_file(path: Path) -> Tensor:
     return read_image(path)
 
 
+def _from_bytes(content: bytes, index: int) -> Tensor:
+    if not isinstance(content, bytes):
+        raise TypeError(f"image {index} is a file opened as text: open it in binary mode ('rb')")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except _DECODING_ERRORS as error:
+        raise DataError(f"image {index}, of {len(content)} bytes, cannot be decoded ({error})") from error
+    return _from_pil(image, index)
+
+
 def _from_pil(image: Image.Image, index: int) -> Tensor:
-    if image.mode.split(";")[0] in _DEEP:
-        raise ValueError(
-            f"image {index} is a PIL image of mode {image.mode}, more than 8 bits a channel: give the path "
-            "of its file, or convert it to 8 bits"
-        )
     upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+        # PIL has some files of 16 bits a channel as "I": 32 bits, of which 16 are used.
+        deep = np.asarray(upright)
+        if upright.mode == "F" or deep.min() < 0 or deep.max() > _HIGHEST_OF_16_BITS:
+            raise ValueError(
+                f"image {index} is a PIL image of 32 bits a channel (mode {upright.mode}), whose range of "
+                "values is not known: convert it to 8 or 16 bits"
+            )
+        return _from_array(deep.astype(np.uint16), index)
     if "transparency" in upright.info:
         upright = upright.convert("RGBA")
     return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def _from_array(array: np.ndarray, index: int) -> Tensor:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+    known = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype not in (np.uint8, np.uint16) or not known:
         raise ValueError(
             f"image {index} is an array of shape {array.shape} and type {array.dtype}; an image may be "
             f"{_KINDS}"
         )
-    rgb = array if array.ndim == 3 else array[..., None].repeat(3, -1)
+    if array.dtype == np.uint16:
+        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rgb = array[..., :3] if array.ndim == 3 else array[..., None].repeat(3, -1)
     return torch.from_numpy(np.array(rgb.transpose(2, 0, 1), order="C"))
 
 
 def _from_tensor(tensor: Tensor, index: int) -> Tensor:
-    known = tensor.dtype == torch.uint8 or tensor.is_floating_point()
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not known:
+    known = tensor.dtype in (torch.uint8, torch.uint16) or tensor.is_floating_point()
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4) or not known:
         raise ValueError(
             f"image {index} is a tensor of shape {tuple(tensor.shape)} and type {tensor.dtype}; an image may "
             f"be {_KINDS}"
         )
-    tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if tensor.dtype == torch.uint16:
+        tensor = ((tensor.to(torch.int32) + 128) // 257).to(torch.uint8)
+    tensor = tensor.detach()[:3].expand(3, -1, -1).clone(memory_format=torch.contiguous_format)
     if tensor.is_floating_point() and tensor.numel():
-        _check_range(*(float(v) for v in tensor.aminmax()), index)
+        low, high = tensor.aminmax()
+        _check_range(float(low), float(high), index)
         tensor = tensor.float()
     return tensor
 

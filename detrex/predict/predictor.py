@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
 from detrex.structures import Categories, Instances, Sample
 
-# Images that are looked at together for such as may share a batch, in batches.
+# How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
+_NAMED = 4  # classes in the words about a predictor
 
 Threshold = float | Mapping[str, float] | None
 ErrorHandler = Callable[[ImageInput, DataError], None]
@@ -27,12 +28,13 @@ ErrorHandler = Callable[[ImageInput, DataError], None]
 class Predictor:
     """Images in, :class:`~detrex.predict.Result` out; made by :func:`detrex.predict.load`.
 
-    Calls leave the model and its settings as they are, so several threads may share a predictor.
+    ``predictor(image)`` is ``predictor.predict(image)``. Calls leave the model and its settings as they are,
+    so several threads may share a predictor.
 
     **Batches.** Images of one batch are padded to one size, and Mask DINO takes padding for a part of the
-    image: beside a larger image its scores change (by up to 0.4, measured on small models). So only images
-    whose sizes, resized and padded on their own, are equal share a batch; then results differ from those of
-    single images by no more than rounding. ``batch_size`` is a matter of speed and memory alone.
+    image: beside a larger image, scores change (by up to 0.4, measured on small models). So images share a
+    batch only if they have one size when each is resized and padded alone. Then results differ from those of
+    single images by rounding, and ``batch_size`` is a matter of speed and memory.
 
     Attributes:
         model: in evaluation mode, with a ``postprocess`` as of :class:`~detrex.modeling.Detector`.
@@ -66,6 +68,22 @@ class Predictor:
         """What the model gives of ``instance``, ``panoptic`` and ``semantic``."""
         return tuple(task for task in TASKS if getattr(self.model.postprocess, task) is not None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes; class ``k`` is ``names[k]``."""
+        return self.categories.names
+
+    def __repr__(self) -> str:
+        count = len(self.names)
+        named = ", ".join(self.names[:_NAMED]) + (", ..." if count > _NAMED else "")
+        classes = f"{count} class{'' if count == 1 else 'es'} ({named})"
+        arithmetic = "" if self.amp == "off" else f", {self.amp}"
+        return f"<Predictor of {classes}: {', '.join(self.tasks)}; on {self.device}{arithmetic}>"
+
+    def __call__(self, images: ImageInput | Sequence[ImageInput], **options: Any) -> Result | list[Result]:
+        """The same as :meth:`predict`."""
+        return self.predict(images, **options)
+
     def predict(
         self,
         images: ImageInput | Sequence[ImageInput],
@@ -75,13 +93,15 @@ class Predictor:
         tasks: Sequence[str] | None = None,
         batch_size: int = 1,
         keep_scores: bool = False,
+        allow_urls: bool = False,
     ) -> Result | list[Result]:
         """Finds what is in an image, or in each of a list.
 
         Args:
-            images: one image or a list of them, of any mixture of: path of a file; PIL image; uint8 array
-                (H, W, 3) in **RGB** (not BGR as OpenCV's) or (H, W) in grey; tensor (3, H, W) in RGB, uint8
-                or float in 0..255.
+            images: one image or a list of them, of any mixture of: path of a file; bytes of an image file,
+                or an open file; PIL image; array (H, W, 3) in **RGB** (not BGR as OpenCV's), (H, W, 4) in
+                RGBA or (H, W) in grey, uint8 or uint16; tensor (3, H, W) in RGB, (4, H, W) in RGBA or
+                (1, H, W) in grey, uint8, uint16 or float in 0..255.
             score_threshold: objects with lower scores, and panoptic segments of queries with lower ones, are
                 left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: what the
                 config says (for objects often 0, as evaluation wants it).
@@ -89,9 +109,10 @@ class Predictor:
             tasks: those of the model's ``tasks`` that are wanted, None for all; others cost no time.
             batch_size: how many images go through the model together.
             keep_scores: keep the semantic scores of all classes (4 bytes for each class and pixel).
+            allow_urls: also take ``https://`` and ``http://`` addresses, and download them.
 
         Raises:
-            DataError: a file cannot be read.
+            DataError: a file cannot be read or downloaded.
             ValueError, TypeError: an image or an argument is not as described.
 
         Returns:
@@ -100,12 +121,13 @@ class Predictor:
         """
         several = isinstance(images, list | tuple)
         results = self.predict_iter(
-            images if several else [images],
+            cast(Sequence[ImageInput], images if several else [images]),
             score_threshold=score_threshold,
             max_detections=max_detections,
             tasks=tasks,
             batch_size=batch_size,
             keep_scores=keep_scores,
+            allow_urls=allow_urls,
         )
         return list(results) if several else next(results)
 
@@ -118,6 +140,7 @@ class Predictor:
         tasks: Sequence[str] | None = None,
         batch_size: int = 1,
         keep_scores: bool = False,
+        allow_urls: bool = False,
         on_error: ErrorHandler | None = None,
     ) -> Iterator[Result]:
         """The results one after another, in the order of the images, which are read as they are needed.
@@ -125,7 +148,7 @@ class Predictor:
         Args:
             images: any number of images, see :meth:`predict`; may be a generator. With a ``batch_size``
                 above 1 some batches are read ahead.
-            score_threshold, max_detections, tasks, batch_size, keep_scores: see :meth:`predict`.
+            score_threshold, max_detections, tasks, batch_size, keep_scores, allow_urls: see :meth:`predict`.
             on_error: called with an image that cannot be read and the error; that image is left out. By
                 default the error is raised.
 
@@ -136,7 +159,7 @@ class Predictor:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         thresholds = _thresholds(score_threshold)
         model = self._configured(thresholds, max_detections, tasks)
-        records = _read(images, on_error)
+        records = _read(images, allow_urls, on_error)
         return self._stream(model, records, batch_size, keep_scores, thresholds.get("instance"))
 
     def _configured(
@@ -146,9 +169,10 @@ class Predictor:
         if max_detections is not None and max_detections < 1:
             raise ValueError(f"max_detections={max_detections}: expected at least 1")
         unknown = sorted(set(tasks or ()) - set(self.tasks))
-        if unknown or (tasks is not None and not tasks):
+        if unknown or (tasks is not None and len(tasks) == 0):
             raise ValueError(
-                f"tasks={list(tasks)}: this model gives {', '.join(self.tasks)}, as model.postprocess says"
+                f"tasks={list(tasks or ())}: this model gives {', '.join(self.tasks)}, as model.postprocess "
+                "says"
             )
         postprocess = copy.copy(self.model.postprocess)
         for task in self.tasks:
@@ -171,14 +195,14 @@ class Predictor:
         drawn_from: float | None,
     ) -> Iterator[Result]:
         window = 1 if batch_size == 1 else _WINDOW * batch_size
-        while some := list(islice(records, window)):
-            samples = [self.mapper(record) for record in some]
+        while read := list(islice(records, window)):
+            samples = [self.mapper(record) for record in read]
             results: dict[int, Result] = {}
             for batch in _batches(samples, getattr(model, "size_divisor", 1), batch_size):
                 outputs = self._forward(model, [samples[i] for i in batch])
                 for i, output in zip(batch, outputs, strict=True):
-                    results[i] = _result(some[i], output, self.categories, keep_scores, drawn_from)
-            for i in range(len(some)):
+                    results[i] = _result(read[i], output, self.categories, keep_scores, drawn_from)
+            for i in range(len(read)):
                 yield results.pop(i)
 
     @torch.inference_mode()
@@ -200,10 +224,10 @@ def _thresholds(value: Threshold) -> dict[str, float]:
     return given
 
 
-def _read(images: Iterable[ImageInput], on_error: ErrorHandler | None) -> Iterator[Record]:
+def _read(images: Iterable[ImageInput], allow_urls: bool, on_error: ErrorHandler | None) -> Iterator[Record]:
     for index, image in enumerate(images):
         try:
-            record = to_record(image, index)
+            record = to_record(image, index, allow_urls)
         except DataError as error:
             if on_error is None:
                 raise
@@ -234,24 +258,24 @@ def _result(
         image=to_uint8(record["image"]),
         categories=categories,
         file_name=record["file_name"],
-        instances=_own_instances(output["instances"]) if "instances" in output else None,
-        panoptic=None if panoptic is None else (_own(panoptic[0]), panoptic[1]),
-        semantic=None if scores is None else _own(scores.argmax(0)),
-        semantic_scores=_own(scores) if keep_scores and scores is not None else None,
+        instances=_detached_instances(output["instances"]) if "instances" in output else None,
+        panoptic=None if panoptic is None else (_on_cpu(panoptic[0]), panoptic[1]),
+        semantic=None if scores is None else _on_cpu(scores.argmax(0)),
+        semantic_scores=_on_cpu(scores) if keep_scores and scores is not None else None,
         drawn_from=drawn_from,
     )
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _on_cpu(tensor: Tensor) -> Tensor:
     """A copy on the CPU, made outside of inference mode, so that users may change it in place."""
     return tensor.to("cpu", copy=True)
 
 
-def _own_instances(found: Instances) -> Instances:
+def _detached_instances(found: Instances) -> Instances:
     return replace(
         found,
-        pred_boxes=_own(found.pred_boxes),
-        scores=_own(found.scores),
-        pred_classes=_own(found.pred_classes),
-        pred_masks=None if found.pred_masks is None else _own(found.pred_masks),
+        pred_boxes=_on_cpu(found.pred_boxes),
+        scores=_on_cpu(found.scores),
+        pred_classes=_on_cpu(found.pred_classes),
+        pred_masks=None if found.pred_masks is None else _on_cpu(found.pred_masks),
     )

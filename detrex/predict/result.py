@@ -5,12 +5,18 @@ Shape letters: N objects, C classes, H and W pixels of the original image.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +25,7 @@ from detrex.structures import Categories, Instances
 from detrex.visualization import draw_instances, draw_panoptic, draw_semantic
 
 if TYPE_CHECKING:
+    import pandas
     import supervision
 
 TASKS = ("instance", "panoptic", "semantic")
@@ -52,7 +59,8 @@ class Detection:
 class Result:
     """Results at the size of the original image; all tensors are on the CPU.
 
-    It is a sequence of its objects: ``len(result)``, ``for detection in result`` (best first).
+    It is a sequence of its objects, best first: ``len(result)``, ``result[0]``, ``for detection in result``;
+    ``result[:3]`` is a result with the best three. Notebooks show it as a picture.
 
     Attributes:
         image: (3, H, W) uint8 RGB, the original.
@@ -79,7 +87,8 @@ class Result:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return tuple(self.image.shape[1:])
+        height, width = self.image.shape[1:]
+        return height, width
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -124,8 +133,74 @@ class Result:
         for box, score, label, mask in rows:
             yield Detection(tuple(box), score, label, self.categories.names[label], mask)
 
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Result: ...
+
+    def __getitem__(self, index: int | slice) -> Detection | Result:
+        """An object, or a result with some of them.
+
+        Raises:
+            IndexError: there are not so many objects.
+        """
+        if isinstance(index, slice):
+            return replace(self, instances=None if self.instances is None else self.instances[index])
+        place = index + len(self) if index < 0 else index
+        if self.instances is None or not 0 <= place < len(self):
+            raise IndexError(f"result[{index}]: there are {len(self)} objects")
+        return next(iter(self[place : place + 1]))
+
+    def filter(self, classes: str | int | Iterable[str | int] | None = None, score: float = 0.0) -> Result:
+        """The result without objects and panoptic segments of other classes or lower scores.
+
+        Pixels of segments that go belong to none then. Semantic classes stay as they are.
+
+        Args:
+            classes: names or class indices, one or several; None for all.
+            score: the lowest score that stays, in [0, 1].
+
+        Raises:
+            ValueError: the model has no such class.
+        """
+        labels = torch.tensor(self._labels(classes), dtype=torch.int64)
+        filtered = replace(self, drawn_from=score if score > 0 else self.drawn_from)
+        if self.instances is not None:
+            stays = torch.isin(self.classes, labels) & (self.scores >= score)
+            filtered.instances = self.instances[stays]
+        if self.panoptic is not None:
+            ids, segments = self.panoptic
+            kept = [s for s in segments if s["category_id"] in labels and s["score"] >= score]
+            inside = torch.isin(ids, torch.tensor([s["id"] for s in kept], dtype=ids.dtype))
+            filtered.panoptic = torch.where(inside, ids, 0), kept
+        return filtered
+
+    def _labels(self, classes: str | int | Iterable[str | int] | None) -> list[int]:
+        names = self.categories.names
+        if classes is None:
+            return list(range(len(names)))
+        return [self._label(c) for c in ([classes] if isinstance(classes, str | int) else classes)]
+
+    def _label(self, name: str | int) -> int:
+        names = self.categories.names
+        if isinstance(name, int) and 0 <= name < len(names):
+            return name
+        if isinstance(name, str) and name in names:
+            return names.index(name)
+        near = get_close_matches(str(name), names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {_shortened(list(names))}"
+        raise ValueError(f"the model has no class {name!r}; {hint}")
+
     def __repr__(self) -> str:
+        return f"<Result {self.file_name or 'image'}, {self._size_in_words()}: {self.summary()}>"
+
+    def _size_in_words(self) -> str:
         height, width = self.image_size
+        return f"{height} x {width}"
+
+    def summary(self) -> str:
+        """What was found, in words: counts by class."""
         found = []
         if self.instances is not None:
             found.append(self._counted(self.classes.tolist()) or "no objects")
@@ -135,7 +210,7 @@ class Result:
         if self.semantic is not None:
             present = [self.categories.names[k] for k in self.semantic.unique().tolist()]
             found.append(f"semantic classes: {_shortened(present)}")
-        return f"<Result {self.file_name or 'image'}, {height} x {width}: {'; '.join(found)}>"
+        return "; ".join(found)
 
     def draw(
         self, kind: str | None = None, *, score_threshold: float | None = None, **options: Any
@@ -175,6 +250,44 @@ class Result:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
         return path
+
+    def show(self, kind: str | None = None, **options: Any) -> None:
+        """Shows the picture of :meth:`draw`: in a notebook below the cell, else in the system's viewer."""
+        picture = self.draw(kind, **options)
+        notebook = sys.modules.get("IPython")
+        if notebook is not None and notebook.get_ipython() is not None:
+            notebook.display.display(picture)
+        else:
+            picture.show(self.file_name or None)
+
+    def _repr_png_(self) -> bytes | None:
+        """For notebooks; None where there is nothing to draw."""
+        if not self.tasks:
+            return None
+        buffer = io.BytesIO()
+        self.draw().save(buffer, "png")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the picture, with the words of :meth:`summary` below."""
+        words = html.escape(f"{self.file_name or 'image'}, {self._size_in_words()}: {self.summary()}")
+        picture = self._repr_png_()
+        shown = ""
+        if picture is not None:
+            content = base64.b64encode(picture).decode("ascii")
+            shown = f'<img src="data:image/png;base64,{content}" alt="{words}" style="max-width: 100%">'
+        return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The objects as a table, best first.
+
+        Its columns are ``class_name``, ``class_index``, ``category_id`` (of the annotation file), ``score``,
+        the box in pixels as ``x0``, ``y0``, ``x1``, ``y1`` and, where there are masks, ``mask_area``.
+
+        Raises:
+            ImportError: the package pandas is not installed.
+        """
+        return formats.instances_to_pandas(self._part("instance"), self.categories)
 
     def to_coco(self, image_id: formats.ImageId = 0) -> list[dict[str, Any]]:
         """The objects in COCO's result format; see :func:`detrex.predict.formats.instances_to_coco`."""

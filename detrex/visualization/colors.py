@@ -30,8 +30,10 @@ def contrasting(color: Color) -> Color:
 
 
 def instance_color(categories: Categories, k: int, number: int) -> Color:
-    """The colour of instance ``number`` of class ``k``: of its class's hue, unless there is but one class."""
+    """The colour of instance ``number`` of class ``k``: a shade of its class's; any, of a single class."""
     if len(categories) == 1:
         return distinct_colors(number + 1)[-1]
     other, share = _SHADES[number % len(_SHADES)]
-    return tuple(round((1 - share) * c + share * o) for c, o in zip(categories.colors[k], other, strict=True))
+    mixed = (round((1 - share) * c + share * o) for c, o in zip(categories.colors[k], other, strict=True))
+    red, green, blue = mixed
+    return red, green, blue

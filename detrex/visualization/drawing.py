@@ -28,7 +28,7 @@ def draw_instances(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """Detections of at least ``score_threshold``, at most the ``max_detections`` of the highest scores."""
+    """Detections with at least ``score_threshold``: the best ``max_detections`` of them."""
     order = instances.scores.argsort(descending=True, stable=True)[:max_detections]
     chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
     names = [
@@ -53,7 +53,7 @@ def draw_targets(
     if targets.masks is not None:
         for i in torch.nonzero(~targets.is_thing).flatten().tolist():
             regions[i] = Region.of(categories.colors[targets.labels[i]], names[i], targets.masks[i].numpy())
-    size = None if targets.masks is None else tuple(targets.masks.shape[-2:])
+    size = None if targets.masks is None else targets.masks.shape[-2:]
     return _draw(image, regions, size, min_size, labels)
 
 
@@ -114,7 +114,7 @@ def _object_regions(
 
 
 def _draw(
-    image: Picture, regions: Sequence[Region], size: tuple[int, int] | None, min_size: int, labels: bool
+    image: Picture, regions: Sequence[Region], size: Sequence[int] | None, min_size: int, labels: bool
 ) -> Image.Image:
     canvas = to_pil(image)
     height, width = size or (canvas.height, canvas.width)
@@ -124,11 +124,9 @@ def _draw(
     # The largest first, so that small objects are not painted over.
     regions = sorted(regions, key=lambda r: -r.area)
     for region in regions:
-        if region.mask is not None:
-            paint_mask(canvas, region, scale)
+        paint_mask(canvas, region, scale)
     for region in regions:
-        if region.box is not None:
-            paint_box(canvas, region, scale)
+        paint_box(canvas, region, scale)
     if labels:
         write_labels(canvas, regions, scale)
     return canvas

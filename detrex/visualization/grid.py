@@ -72,5 +72,6 @@ def _write(draw: ImageDraw.ImageDraw, line: Line, left: float, top: float) -> No
 
 def _fit(picture: Image.Image, size: int) -> Image.Image:
     factor = size / max(picture.size)
-    new = tuple(max(1, round(side * factor)) for side in picture.size)
+    width, height = picture.size
+    new = max(1, round(width * factor)), max(1, round(height * factor))
     return picture if new == picture.size else picture.resize(new, Image.Resampling.LANCZOS)

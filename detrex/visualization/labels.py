@@ -64,7 +64,7 @@ def place_labels(
     for i, (region, extent) in enumerate(zip(regions, extents, strict=True)):
         width, height = extent
         place = None
-        if region.extent is not None and width * height <= budget and width <= size[0] and height <= size[1]:
+        if width * height <= budget and width <= size[0] and height <= size[1]:
             place = _best_place(_places(region, scale, width, height), extent, size, (objects, i), taken)
         chosen.append(place)
         if place is not None:
@@ -90,6 +90,8 @@ def _best_place(
         taken: (M, 4) xyxy where other labels are.
     """
     boxes, own = objects
+    if not corners:
+        return None
     wanted = np.array(corners)
     moved = np.round(np.clip(wanted, 0, np.array(size) - extent))
     places = np.concatenate([moved, moved + extent], 1)
@@ -106,7 +108,9 @@ def _best_place(
 
 
 def _places(region: Region, scale: int, width: int, height: int) -> list[tuple[float, float]]:
-    """Where the label's upper left corner may go, the best first."""
+    """Where the label's upper left corner may go, the best first; nowhere if there is nothing to draw."""
+    if region.extent is None:
+        return []
     x0, y0, x1, y1 = (scale * c for c in region.extent)
     around = [
         (x0, y0 - height),
@@ -118,23 +122,23 @@ def _places(region: Region, scale: int, width: int, height: int) -> list[tuple[f
         (x1, y1 - height),
         (x0 - width, y1 - height),
     ]
-    if region.box is None:
-        x, y = (scale * (c + 0.5) for c in _deepest_point(region))
+    if region.box is None and region.mask is not None:
+        x, y = (scale * (c + 0.5) for c in _deepest_point(region.mask, region.corner))
         middle = [(x - width / 2, y - height / 2 + shift * height) for shift in (0, -1, 1, -2, 2, -3, 3)]
         return middle + around
     inside = [(x0, y0), (x0, y1 - height), ((x0 + x1 - width) / 2, (y0 + y1 - height) / 2)]
     return around + inside
 
 
-def _deepest_point(region: Region) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the edges of the region's mask; of a large mask, nearly so."""
-    step = math.ceil(max(region.mask.shape) / _DEPTH_SIDE)
-    coarse = region.mask[::step, ::step]
+def _deepest_point(mask: np.ndarray, corner: tuple[int, int]) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the edges of an (H, W) mask at ``corner``; nearly, if it is large."""
+    step = math.ceil(max(mask.shape) / _DEPTH_SIDE)
+    coarse = mask[::step, ::step]
     if not coarse.any():
-        step, coarse = 1, region.mask
+        step, coarse = 1, mask
     depth = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return region.corner[0] + step * int(x), region.corner[1] + step * int(y)
+    return corner[0] + step * int(x), corner[1] + step * int(y)
 
 
 def _set_lines(labels: Sequence[str], size: tuple[int, int]) -> list[Line]:

@@ -24,7 +24,7 @@ class Region:
 
     Attributes:
         color: of mask and lines.
-        label: what is written beside it.
+        label: the text beside it.
         box: absolute xyxy, or None.
         mask: (h, w) bool, cut out of the frame around what it covers, or None.
         corner: (x, y) of the mask's upper left pixel in the frame.
@@ -38,10 +38,10 @@ class Region:
 
     @classmethod
     def of(cls, color: Color, label: str, mask: np.ndarray | None = None, box: Box | None = None) -> Region:
-        """From a mask of the whole frame, (H, W) bool; of one that covers nothing only the box is left."""
-        rows = np.flatnonzero(mask.any(1)) if mask is not None else ()
-        if not len(rows):
+        """From a mask of the whole frame, (H, W) bool. If it covers nothing, only the box is left."""
+        if mask is None or not mask.any():
             return cls(color, label, box)
+        rows = np.flatnonzero(mask.any(1))
         mask = mask[rows[0] : rows[-1] + 1]
         columns = np.flatnonzero(mask.any(0))
         mask = mask[:, columns[0] : columns[-1] + 1]
@@ -69,11 +69,13 @@ def line_width(size: tuple[int, int]) -> int:
 
 
 def paint_mask(canvas: Image.Image, region: Region, scale: int) -> None:
-    """Blends the region's mask into ``canvas``, with an outline in two tones.
+    """Blends the region's mask, if it has one, into ``canvas``, with an outline in two tones.
 
-    The line in the region's colour lies inside of the mask, and a thin one around the mask is black or white,
-    whichever contrasts with it: on any background at least one of them shows.
+    A line in the region's colour lies inside the mask. A thin one around the mask is black or white,
+    whichever contrasts with that colour. On any background at least one of the two shows.
     """
+    if region.mask is None:
+        return
     mask = region.mask.repeat(scale, 0).repeat(scale, 1)
     # Thinner lines for the smallest, of which nothing but the line would be seen.
     line = min(line_width(canvas.size), 1 + min(mask.shape) // 12)
@@ -89,7 +91,9 @@ def paint_mask(canvas: Image.Image, region: Region, scale: int) -> None:
 
 
 def paint_box(canvas: Image.Image, region: Region, scale: int) -> None:
-    """Draws the region's box between thin contrasting lines, or, if a mask is drawn too, more faintly."""
+    """Draws the region's box, if it has one, between thin contrasting lines; fainter beside a mask."""
+    if region.box is None:
+        return
     x0, y0, x1, y1 = _covered(region.box, scale, canvas.size)
     alone = region.mask is None
     line = line_width(canvas.size) if alone else (line_width(canvas.size) + 1) // 2

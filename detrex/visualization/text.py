@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # Pillow's own font has ASCII only. These come with systems, or with packages such as fonts-noto-cjk.
-_SYSTEM_FONTS = (
+SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
     "Arial.ttf",
@@ -50,14 +50,20 @@ class Line:
     height: int
 
 
-def typeset(text: str, size: int, max_width: float = math.inf) -> Line:
-    """``text`` as one line that is at most ``max_width`` pixels wide.
+def typeset(text: str, size: int, max_width: float = math.inf, fonts: tuple[str, ...] = SYSTEM_FONTS) -> Line:
+    """``text`` as one line.
 
-    Letters that Pillow's own font lacks are taken from a font of the system. Where none has them, accents are
-    left out, and other letters are written as JSON escapes them, with a warning. Of text that is too long
-    the middle is left out, as class names begin and scores end it.
+    If Pillow's own font lacks a letter, the first of ``fonts`` that has all of them is taken. If none has,
+    accents are left out, and other letters are written as JSON escapes them, with a warning. Text that is too
+    long loses its middle: class names are at the start and scores at the end.
+
+    Args:
+        text: any; line breaks become spaces.
+        size: of letters, in pixels.
+        max_width: of the line, in pixels.
+        fonts: files of fonts, as :func:`PIL.ImageFont.truetype` finds them.
     """
-    name, text = _readable(" ".join(text.split()))
+    name, text = _readable(" ".join(text.split()), fonts)
     font = _font(name, size)
     room = max_width - 2 * _PADDING
     if font.getlength(text) > room:
@@ -77,10 +83,10 @@ def _shortened(text: str, font: Font, room: float) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _readable(text: str) -> tuple[str, str]:
+def _readable(text: str, fonts: tuple[str, ...]) -> tuple[str, str]:
     """A font's name ("" for Pillow's own), and the text in letters it has."""
     if _missing(text, ""):
-        for name in _SYSTEM_FONTS:
+        for name in fonts:
             if _exists(name) and not _missing(text, name):
                 return name, text
     return "", _in_known_letters(text)
@@ -98,9 +104,9 @@ def _in_known_letters(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _warn_of(letters: str) -> None:
-    """Once for the same letters."""
+    """Warns once about the same letters."""
     logger.warning(
-        "No font that is known here has the letters %r: they are drawn as JSON escapes them (\\u....). "
+        "No known font has the letters %r: they are drawn as JSON escapes them (\\u....). "
         "Install a font that has them, such as Noto Sans CJK.",
         letters,
     )

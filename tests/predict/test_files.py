@@ -51,12 +51,22 @@ def test_videos_by_suffix():
     assert is_video("a/x.MP4") and is_video("x.avi") and not is_video("x.jpg") and not is_video("mp4")
 
 
-@pytest.mark.usefixtures("tree")
-def test_names_of_outputs_do_not_collide():
-    paths = find_files("a/x.jpg", "b/x.png", "c.mp4")
-    assert [str(n) for n in output_names(paths).values()] == ["a/x", "b/x", "c"]
-    assert [str(n) for n in output_names(find_files("a")).values()] == ["Y", "x"]
-    assert output_names([]) == {}
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["a/x.jpg", "c.mp4", "a"], ["x", "c", "Y"]),
+        (["a", "b"], ["Y", "x", "x.png"]),
+        (["a/x.jpg", "b/x.png", "A/../b/x.png"], ["x", "x.png"]),
+        (["**/*.jpg"], ["[1]", "a/deep/z", "a/x"]),
+        (["a/**/*.jpg", "b/*"], ["deep/z", "x", "x.png"]),
+        ([], []),
+    ],
+)
+def test_names_of_outputs(tree, sources, expected):
+    """Those of files and folders are bare, and patterns keep what is below their fixed part."""
+    (tree / "A").mkdir(exist_ok=True)
+    for top in ("", f"{tree}/"):
+        assert [str(n) for n in output_names(*(top + s for s in sources)).values()] == expected
 
 
 @pytest.mark.parametrize(
@@ -69,6 +79,9 @@ def test_names_of_outputs_do_not_collide():
     ],
 )
 def test_names_of_outputs_side_by_side(tmp_path, files):
-    results = output_names([tmp_path / name for name in files])
-    assert len({str(name).casefold() for name in results.values()}) == len(files)
-    assert all(not name.is_absolute() and ".." not in name.parts for name in results.values())
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    results = list(output_names(*(tmp_path / name for name in files)).values())
+    assert len({str(name).casefold() for name in results}) == len(files)
+    assert all(not name.is_absolute() and ".." not in name.parts for name in results)

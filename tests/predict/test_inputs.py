@@ -1,7 +1,10 @@
 """Every kind of image becomes the same record."""
 
+import io
 import logging
 import re
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,6 +24,22 @@ def pixels():
     return noise(5, 7)
 
 
+def encoded(pixels, **options):
+    """As the bytes of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", **options)
+    return buffer.getvalue()
+
+
+def with_alpha(pixels):
+    return np.concatenate([pixels, np.full_like(pixels[..., :1], 9)], -1)
+
+
+def deep(pixels):
+    """16 bits for 8."""
+    return pixels.astype(np.uint16) * 257
+
+
 def path_text(pixels, folder):
     Image.fromarray(pixels).save(folder / "x.png")
     return str(folder / "x.png")
@@ -34,6 +53,17 @@ KINDS = {
     "array with reversed channels": lambda pixels, _: pixels[..., ::-1].copy()[..., ::-1],
     "tensor": lambda pixels, _: torch.from_numpy(pixels).permute(2, 0, 1),
     "float tensor": lambda pixels, _: torch.from_numpy(pixels).permute(2, 0, 1).double(),
+    "bytes": lambda pixels, _: encoded(pixels),
+    "bytes that can be changed": lambda pixels, _: bytearray(encoded(pixels)),
+    "a view of memory": lambda pixels, _: memoryview(encoded(pixels)),
+    "buffer": lambda pixels, _: io.BytesIO(encoded(pixels)),
+    "open file, path": lambda pixels, folder: open(path_text(pixels, folder), "rb"),  # noqa: SIM115
+    "RGBA array": lambda pixels, _: with_alpha(pixels),
+    "RGBA tensor": lambda pixels, _: torch.from_numpy(with_alpha(pixels)).permute(2, 0, 1),
+    "RGBA bytes": lambda pixels, _: encoded(with_alpha(pixels)),
+    "16-bit array": lambda pixels, _: deep(pixels),
+    "16-bit RGBA array": lambda pixels, _: deep(with_alpha(pixels)),
+    "16-bit tensor": lambda pixels, _: torch.from_numpy(deep(pixels)).permute(2, 0, 1),
 }
 
 
@@ -46,9 +76,55 @@ def test_all_kinds_are_the_same_image(kind, pixels, tmp_path):
     assert record["file_name"] == (str(tmp_path / "x.png") if "path" in kind else "")
 
 
-def test_grey_is_repeated(pixels):
-    record = to_record(pixels[..., 0], 0)
-    assert np.array_equal(record["image"].numpy(), np.stack([pixels[..., 0]] * 3))
+@pytest.mark.parametrize(
+    "grey",
+    [
+        lambda plane: plane,
+        deep,
+        lambda plane: torch.from_numpy(plane)[None],
+        lambda plane: encoded(deep(plane)),
+        lambda plane: Image.fromarray(deep(plane)),
+        lambda plane: Image.fromarray(deep(plane).astype(np.int32)),
+    ],
+    ids=["array", "16 bits", "tensor", "16-bit bytes", "16-bit PIL", "16 of PIL's 32 bits"],
+)
+def test_grey_is_repeated(grey, pixels):
+    plane = np.ascontiguousarray(pixels[..., 0])
+    record = to_record(grey(plane), 0)
+    assert np.array_equal(record["image"].numpy(), np.stack([plane] * 3))
+
+
+def test_an_address_is_downloaded_only_where_that_is_allowed(pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETREX_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            content = encoded(pixels) if self.path == "/x.png" else b"no picture"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ValueError, match="allow_urls=True"):
+            to_record(f"{place}/x.png", 0)
+        assert not asked
+        for _ in range(2):
+            record = to_record(f"{place}/x.png", 0, allow_urls=True)
+            assert np.array_equal(record["image"].permute(1, 2, 0).numpy(), pixels)
+        assert asked == ["/x.png"] and record["file_name"] == f"{place}/x.png"
+        with pytest.raises(DataError, match="cannot be decoded"):
+            to_record(f"{place}/y.png", 0, allow_urls=True)
+        server.shutdown()
+    with pytest.raises(DataError, match="could not be downloaded"):
+        to_record(f"{place}/z.png", 0, allow_urls=True)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "1", "P", "CMYK", "YCbCr"])
@@ -89,18 +165,21 @@ def test_the_record_has_its_own_pixels(pixels):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (np.zeros((4, 4, 4), np.uint8), ValueError, "image 2 is an array of shape (4, 4, 4)"),
+        (np.zeros((4, 4, 5), np.uint8), ValueError, "image 2 is an array of shape (4, 4, 5)"),
         (np.zeros((2, 4, 4, 3), np.uint8), ValueError, "(2, 4, 4, 3)"),
         (np.zeros((4, 4, 3), np.float32), ValueError, "type float32"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, "image 2 is empty"),
-        (torch.zeros(4, 4, 3), ValueError, "image 2 is a tensor of shape (4, 4, 3)"),
+        (torch.zeros(5, 4, 3), ValueError, "image 2 is a tensor of shape (5, 4, 3)"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), ValueError, "type torch.int64"),
         (torch.full((3, 4, 4), -1.0), ValueError, "values from -1 to -1"),
         (torch.full((3, 4, 4), 256.0), ValueError, "expected in 0..255"),
         (torch.full((3, 4, 4), torch.nan), ValueError, "values from nan"),
-        (Image.new("I", (4, 4)), ValueError, "mode I, more than 8 bits"),
-        (Image.new("I;16", (4, 4)), ValueError, "mode I;16"),
-        ("https://example.org/x.jpg", ValueError, "download the image"),
+        (Image.new("I", (4, 4), 70000), ValueError, "32 bits a channel (mode I)"),
+        (Image.new("F", (4, 4)), ValueError, "32 bits a channel (mode F)"),
+        (b"no picture", DataError, "image 2, of 10 bytes, cannot be decoded"),
+        (encoded(noise(9, 9))[:-40], DataError, "cannot be decoded"),
+        (io.StringIO("text"), TypeError, "image 2 is a file opened as text"),
+        ("https://example.org/x.jpg", ValueError, "allow_urls=True"),
         (3, TypeError, "image 2 is of type int; an image may be a path"),
         (None, TypeError, "NoneType"),
         ("no/such.jpg", DataError, "Image no/such.jpg does not exist"),

@@ -70,6 +70,19 @@ def test_one_image_at_its_original_size(predictor, by_hand):
     assert result.categories == CATEGORIES and set(result.class_names) <= {"cat", "dog"}
 
 
+def test_words_about_a_predictor(predictor, tiny_run):
+    assert predictor.names == ("cat", "dog", "sky")
+    tasks = "instance, panoptic, semantic"
+    assert repr(predictor) == f"<Predictor of 3 classes (cat, dog, sky): {tasks}; on cpu>"
+    assert repr(load(tiny_run.folder, device="cpu", amp="bf16")).endswith("on cpu, bf16>")
+
+
+def test_a_call_predicts(predictor):
+    result = predictor(noise(40, 60), score_threshold=0.2, tasks=["instance"])
+    assert_equal(result, predictor.predict(noise(40, 60), score_threshold=0.2, tasks=["instance"]))
+    assert [r.tasks for r in predictor([noise(40, 60)], tasks=["semantic"])] == [("semantic",)]
+
+
 def test_a_list_of_different_kinds(predictor, by_hand, tmp_path):
     path = save_noise(tmp_path / "ab.png", 50, 30)
     images = [
@@ -106,10 +119,10 @@ def test_padded_beside_a_larger_image_they_would(by_hand):
     assert not gaps or max(gaps) > 1e-3
 
 
-def test_batches_are_as_large_as_they_may_be(predictor, monkeypatch):
+def test_batches_are_as_large_as_they_may_be(tiny_run):
     sizes = []
-    forward = predictor._forward
-    monkeypatch.setattr(predictor, "_forward", lambda m, s: sizes.append(len(s)) or forward(m, s))
+    predictor = load(tiny_run.folder, device="cpu")
+    predictor.model.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     # Of these, (40, 60) and (41, 60) become 64 x 96 when padded, the other one 96 x 64.
     images = [noise(40, 60), noise(60, 40), noise(41, 60), noise(40, 60), noise(40, 60), noise(60, 40)]
     predictor.predict(images, batch_size=3)

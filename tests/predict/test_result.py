@@ -1,7 +1,10 @@
 """Results as pictures, and in the formats of other tools, read back by those or by hand."""
 
+import base64
+import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +77,107 @@ def test_repr_tells_all_kinds(result):
     assert repr(result) == f"<Result x.jpg, 48 x 64: 2 dog, 1 cat; {text}"
     empty = Result(result.image, CATEGORIES, instances=square_instances(size=(HEIGHT, WIDTH)))
     assert repr(empty) == "<Result image, 48 x 64: no objects>"
+
+
+def test_objects_by_number(result):
+    assert result[0].class_name == "dog" and result[-1].score == pytest.approx(0.2)
+    assert torch.equal(result[1].mask, result.masks[1])
+    best = result[:2]
+    assert isinstance(best, Result) and best.class_names == ["dog", "cat"] and len(result[5:]) == 0
+    assert len(result) == 3 and best.panoptic is result.panoptic
+    for index in (3, -4):
+        with pytest.raises(IndexError, match="there are 3 objects"):
+            result[index]
+    result.instances = None
+    assert len(result[:2]) == 0
+    with pytest.raises(IndexError):
+        result[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects", "segments"),
+    [
+        ({}, [0, 1, 2], [1, 300]),
+        ({"classes": "dog"}, [0, 2], [1]),
+        ({"classes": 0}, [1], []),
+        ({"classes": ["cat", 1], "score": 0.5}, [0, 1], [1]),
+        ({"classes": {"sky"}}, [], [300]),
+        ({"score": 0.75}, [0], [1]),
+        ({"classes": []}, [], []),
+    ],
+)
+def test_a_part_of_the_classes_and_scores(result, settings, objects, segments):
+    everything = repr(result), result.panoptic[0].clone()
+    part = result.filter(**settings)
+    assert torch.equal(part.boxes, result.boxes[objects]) and torch.equal(part.masks, result.masks[objects])
+    assert [s["id"] for s in part.panoptic[1]] == segments
+    for segment in (1, 300):
+        inside = result.panoptic[0] == segment
+        assert torch.equal(part.panoptic[0] == segment, inside if segment in segments else inside & False)
+    assert part.semantic is result.semantic
+    assert repr(result) == everything[0] and torch.equal(result.panoptic[0], everything[1])
+
+
+def test_what_was_asked_for_is_drawn(result):
+    part = result.filter(score=0.1)
+    assert same_picture(part.draw("instance"), result.draw("instance", score_threshold=0.1))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("dogs", "no class 'dogs'; did you mean 'dog'"),
+        (7, "no class 7; there are cat, dog"),
+        (-1, "class -1"),
+    ],
+)
+def test_classes_that_there_are_not(result, classes, message):
+    with pytest.raises(ValueError, match=message):
+        result.filter(classes)
+
+
+def test_notebooks_show_the_picture(result):
+    result.file_name = "<b>.jpg"
+    content = result._repr_png_()
+    assert same_picture(Image.open(io.BytesIO(content)), result.draw())
+    page = result._repr_html_()
+    assert base64.b64encode(content).decode() in page
+    assert "&lt;b&gt;.jpg, 48 x 64: 2 dog, 1 cat" in page and "<b>" not in page
+    nothing = Result(result.image, CATEGORIES)
+    assert nothing._repr_png_() is None and "<img" not in nothing._repr_html_()
+
+
+def test_showing_a_picture(result, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda picture, title: shown.append((picture, title)))
+    result.show("instance", min_size=1)
+    ((picture, title),) = shown
+    assert same_picture(picture, result.draw("instance", min_size=1)) and title == "x.jpg"
+    notebook = SimpleNamespace(get_ipython=object, display=SimpleNamespace(display=shown.append))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    result.show()
+    assert same_picture(shown[1], result.draw())
+
+
+def test_a_table(result):
+    pandas = pytest.importorskip("pandas")
+    table = result.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert table.iloc[1].to_dict() == pytest.approx(
+        dict(
+            class_name="cat",
+            class_index=0,
+            category_id=3,
+            score=0.6,
+            x0=30,
+            y0=20,
+            x1=50,
+            y1=40,
+            mask_area=400,
+        )
+    )
+    result.instances.pred_masks = None
+    assert "mask_area" not in result.to_pandas() and len(result.filter("sky").to_pandas()) == 0
 
 
 def test_detections_have_their_masks(result):
@@ -189,10 +293,11 @@ def test_supervision_of_nothing():
     assert len(nothing.to_supervision()) == 0 and nothing.to_coco() == []
 
 
-def test_without_supervision(result, monkeypatch):
-    monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(ImportError, match=r"pip install supervision"):
-        result.to_supervision()
+@pytest.mark.parametrize("package", ["supervision", "pandas"])
+def test_without_a_package(result, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        getattr(result, f"to_{package}")()
 
 
 def test_pictures_of_each_kind(result):

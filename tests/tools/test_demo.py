@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_folder_a_pattern_and_files(start, save, output, json_file, tmp_path):
     save("b/more/y.png")
     (tmp_path / "b/notes.txt").touch()
     start("--input", tmp_path / "a", tmp_path / "b/**/*.png", a, "--json", json_file, "--batch-size", 4)
-    assert files_in(output) == ["a/x_instance.png", "b/more/y_instance.png", "b/x_instance.png"]
+    assert files_in(output) == ["more/y_instance.png", "x.png_instance.png", "x_instance.png"]
     names = [image["file_name"] for image in read_json(json_file)["images"]]
     assert names == [str(a), str(tmp_path / "b/more/y.png"), str(b)]
 
@@ -142,6 +143,46 @@ def test_the_threshold_is_one_half_if_none_is_given(start, save, json_file):
     scores = [a["score"] for a in read_json(json_file)["annotations"]]
     start("--input", save("x.png"), "--json", json_file)
     assert len(read_json(json_file)["annotations"]) == sum(s >= 0.5 for s in scores) < len(scores)
+
+
+def test_a_line_for_each_picture(start, save, json_file, capsys):
+    pictures = save("x.png"), save("y.png", 50, 30)
+    start("--input", *pictures, "--json", json_file, *EVERYTHING)
+    scores = [a["score"] for a in read_json(json_file)["annotations"] if a["image_id"] == 1]
+    lines = capsys.readouterr().out.splitlines()
+    for picture in pictures:
+        (line,) = [line for line in lines if line.startswith(f"{picture}: ")]
+        assert re.search(r"\d (cat|dog).* \(\d+\.\d\d s\)$", line)
+    assert not any("pictures without results" in line for line in lines)
+
+    start("--input", pictures[0], "--confidence-threshold", 1)
+    lines = capsys.readouterr().out.splitlines()
+    (hint,) = [line for line in lines if "the best score" in line]
+    assert f"is {max(scores):.2f}" in hint and "pictures without results: 1" in lines
+    lower = re.search(r"try --confidence-threshold ([\d.]+)$", hint)[1]
+    start("--input", pictures[0], "--confidence-threshold", lower)
+    assert "without results" not in capsys.readouterr().out
+
+
+def test_segments_that_are_missed(start, save, capsys):
+    start("--input", save("x.png"), "--confidence-threshold", 1, tasks=("panoptic",))
+    assert re.search(r"best score .* try --tasks instance, or --conf", capsys.readouterr().out)
+    start(
+        "--input", save("x.png"), "--confidence-threshold", 1, "model.postprocess.instance=null",
+        tasks=("panoptic",),
+    )  # fmt: skip
+    assert "try a lower --confidence-threshold" in capsys.readouterr().out
+
+
+def test_many_pictures_without_results_are_looked_at_once(start, save, tmp_path, capsys):
+    for i in range(demo.LOOKS_AGAIN + 2):
+        save(f"in/{i}.png")
+    start("--input", tmp_path / "in", "--confidence-threshold", 1)
+    shown = capsys.readouterr().out
+    assert (
+        shown.count("the best score") == demo.LOOKS_AGAIN
+        and shown.count("no objects") == demo.LOOKS_AGAIN + 2
+    )
 
 
 def test_fewer_detections(start, save, json_file):
