@@ -1,5 +1,6 @@
 """Configs as plain Python: nodes that name what to build, loaded afresh, overridden with hydra's grammar."""
 
+from detrex.config.completion import complete
 from detrex.config.fixing import fix_values
 from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
@@ -16,6 +17,7 @@ __all__ = [
     "InstantiationError",
     "LazyCall",
     "LazyConfig",
+    "complete",
     "configs_directory",
     "fix_values",
     "get_config",

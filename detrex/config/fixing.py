@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
+from detrex.config.completion import complete
 from detrex.config.instantiation import instantiate
-from detrex.config.lazy import TARGET, make_config
-from detrex.config.override_types import returns_plain_value
+from detrex.config.signatures import signature_of
+from detrex.config.value_types import plain_types
+from detrex.config.walking import TARGET, Keys, is_node, walk
 
 
 def fix_values(config: DictConfig, part: str) -> DictConfig:
-    """A copy of ``config`` in which every node under ``part`` that stands for a plain value is that value.
+    """A complete copy of ``config`` with a plain value for every node under ``part`` that stands for one.
 
     A run saves its config so that the model can be built where its data is not.
 
@@ -19,22 +21,17 @@ def fix_values(config: DictConfig, part: str) -> DictConfig:
         part: key at its top, such as ``model``.
 
     Raises:
-        InstantiationError: a value cannot be fetched.
+        ConfigError: a value cannot be fetched, or a key is not known.
     """
-    config = make_config(config)
-    if part in config:
-        _fix(config[part])
+    config = complete(config)
+    fixed: list[Keys] = []
+    for keys, value in walk(config.get(part), (part,)):
+        inner = any(keys[: len(outer)] == outer for outer in fixed)
+        if is_node(value) and not inner and plain_types(signature_of(value[TARGET]).returned):
+            *way, last = keys
+            container = config
+            for key in way:
+                container = container[key]
+            container[last] = instantiate(container[last])
+            fixed.append(keys)
     return config
-
-
-def _fix(container: DictConfig | ListConfig) -> None:
-    for key in range(len(container)) if isinstance(container, ListConfig) else list(container):
-        if OmegaConf.is_interpolation(container, key) or OmegaConf.is_missing(container, key):
-            continue
-        value = container[key]
-        if not isinstance(value, DictConfig | ListConfig):
-            continue
-        if isinstance(value, DictConfig) and TARGET in value and returns_plain_value(value[TARGET]):
-            container[key] = instantiate(value)
-        else:
-            _fix(value)

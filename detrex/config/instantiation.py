@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.config.lazy import PARTIAL, TARGET, ConfigError, hint, join, locate
+from detrex.config.completion import fill_in
+from detrex.config.lazy import ConfigError, locate, to_plain
+from detrex.config.signatures import signature_of
+from detrex.config.walking import PARTIAL, TARGET, join
 
 Container = DictConfig | ListConfig
 
@@ -42,11 +44,31 @@ def instantiate(config: Any, /, **overrides: Any) -> Any:
             raise InstantiationError(f"{config!r} is not a node, it takes no arguments {sorted(overrides)}")
         return config
     path = config._get_full_key(None)
+    config = _completed(config)
     if overrides and not (isinstance(config, DictConfig) and TARGET in config):
         raise InstantiationError(
             f"{path or 'the config'} has no {TARGET}, it takes no arguments {sorted(overrides)}"
         )
     return _build(config, path, (), overrides)
+
+
+def _completed(config: Container) -> Container:
+    """``config``; if defaults are missing, in a copy of the whole that it is a part of, where they are not.
+
+    Objects in it are not copied.
+    """
+    keys: list[Any] = []
+    whole: Any = config
+    while (parent := whole._get_parent()) is not None:
+        keys.insert(0, whole._key())
+        whole = parent
+    plain = OmegaConf.to_container(whole, resolve=False)
+    if not fill_in(plain):
+        return config
+    completed: Any = OmegaConf.create(plain, flags={"allow_objects": True})
+    for key in keys:
+        completed = completed[key]
+    return completed
 
 
 def _build(value: Any, path: str, within: tuple[Container, ...], overrides: dict[str, Any]) -> Any:
@@ -60,7 +82,7 @@ def _build(value: Any, path: str, within: tuple[Container, ...], overrides: dict
     within = (*within, value)
     if isinstance(value, ListConfig):
         return [_build(_entry(value, i, path), join(path, i), within, {}) for i in range(len(value))]
-    entries = {
+    entries: dict[Any, Any] = {
         key: _build(_entry(value, key, path), join(path, key), within, {})
         for key in value
         if key not in overrides
@@ -74,7 +96,7 @@ def _entry(container: Container, key: Any, path: str) -> Any:
         value = container[key]
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        written = OmegaConf.to_container(container, resolve=False)[key]
+        written = to_plain(container)[key]
         raise InstantiationError(f"{join(path, key)} = {written}: {reason}") from error
     return value
 
@@ -101,21 +123,11 @@ def _call(entries: dict[str, Any], path: str) -> Any:
 
 
 def _check_arguments(function: Callable, entries: dict[str, Any], where: str, partial: bool) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in functions have none
-        return
-    kinds = {name: p.kind for name, p in signature.parameters.items()}
-    named = [k for k, kind in kinds.items() if kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
-    unknown = [key for key in entries if key not in named]
-    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds.values():
-        spare = [name for name in named if name not in entries]
-        raise InstantiationError(
-            f"{where}: unexpected keyword '{unknown[0]}'{hint(str(unknown[0]), spare)}; "
-            f"it takes {', '.join(named) or 'no keywords'}"
-        )
-    empty = inspect.Parameter.empty
-    missing = [k for k in named if signature.parameters[k].default is empty and k not in entries]
+    signature = signature_of(function)
+    complaint = signature.complaint(entries)
+    if complaint:
+        raise InstantiationError(f"{where}: {complaint}")
+    missing = [k for k, parameter in signature.parameters.items() if parameter.required and k not in entries]
     if missing and not partial:
         raise InstantiationError(f"{where}: missing {', '.join(missing)}")
 

@@ -31,8 +31,8 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
-TARGET = "_target_"
-PARTIAL = "_partial_"
+from detrex.config.walking import TARGET, join
+
 LOCATE = "detrex.config.lazy.locate"
 
 
@@ -170,11 +170,6 @@ def _plain_key(key: Any, path: str) -> str | int:
     if isinstance(key, str) or type(key) is int:
         return key
     raise ConfigError(f"{path}: a config's keys are strings or integers, not {type(key).__name__} ({key!r})")
-
-
-def join(path: str, key: Any) -> str:
-    """The dotted path of ``key`` below ``path``."""
-    return f"{path}.{key}" if path else str(key)
 
 
 def hint(wanted: str, known: Iterable[str]) -> str:

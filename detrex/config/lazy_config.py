@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from detrex.config.completion import complete, fill_in
 from detrex.config.lazy import make_config, to_plain
 from detrex.config.loader import load_config
 from detrex.config.overrides import apply_override
@@ -26,42 +27,56 @@ class LazyConfig:
         ``from ..data.coco import y`` import from config files; all other imports are Python's own.
         Interpolations such as ``${..num_classes}`` stay unresolved until they are read.
 
+        A Python file says what differs from the defaults of the classes and functions that it names; the
+        result is complete (see :func:`detrex.config.complete`). A YAML file is read as it is: nothing that it
+        names is imported.
+
         Raises:
-            ConfigError: if a file is missing or imports itself in a circle, or a value cannot be held.
+            ConfigError: if a file is missing or imports itself in a circle, a value cannot be held, or a node
+                has a key that its target does not take.
         """
         return load_config(path)
 
     @staticmethod
     def save(config: DictConfig, path: str | Path) -> None:
-        """Writes YAML that :meth:`load` reads back to an equal config, creating the folder if need be.
+        """Writes YAML that :meth:`load` reads back to the complete config, creating the folder if need be.
+
+        All defaults stand in the file, so that it means the same when they change one day.
 
         Raises:
-            ConfigError: if the config holds an object that a config file cannot.
+            ConfigError: if the config holds an object that a config file cannot, or a node has a key that its
+                target does not take.
         """
-        text = OmegaConf.to_yaml(make_config(config))
+        text = OmegaConf.to_yaml(complete(config))
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
     @staticmethod
     def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
-        """A copy of ``config`` changed by ``overrides`` in hydra's grammar, one after the other.
+        """A complete copy of ``config`` changed by ``overrides`` in hydra's grammar, one after the other.
 
-        * ``train.max_iter=100`` changes what exists; numbers in a path index lists (``hooks.0.period=5``).
-          The value's type must be that of the value replaced: an int may stand for a float, ``null`` for
-          anything, and anything for ``null`` or ``???``. A node whose function returns a plain value
-          (``-> int``) may be replaced by such a value, a class or function by the name of another one.
+        * ``model.encoder.dropout=0.1`` changes a keyword of a node, whether or not the config has it. The
+          value must be of the type that the target's signature says: an int may stand for a float, a list for
+          a sequence, and a node for an object.
+        * ``train.max_iter=100`` changes what exists elsewhere, and keywords without a type; numbers in a path
+          index lists (``hooks.0.period=5``). The value's type must be that of the value replaced: an int may
+          stand for a float, ``null`` for anything, and anything for ``null`` or ``???``.
+        * A node whose function returns a plain value (``-> int``) may be replaced by such a value, a class or
+          function by the name of another one.
         * ``model={a: 1, b: 2}`` changes ``a`` and ``b`` and leaves the rest of ``model``; a dict with another
-          ``_target_`` replaces the node.
-        * ``+train.note=x`` adds what does not exist, ``++`` adds or changes, ``~model.x`` deletes.
+          ``_target_`` replaces the node. ``model.decoder._target_=...`` keeps what is not at its default.
+        * ``+train.note=x`` adds what is missing or at its default, ``++`` adds or changes, ``~model.x``
+          deletes: a keyword of a node is then at its default.
 
         Raises:
             ConfigError: for an unknown key (naming the nearest), a wrong type, or what is not an override.
         """
-        changed = make_config(config)
+        changed = _filled_in(config)
         for override in overrides:
             apply_override(changed, override)
-        return changed
+            changed = _filled_in(changed)
+        return complete(changed)
 
     @staticmethod
     def to_py(config: DictConfig) -> str:
@@ -71,3 +86,10 @@ class LazyConfig:
             ConfigError: if a top-level key cannot be the name of a variable.
         """
         return to_python(to_plain(config))
+
+
+def _filled_in(config: DictConfig) -> DictConfig:
+    """A copy with defaults, whose names are not checked: the overrides to come may take out what is wrong."""
+    plain = to_plain(config)
+    fill_in(plain)
+    return make_config(plain)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import detrex
+from detrex.config.completion import complete
 from detrex.config.lazy import ConfigError, LazyCall, hint, make_config
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -25,7 +26,8 @@ def load_config(path: str | Path) -> DictConfig:
     path = _existing(Path(path))
     if path.suffix == ".py":
         names = vars(_execute(path, ()))
-        return make_config({name: value for name, value in names.items() if _is_config(name, value)})
+        config = make_config({name: value for name, value in names.items() if _is_config(name, value)})
+        return _complete(config, path)
     if path.suffix in YAML_SUFFIXES:
         return _load_yaml(path)
     raise ConfigError(f"config file {path} is neither Python (.py) nor YAML (.yaml)")
@@ -86,6 +88,13 @@ def _existing(path: Path) -> Path:
     raise ConfigError(f"there is no config file {path}{hint(path.name, beside)}")
 
 
+def _complete(config: DictConfig, path: Path) -> DictConfig:
+    try:
+        return complete(config)
+    except ConfigError as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
 def _load_yaml(path: Path) -> DictConfig:
     try:
         content = OmegaConf.load(path)
@@ -113,7 +122,7 @@ def _execute(path: Path, importers: tuple[Path, ...]) -> ModuleType:
     module.__file__ = str(path)
     # Python takes the meaning of `import` from the builtins of the code that runs; this file gets its own
     # copy of them, so that its relative imports read config files and nothing changes for any other module.
-    module.__builtins__ = {**vars(builtins), "__import__": _importer(path, (*importers, path))}
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(path, (*importers, path))}
     exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     for name, value in list(vars(module).items()):
         if type(value) is dict and not name.startswith("__"):

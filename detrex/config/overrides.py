@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -12,8 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.config.lazy import LOCATE, TARGET, ConfigError, join, locate, to_plain
-from detrex.config.override_types import check_type
+from detrex.config.lazy import ConfigError, locate, to_plain
+from detrex.config.signatures import Parameter, Signature, signature_of
+from detrex.config.value_types import fit, type_of
+from detrex.config.walking import TARGET, dotted, join, walk
 
 Container = DictConfig | ListConfig
 
@@ -22,7 +23,7 @@ TIE = 0.15  # how much less similar than the nearest another one may be to be of
 
 
 def apply_override(config: DictConfig, text: str) -> None:
-    """Changes ``config`` in place; see :meth:`~detrex.config.LazyConfig.apply_overrides`.
+    """Changes ``config``, which is complete, in place; see :meth:`~detrex.config.LazyConfig.apply_overrides`.
 
     Raises:
         ConfigError: if ``text`` is not an override, or does not fit the config.
@@ -30,20 +31,21 @@ def apply_override(config: DictConfig, text: str) -> None:
     override = _parse(text)
     value = to_plain(override.value())
     path = override.key_or_group
-    parent, key = _parent(config, path, text, create=override.is_add() or override.is_force_add())
+    adds = override.is_add() or override.is_force_add()
+    parent, key = _parent(config, path, text, create=adds)
     exists = _has(parent, key)
     if override.is_delete():
         _delete(config, parent, key, value, text, path)
-    elif override.is_add() and exists:
+    elif override.is_add() and exists and not _is_default(parent, key):
         raise ConfigError(
             f"override '{text}': '{path}' exists already; write '{text.lstrip('+')}' to change it"
         )
-    elif exists:
+    elif exists or _parameter(parent, key):
         _change(config, parent, key, value, text, path)
-    elif override.is_add() or override.is_force_add():
+    elif adds and _is_open(parent):
         _add(parent, key, value, text)
     else:
-        raise _unknown(config, path, text)
+        raise _unknown(config, path, text, _is_open(parent))
 
 
 def _parse(text: str) -> Override:
@@ -71,9 +73,12 @@ def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Con
     walked = ""
     for part in parts:
         key = _key(node, part)
+        parameter = _parameter(node, key)
+        if (not _has(node, key) or _written(node, key) is None) and parameter and parameter.node:
+            _set(node, key, parameter.node, text)
         if not _has(node, key):
-            if not create:
-                raise _unknown(config, path, text)
+            if not (create and _is_open(node)):
+                raise _unknown(config, path, text, _is_open(node))
             _add(node, key, {}, text)
         walked = join(walked, key)
         written = _written(node, key)
@@ -100,8 +105,31 @@ def _has(node: Container, key: Any) -> bool:
     return key in node.keys()
 
 
+def _signature(node: Container) -> Signature | None:
+    """That of the target of ``node``, if it has one."""
+    return signature_of(_written(node, TARGET)) if TARGET in node else None
+
+
+def _parameter(node: Container, key: Any) -> Parameter | None:
+    """What the target of ``node`` takes at ``key``."""
+    signature = _signature(node)
+    return signature.parameters.get(key) if signature else None
+
+
+def _is_default(node: Container, key: Any) -> bool:
+    """Whether a keyword has the value that it has where nothing is written."""
+    parameter = _parameter(node, key)
+    return parameter is not None and _written(node, key) == parameter.default
+
+
+def _is_open(node: Container) -> bool:
+    """Whether there may be more keys than are known."""
+    signature = _signature(node)
+    return signature is None or signature.is_open
+
+
 def _written(node: Container, key: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=False)[key]
+    return to_plain(node)[key]
 
 
 def _add(node: Container, key: Any, value: Any, text: str) -> None:
@@ -132,19 +160,34 @@ def _delete(config: DictConfig, node: Container, key: Any, value: Any, text: str
 
 
 def _change(config: DictConfig, node: Container, key: Any, value: Any, text: str, path: str) -> None:
-    old = _resolved(node, key)
+    old, parameter = _resolved(node, key), _parameter(node, key)
+    if isinstance(value, dict) and old is None and parameter and parameter.node:
+        old = parameter.node
+        _set(node, key, old, text)
     in_place = not OmegaConf.is_interpolation(node, key)
-    if isinstance(old, dict) and old.get(TARGET) == LOCATE and isinstance(value, str):
-        locate(value)
-        value = {TARGET: LOCATE, "name": value}
     if in_place and isinstance(old, dict) and old and isinstance(value, dict) and _same_target(old, value):
         child = node[key]
         for name, item in value.items():
-            if not _has(child, name):
-                raise _unknown(config, join(path, name), text)
+            if not _has(child, name) and not _parameter(child, name):
+                raise _unknown(config, join(path, name), text, _is_open(child))
             _change(config, child, name, item, text, join(path, name))
         return
-    _set(node, key, check_type(old, value, f"override '{text}': '{path}'"), text)
+    where = f"override '{text}': '{path}'"
+    if parameter and parameter.annotation is not Any:
+        value = fit(parameter.annotation, value, where, old)
+    elif value is not None:
+        value = fit(type_of(old), value, where, old)
+    if key == TARGET and isinstance(node, DictConfig):
+        _leave_defaults(node, value)
+    _set(node, key, value, text)
+
+
+def _leave_defaults(node: DictConfig, target: str) -> None:
+    """Takes from ``node`` what it has by default, before another target with other defaults comes."""
+    locate(target)
+    for name in list(node):
+        if _is_default(node, name):
+            del node[name]
 
 
 def _resolved(node: Container, key: Any) -> Any:
@@ -160,16 +203,16 @@ def _same_target(old: dict, new: dict) -> bool:
     return TARGET not in new or old.get(TARGET) == new[TARGET]
 
 
-def _unknown(config: DictConfig, path: str, text: str) -> ConfigError:
-    known = list(_dotted_keys(OmegaConf.to_container(config, resolve=False)))
-    remedy = "" if text[0] in "+~" else f" (to add it: '+{text}')"
+def _unknown(config: DictConfig, path: str, text: str, may_be_added: bool = True) -> ConfigError:
+    known = [dotted(keys) for keys, _ in walk(config) if keys and keys[-1] != TARGET]
+    remedy = "" if text[0] in "+~" or not may_be_added else f" (to add it: '+{text}')"
     return ConfigError(f"override '{text}': there is no '{path}'; {_nearest(path, known)}{remedy}")
 
 
 def _nearest(path: str, known: list[str]) -> str:
     """The keys most like ``path``; if none is, those in the last container on the way that exists."""
     scores = {key: _similarity(path, key) for key in known}
-    near = sorted(scores, key=scores.get, reverse=True)[:3]
+    near = sorted(scores, key=lambda key: scores[key], reverse=True)[:3]
     if near and scores[near[0]] > NEAR:
         near = [f"'{key}'" for key in near if scores[key] > scores[near[0]] - TIE]
         return f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}"
@@ -177,16 +220,6 @@ def _nearest(path: str, known: list[str]) -> str:
         path = path.rpartition(".")[0]
     inside = [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == path]
     return f"in {path or 'the config'} there are {', '.join(inside) or 'no keys'}"
-
-
-def _dotted_keys(value: Any, path: str = "") -> Iterator[str]:
-    entries = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for key, item in entries:
-        if key != TARGET:
-            yield join(path, key)
-            yield from _dotted_keys(item, join(path, key))
 
 
 def _similarity(wanted: str, key: str) -> float:

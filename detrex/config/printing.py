@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import keyword
 import math
-from collections.abc import Iterator
 from typing import Any
 
-from detrex.config.lazy import TARGET, ConfigError, locate, name_of
+from detrex.config.lazy import ConfigError, locate, name_of
+from detrex.config.walking import TARGET, is_node, walk
 
 WIDTH = 100
 INDENT = "    "
@@ -33,7 +33,7 @@ def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """From targets to (module, name in it), for those that can be imported without hiding another name."""
     found: dict[str, tuple[str, str]] = {}
     owner = {name: "this file" for name in (*config, "L")}
-    for target in _targets(config):
+    for target in (node[TARGET] for _, node in walk(config) if is_node(node)):
         try:
             module = _module_of(target)
         except Exception:  # a target that cannot be imported here is given by its name
@@ -54,17 +54,6 @@ def _module_of(target: str) -> str | None:
     while "." in parent and not inspect.ismodule(locate(parent)):
         parent = parent.rpartition(".")[0]
     return parent
-
-
-def _targets(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if TARGET in value:
-            yield value[TARGET]
-        for item in value.values():
-            yield from _targets(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _targets(item)
 
 
 class _Printer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any
+from collections.abc import Iterable, Sequence, Sized
 
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.config import ConfigError, LazyCall, fix_values
-from detrex.config.lazy import TARGET, name_of
+from detrex.config.lazy import name_of
+from detrex.config.walking import TARGET, dotted, is_node, walk
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,10 @@ def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
     known.train.iterations_per_epoch = _iterations_per_epoch(config, loader) if given is None else given
     fixed = fix_values(fix_values(known, "train"), "scheduler")
     fixed.train.iterations_per_epoch = given
-    lengths = OmegaConf.to_container(OmegaConf.masked_copy(config, ["train", "scheduler"]))
-    for key, length in _lengths_in_epochs(lengths):
-        logger.info("%s: %s epochs are %s iterations", key, length, OmegaConf.select(fixed, key))
+    for keys, node in walk(OmegaConf.masked_copy(config, ["train", "scheduler"])):
+        if is_node(node) and node[TARGET] == name_of(iterations):
+            key = dotted(keys)
+            logger.info("%s: %s epochs are %s iterations", key, node["epochs"], OmegaConf.select(fixed, key))
     _warn_of_unreached(fixed)
     return fixed
 
@@ -84,16 +85,6 @@ def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
 def _iterations_per_epoch(config: DictConfig, loader: Iterable) -> float | None:
     dataset, images = getattr(loader, "dataset", None), images_per_step(config)
     return len(dataset) / images if isinstance(dataset, Sized) and images else None
-
-
-def _lengths_in_epochs(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            where = f"{path}{key}"
-            if value.get(TARGET) == name_of(iterations):
-                yield where, value["epochs"]
-            else:
-                yield from _lengths_in_epochs(value, f"{where}.")
 
 
 def _warn_of_unreached(config: DictConfig) -> None:

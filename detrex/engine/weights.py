@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -18,6 +16,7 @@ from detrex.checkpoint import (
     read_source,
 )
 from detrex.config import ConfigError
+from detrex.config.walking import dotted, walk
 from detrex.runtime.distributed import all_gather_objects
 from detrex.structures import Categories
 
@@ -116,7 +115,10 @@ def warn_of_other_classes(file: WeightsFile, categories: Categories | None) -> N
 
 
 def _warn_of_changes(before: DictConfig | ListConfig, now: DictConfig) -> None:
-    old, new = (dict(_leaves(OmegaConf.to_container(c))) for c in (before, now))
+    old, new = (
+        {dotted(keys): value for keys, value in walk(config) if not isinstance(value, dict | list)}
+        for config in (before, now)
+    )
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         shown = "\n".join(f"  {key}: {old.get(key)} -> {new.get(key)}" for key in changed)
@@ -124,14 +126,3 @@ def _warn_of_changes(before: DictConfig | ListConfig, now: DictConfig) -> None:
             "the config differs from the checkpoint's (what optimizer.* sets comes from the checkpoint):\n%s",
             shown,
         )
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    )
-    if items is None:
-        yield path, value
-        return
-    for key, item in items:
-        yield from _leaves(item, f"{path}.{key}" if path else str(key))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +23,7 @@ from detrex.checkpoint import load as load_weights
 from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
+from detrex.config.walking import TARGET, dotted, is_node, walk
 from detrex.data import category_file, count_classes, read_categories, thing_classes
 from detrex.modeling.build import build_model
 from detrex.predict.predictor import Predictor
@@ -189,22 +189,10 @@ def _with_classes_of(config: DictConfig, categories: Categories | None) -> DictC
     if categories is None:
         return config
     values = {count_classes: len(categories), thing_classes: categories.thing_classes}
-    calls = _calls(OmegaConf.to_container(config.model, resolve=False), "model")
+    calls = [(dotted(keys), node[TARGET]) for keys, node in walk(config.model, ("model",)) if is_node(node)]
     names = {function.__name__ for function in values}
     found = [(path, locate(target)) for path, target in calls if target.rpartition(".")[2] in names]
     return LazyConfig.apply_overrides(config, [f"{p}={values[f]}" for p, f in found if f in values])
-
-
-def _calls(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted path and target of every node in ``value``."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield path, value["_target_"]
-        for key, item in value.items():
-            yield from _calls(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _calls(item, f"{path}.{i}")
 
 
 def _categories(file: WeightsFile, config: DictConfig, count: int) -> Categories:

@@ -98,7 +98,7 @@ def test_a_node_may_be_replaced_by_another_or_changed_in_part(cfg):
     backbone = LazyConfig.apply_overrides(cfg, [new]).model.parts.backbone
     assert backbone == {"_target_": "config_targets.Needy", "size": 1}
     backbone = LazyConfig.apply_overrides(cfg, ["model.parts.backbone={name:b}"]).model.parts.backbone
-    assert backbone == {"_target_": "config_targets.Thing", "name": "b"}
+    assert backbone == {"_target_": "config_targets.Thing", "size": 1, "name": "b", "parts": None}
 
 
 def test_classes_are_given_by_name(cfg):
