@@ -59,13 +59,14 @@ class BatchTargets:
         scale = torch.tensor(box_sizes or [padded_size] * len(targets), dtype=torch.float32)
         scale = scale.flip(1).repeat(1, 2).repeat_interleave(torch.tensor(counts), 0)
         boxes = box_convert(torch.cat([t.boxes for t in targets]).float(), "xyxy", "cxcywh") / scale
-        masks = None
-        if all(t.masks is not None for t in targets):
-            masks = PackedMasks.pack([t.masks for t in targets], padded_size).to(device, non_blocking=True)
+        masks = [t.masks for t in targets if t.masks is not None]
+        packed = None
+        if len(masks) == len(targets):
+            packed = PackedMasks.pack(masks, padded_size).to(device, non_blocking=True)
         return cls(
             labels=torch.cat([t.labels for t in targets]).to(device, non_blocking=True),
             boxes=boxes.to(device, non_blocking=True),
-            masks=masks,
+            masks=packed,
             is_thing=torch.cat([t.is_thing for t in targets]).to(device, non_blocking=True),
             image=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device),
             counts=counts,

@@ -154,7 +154,7 @@ class Recording(nn.Module):
 
 @pytest.mark.parametrize("relative_to_image", [False, True])
 def test_what_true_boxes_are_relative_to(relative_to_image, build, make_sample):
-    model = build(f"+model.true_boxes_relative_to_image={str(relative_to_image).lower()}")
+    model = build(f"model.true_boxes_relative_to_image={str(relative_to_image).lower()}")
     model.criterion = Recording()
     samples = [make_sample(height=64, width=96), make_sample(height=96, width=64)]
     model.train()(samples)
