@@ -9,7 +9,8 @@ import torch
 from detrex.ops.cuda import capability_of, cuda_obstacle
 from detrex.ops.dispatch import VARIABLE, wanted_implementation
 from detrex.ops.library import LIBRARY, KernelError, KernelLibrary, cpu_library
-from detrex.ops.nvrtc import Nvrtc, cache_folder, nvrtc
+from detrex.ops.nvrtc import Nvrtc, nvrtc
+from detrex.runtime.cache import cache_folder
 
 _DTYPES = "float32, float64, bfloat16, float16"
 
@@ -43,7 +44,10 @@ def _of_the_cpu(wanted: str) -> list[tuple[str, str]]:
 
 def _of_the_gpus(wanted: str) -> list[tuple[str, str]]:
     compiler = nvrtc()
-    lines = [("CUDA compiler (NVRTC)", _compiler(compiler)), ("compiled CUDA kernels", str(cache_folder()))]
+    lines = [
+        ("CUDA compiler (NVRTC)", _compiler(compiler)),
+        ("compiled CUDA kernels", str(cache_folder("kernels"))),
+    ]
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     if not devices:
         return [("on CUDA devices", "there are none here"), *lines]

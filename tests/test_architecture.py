@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "structures": {"runtime"},
     "runtime": set(),
     "ops": {"runtime"},
-    "ops_info": {"ops"},
+    "ops_info": {"ops", "runtime"},
     "layers": BOTTOM | {"ops"},
     "modeling": BOTTOM | {"layers"},
     "data": BOTTOM,

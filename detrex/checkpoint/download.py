@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import ipaddress
 import logging
 import os
 import re
@@ -12,19 +12,25 @@ import urllib.request
 from email.message import Message
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
-from urllib.parse import quote, unquote, urldefrag, urlsplit
+from typing import IO
+from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
 from filelock import FileLock
 from rich.console import Console
 
 import detrex
 from detrex.checkpoint.weights import CheckpointError
+from detrex.runtime.cache import CACHE_VARIABLE, cache_folder
 from detrex.runtime.files import replaced_file
 from detrex.runtime.progress import progress_bar
 
+LIMIT_VARIABLE = "DETREX_DOWNLOAD_LIMIT_GB"
+"""Environment variable with the size in GiB up to which files are downloaded."""
+TIMEOUT = 30.0
+"""Seconds without a byte after which a download is given up."""
+_LIMIT_GB = 16.0
+_GIBIBYTE = 2**30
 _CHUNK = 1 << 20
-_TIMEOUT = 30.0  # seconds without a byte
-_RECORD_SUFFIX = ".sha256.json"
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +40,26 @@ def is_url(source: str | Path) -> bool:
     return str(source).lower().startswith(("https://", "http://"))
 
 
-def cache_folder() -> Path:
-    """``$DETREX_CACHE``, else ``detrex`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if own := os.environ.get("DETREX_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "detrex"
-
-
 def fetch(url: str, sha256: str | None = None) -> Path:
     """The local copy of a file, which is downloaded where the cache has none.
 
     A file is in the cache in full or not at all. Processes of one machine that ask for it at the same time
-    download it once.
+    download it once. Nothing but the address is sent: no passwords, no cookies.
 
     Args:
-        url: an ``https://`` or ``http://`` address; it may end in ``#sha256=<hex>``, the checksum to expect.
-        sha256: the checksum, 64 hexadecimal digits. A cached file of another checksum is downloaded again.
+        url: an ``https://`` address; it may end in ``#sha256=<hex>``, the checksum to expect. Anybody on the
+            way could exchange a file from an ``http://`` address, so that one needs a checksum, except on
+            this machine.
+        sha256: the checksum, 64 hexadecimal digits. It is compared with a cached file too, at each call; a
+            file of another checksum is downloaded again.
 
     Returns:
-        A path that ends in the file's own name, in a folder of :func:`cache_folder` of its own for each URL.
+        A path that ends in the file's name, in a folder of the cache for this URL alone.
 
     Raises:
         CheckpointError: there is no such file, no connection, another checksum, a web page in place of a
-            file; or the URL or the checksum is malformed.
+            file, a file that is too large or of unknown length; or the URL or the checksum is malformed or
+            not safe.
     """
     address, expected = _address_and_checksum(url, sha256)
     path = _cached_path(address)
@@ -80,15 +82,48 @@ def _address_and_checksum(url: str, sha256: str | None) -> tuple[str, str | None
         raise CheckpointError(f"'{url}' is no https:// or http:// address")
     address, fragment = urldefrag(url)
     stated = re.fullmatch(r"sha256=(.*)", fragment)
-    sums = [s.strip().lower() for s in (sha256, stated and stated[1]) if s is not None]
-    for checksum in sums:
+    checksums = [s.strip().lower() for s in (sha256, stated and stated[1]) if s is not None]
+    for checksum in checksums:
         if not re.fullmatch(r"[0-9a-f]{64}", checksum):
             raise CheckpointError(
                 f"'{checksum}', the checksum of {address}, is no SHA-256: 64 hexadecimal digits are needed"
             )
-    if len(set(sums)) > 1:
-        raise CheckpointError(f"two checksums are given for {address}: {sums[0]} and, in the URL, {sums[1]}")
-    return address, sums[0] if sums else None
+    if len(set(checksums)) > 1:
+        raise CheckpointError(
+            f"two checksums are given for {address}: {checksums[0]} and, in the URL, {checksums[1]}"
+        )
+    expected = checksums[0] if checksums else None
+    _check_safe(address, expected)
+    return address, expected
+
+
+def _check_safe(address: str, expected: str | None) -> None:
+    """
+    Raises:
+        CheckpointError: the file could be exchanged on the way, or the address holds a password.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise CheckpointError(f"'{address}' is no address: {error}") from None
+    if "@" in parts.netloc:
+        host = parts.netloc.rpartition("@")[2]
+        raise CheckpointError(
+            f"the address of a file at {host} holds a user name or password, which is not sent: download the "
+            "file by hand and give its local path"
+        )
+    if parts.scheme.lower() == "http" and expected is None and not _is_this_machine(parts.hostname):
+        raise CheckpointError(
+            f"{address} is not encrypted, so the file could be exchanged on the way: give its https:// "
+            "address, or add the checksum that you expect, as '#sha256=...' at its end"
+        )
+
+
+def _is_this_machine(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _cached_path(address: str) -> Path:
@@ -96,7 +131,7 @@ def _cached_path(address: str) -> Path:
     name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
     name = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII).lstrip(".")[-128:] or "weights"
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return cache_folder() / "downloads" / key / name
+    return cache_folder("downloads") / key / name
 
 
 def _is_cached(path: Path, expected: str | None) -> bool:
@@ -104,65 +139,104 @@ def _is_cached(path: Path, expected: str | None) -> bool:
 
 
 def _checksum(path: Path) -> str:
-    """SHA-256 of a cached file, computed again only where size or time show that the file was changed."""
-    record = path.with_name(path.name + _RECORD_SUFFIX)
-    status = path.stat()
-    if record.is_file():
-        known = json.loads(record.read_text())
-        if (known["bytes"], known["modified_ns"]) == (status.st_size, status.st_mtime_ns):
-            return known["sha256"]
     checksum = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             checksum.update(chunk)
-    _record(path, checksum.hexdigest())
     return checksum.hexdigest()
 
 
-def _record(path: Path, checksum: str) -> None:
-    status = path.stat()
-    known = {"sha256": checksum, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-    with replaced_file(path.with_name(path.name + _RECORD_SUFFIX)) as temporary:
-        temporary.write_text(json.dumps(known))
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another address only if that is as safe as the first.
+
+    Args:
+        expected: the checksum, if there is one.
+    """
+
+    def __init__(self, expected: str | None):
+        self._expected = expected
+
+    def redirect_request(
+        self,
+        request: urllib.request.Request,
+        file: IO[bytes],
+        code: int,
+        message: str,
+        headers: Message,
+        target: str,
+    ) -> urllib.request.Request | None:
+        target = urljoin(request.full_url, target)
+        scheme = urlsplit(target).scheme.lower()
+        if scheme != request.type:
+            raise CheckpointError(
+                f"{request.full_url} leads from {request.type}:// to {scheme}://, which is not followed: "
+                f"{target}"
+            )
+        _check_safe(target, self._expected)
+        return super().redirect_request(request, file, code, message, headers, target)
 
 
 def _download(address: str, path: Path, expected: str | None) -> None:
-    # Not torch.hub.download_url_to_file: it waits forever for a silent server, and keeps what it got as the
-    # whole file when the server closes the connection early.
+    # Not torch.hub.download_url_to_file: it waits forever for a silent server. Not pooch: it sends the
+    # passwords of ~/.netrc, follows any redirect, has no limit of size, and downloads once for each caller.
     if path.is_file():
         logger.warning("%s has not the checksum %s and is downloaded again", path, expected)
     escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
     request = urllib.request.Request(escaped, headers={"User-Agent": f"detrex/{detrex.__version__}"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-        size = _size(response.headers)
+    opener = urllib.request.build_opener(_Redirects(expected))
+    with opener.open(request, timeout=TIMEOUT) as response:
+        size = _size(address, response, expected)
         shown = "unknown size" if size is None else f"{size / 2**20:.1f} MiB"
         logger.info("downloading %s (%s) to %s", address, shown, path)
         with replaced_file(path) as temporary:
-            checksum = _receive(response, temporary, size)
+            checksum = _receive(address, response, temporary, size)
             _refuse_web_page(address, temporary, response.headers)
             if expected not in (None, checksum):
                 raise CheckpointError(
                     f"{address} has the SHA-256 {checksum}, not {expected}: another file, or one damaged on "
                     f"the way; nothing was kept. Try again, or check where the checksum comes from."
                 )
-    _record(path, checksum)
 
 
-def _size(headers: Message) -> int | None:
-    length = headers.get("Content-Length")
-    return int(length) if length is not None and length.isdigit() else None
+def _size(address: str, response: HTTPResponse, expected: str | None) -> int | None:
+    """The length in bytes that the server states, or None where the body comes in chunks or has a checksum.
+
+    Raises:
+        CheckpointError: the file is too large, or its end could not be told from a lost connection.
+    """
+    if response.length is not None:
+        _check_size(address, response.length)
+    elif not response.chunked and expected is None:
+        raise CheckpointError(
+            f"the server of {address} does not say how long the file is, so that a part of it could be taken "
+            "for the whole: add the checksum that you expect, as '#sha256=...' at its end"
+        )
+    return response.length
 
 
-def _receive(response: HTTPResponse, path: Path, size: int | None) -> str:
+def _check_size(address: str, size: int) -> None:
+    stated = os.environ.get(LIMIT_VARIABLE)
+    try:
+        limit = float(stated) if stated else _LIMIT_GB
+    except ValueError:
+        raise CheckpointError(f"{LIMIT_VARIABLE}={stated} is no number of GiB") from None
+    if size > limit * _GIBIBYTE:
+        raise CheckpointError(
+            f"{address} is larger than {limit:g} GiB and was not downloaded: if this is right, set "
+            f"{LIMIT_VARIABLE} to more GiB"
+        )
+
+
+def _receive(address: str, response: HTTPResponse, path: Path, size: int | None) -> str:
     """Writes the body to ``path`` and returns its SHA-256; on a terminal with a progress bar."""
     checksum, received = hashlib.sha256(), 0
-    console = Console(stderr=True)
-    with progress_bar(console, counts_bytes=True) as progress, path.open("wb") as file:
+    with progress_bar(Console(stderr=True), counts_bytes=True) as progress, path.open("wb") as file:
         task = progress.add_task("", total=size)
         while chunk := response.read(_CHUNK):
             file.write(chunk)
             checksum.update(chunk)
             received += len(chunk)
+            _check_size(address, received)
             progress.update(task, completed=received)
     if size is not None and received != size:
         raise ConnectionError(f"the connection ended after {received} of {size} bytes")
@@ -184,7 +258,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
     if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-        return f"the server did not answer for {_TIMEOUT:g} seconds"
+        return f"the server did not answer for {TIMEOUT:g} seconds"
     if isinstance(error, IncompleteRead):
         return "the connection ended before the file did"
     return str(getattr(error, "reason", None) or error) or type(error).__name__
@@ -193,5 +267,5 @@ def _reason(error: Exception) -> str:
 def _by_hand() -> str:
     return (
         "Check the address and the connection; or download the file by hand, with a browser or on another "
-        "machine, and give its local path. DETREX_CACHE sets another folder for downloads."
+        f"machine, and give its local path. {CACHE_VARIABLE} sets another folder for downloads."
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from detrex.ops.library import KernelError
+from detrex.runtime.cache import cache_folder
 from detrex.runtime.files import replaced_file
 
 logger = logging.getLogger(__name__)
@@ -143,14 +144,14 @@ def _candidates(major: str) -> Iterator[Path]:
 def compiled(source: str, options: tuple[str, ...], compiler: Nvrtc) -> bytes:
     """What ``compiler.compile`` returns, from the cache where it is.
 
-    A file of :func:`cache_folder` begins with the SHA-256 of the rest; where that is wrong, it is compiled
+    A file of the cache begins with the SHA-256 of the rest; where that is wrong, it is compiled
     again.
 
     Raises:
         KernelError: with the compiler's first error.
     """
     name = hashlib.sha256(repr((source, options, compiler.version)).encode()).hexdigest()[:32]
-    path = cache_folder() / f"msda-{name}.bin"
+    path = cache_folder("kernels") / f"msda-{name}.bin"
     known = _read(path)
     if known is not None:
         return known
@@ -160,13 +161,6 @@ def compiled(source: str, options: tuple[str, ...], compiler: Nvrtc) -> bytes:
     except OSError as error:
         logger.warning("the kernel will be compiled again by the next process: %s", error)
     return code
-
-
-def cache_folder() -> Path:
-    """``kernels`` in ``$DETREX_CACHE``, else in ``detrex`` of ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if own := os.environ.get("DETREX_CACHE"):
-        return Path(own).expanduser() / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detrex" / "kernels"
 
 
 def _read(path: Path) -> bytes | None:

@@ -1,7 +1,10 @@
 import hashlib
 import logging
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from detrex.checkpoint import CheckpointError, download
-from detrex.checkpoint.download import cache_folder, fetch, is_url
+from detrex.checkpoint.download import fetch, is_url
+from detrex.runtime.cache import cache_folder
 
 BODY = bytes(range(256)) * 8192  # 2 MiB: several chunks
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -24,7 +28,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/a.pth": BODY}
-        self.requests = []
+        self.moved = {"/moved.pth": "/a.pth"}
+        self.requests, self.headers = [], []
         self.stop = threading.Event()
 
     def url(self, path: str) -> str:
@@ -34,13 +39,14 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(self.path)
+        self.server.headers.append(dict(self.headers))
         path = self.path.partition("?")[0]
         if path == "/silent.pth":
             self.server.stop.wait(20)
             return
-        if path == "/moved.pth":
+        if path in self.server.moved:
             self.send_response(302)
-            self.send_header("Location", "/a.pth")
+            self.send_header("Location", self.server.moved[path])
             self.end_headers()
             return
         if path not in self.server.files:
@@ -108,7 +114,7 @@ def test_a_file_is_downloaded_once(server, caplog):
     path = fetch(server.url("/a.pth"))
     assert path.read_bytes() == BODY
     assert path.name == "a.pth"
-    assert cache_folder() in path.parents
+    assert cache_folder("downloads") in path.parents
     (message,) = caplog.messages
     assert all(text in message for text in (server.url("/a.pth"), "2.0 MiB", str(path)))
     assert fetch(server.url("/a.pth")) == path
@@ -146,6 +152,13 @@ def test_all_kinds_of_answers(server, path):
     assert fetch(server.url(path), SHA).read_bytes() == BODY
 
 
+def test_a_body_whose_end_cannot_be_told_needs_a_checksum(server, cache):
+    server.files["/unsized.pth"] = BODY
+    with pytest.raises(CheckpointError, match="how long the file is.*#sha256="):
+        fetch(server.url("/unsized.pth"))
+    assert kept(cache) == []
+
+
 @pytest.mark.parametrize("path", ["/cut.pth", "/cut-chunked.pth"])
 def test_an_interrupted_download_leaves_nothing(server, cache, path):
     server.files[path] = BODY
@@ -163,7 +176,7 @@ def test_an_interrupted_download_leaves_the_previous_file(server, cache):
     with pytest.raises(CheckpointError):
         fetch(server.url("/cut.pth"), SHA)
     assert path.read_bytes() == b""
-    assert kept(cache) == ["cut.pth", "cut.pth.sha256.json"]
+    assert kept(cache) == ["cut.pth"]
 
 
 def test_processes_at_the_same_time_download_once(server):
@@ -223,25 +236,14 @@ def test_a_cached_file_that_was_changed_is_found_by_its_checksum(server):
     assert len(server.requests) == 2
 
 
-def test_a_cached_file_is_hashed_once(server, monkeypatch):
-    path = fetch(server.url("/a.pth"))
-    opened = []
-    opens = type(path).open
-
-    def counted(self, mode="r", *arguments, **keywords):
-        if self == path and mode == "rb":
-            opened.append(self)
-        return opens(self, mode, *arguments, **keywords)
-
-    monkeypatch.setattr(type(path), "open", counted)
-    for _ in range(3):
-        fetch(server.url("/a.pth"), SHA)
-    assert opened == []  # the download has recorded it
-    os.utime(path, (1, 1))
-    for _ in range(3):
-        fetch(server.url("/a.pth"), SHA)
-    assert len(opened) == 1
-    assert len(server.requests) == 1
+def test_a_cached_file_is_checked_at_every_call(server):
+    """Size and time of a file tell nothing: whoever changes it can set both."""
+    path = fetch(server.url("/a.pth"), SHA)
+    times = path.stat()
+    path.write_bytes(BODY[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fetch(server.url("/a.pth"), SHA).read_bytes() == BODY
+    assert len(server.requests) == 2
 
 
 def test_a_cache_without_right_to_write_is_used(server):
@@ -278,7 +280,7 @@ def test_no_server(cache):
 
 
 def test_a_silent_server(server, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     start = time.monotonic()
     with pytest.raises(CheckpointError, match=r"did not answer for 0\.2 seconds.*by hand"):
         fetch(server.url("/silent.pth"))
@@ -301,6 +303,7 @@ def test_a_cache_that_cannot_be_made(server, cache):
         ("http://127.0.0.1:1/a.pth#sha256=", None, "64 hexadecimal digits"),
         (f"http://127.0.0.1:1/a.pth#sha256={SHA}", OTHER, "two checksums"),
         ("http://127.0.0.1:port/a.pth", None, "nonnumeric port"),
+        ("https://[::1/a.pth", None, "no address"),
     ],
 )
 def test_malformed_requests(cache, url, sha256, message):
@@ -315,12 +318,89 @@ def test_urls_are_told_from_paths(tmp_path):
     assert not any(is_url(s) for s in ("a.pth", "/http/a", tmp_path, "httpsfile", "C:\\a.pth", "ftp://a"))
 
 
-def test_the_folder_of_the_cache(monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", ["/a.pth", "/chunked.pth", "/unsized.pth"])
+def test_a_file_beyond_the_limit_is_refused(server, cache, monkeypatch, path):
+    server.files |= {"/chunked.pth": BODY, "/unsized.pth": BODY}
+    monkeypatch.setenv(download.LIMIT_VARIABLE, "0.0005")
+    with pytest.raises(CheckpointError, match=r"larger than 0\.0005 GiB.*DETREX_DOWNLOAD_LIMIT_GB"):
+        fetch(server.url(path), SHA)
+    assert kept(cache) == []
+    monkeypatch.setenv(download.LIMIT_VARIABLE, "1")
+    assert fetch(server.url(path), SHA).read_bytes() == BODY
+
+
+def test_a_limit_that_is_no_number(server, monkeypatch):
+    monkeypatch.setenv(download.LIMIT_VARIABLE, "much")
+    with pytest.raises(CheckpointError, match="DETREX_DOWNLOAD_LIMIT_GB=much"):
+        fetch(server.url("/a.pth"))
+
+
+# 192.0.2.0/24 is kept free for documentation: nobody answers there.
+@pytest.mark.parametrize("host", ["192.0.2.1", "weights.example", "127.0.0.1.example", "localhost.example"])
+def test_other_machines_need_encryption_or_a_checksum(cache, monkeypatch, host):
+    url = f"http://{host}/a.pth"
+    with pytest.raises(CheckpointError, match="not encrypted.*https.*#sha256="):
+        fetch(url)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    with pytest.raises(CheckpointError, match="could not be downloaded"):
+        fetch(url, SHA)  # is tried
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_needs_neither(server, host):
+    assert fetch(f"http://{host}:{server.server_port}/a.pth").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("https://127.0.0.1:{port}/a.pth", "from http:// to https://"),
+        ("ftp://127.0.0.1/a.pth", "from http:// to ftp://"),
+        ("file:///etc/passwd", "not allowed"),
+        ("data:,hello", "not allowed"),
+        ("http://192.0.2.1/a.pth", "not encrypted"),
+        ("http://me:secret@127.0.0.1:{port}/a.pth", "password"),
+        ("/moved.pth", "loop|infinite"),
+    ],
+)
+def test_redirects_that_are_not_followed(server, cache, target, message):
+    server.moved["/moved.pth"] = target.format(port=server.server_port)
+    with pytest.raises(CheckpointError, match=message):
+        fetch(server.url("/moved.pth"))
+    assert kept(cache) == []
+    assert set(server.requests) == {"/moved.pth"}
+
+
+def test_from_encrypted_to_not_encrypted(server, tmp_path, monkeypatch):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    names = {"-keyout": tmp_path / "key.pem", "-out": tmp_path / "cert.pem"}
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = [str(word) for pair in names.items() for word in pair]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(names["-out"], names["-keyout"])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(names["-out"]))
+    url = f"https://127.0.0.1:{server.server_port}"
+    assert fetch(f"{url}/a.pth").read_bytes() == BODY
+    server.moved["/moved.pth"] = "http://127.0.0.1:1/a.pth"
+    with pytest.raises(CheckpointError, match="from https:// to http://"):
+        fetch(f"{url}/moved.pth", SHA)
+
+
+def test_no_secrets_are_sent(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("DETREX_CACHE", "~/own")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("DETREX_CACHE")
-    assert cache_folder() == tmp_path / "xdg" / "detrex"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == tmp_path / ".cache" / "detrex"
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc.chmod(0o600)
+    fetch(server.url("/moved.pth"), SHA)
+    names = {name.lower() for headers in server.headers for name in headers}
+    assert names == {"host", "user-agent", "accept-encoding", "connection"}
+    with pytest.raises(CheckpointError, match="password.*local path") as error:
+        fetch(f"http://me:secret@127.0.0.1:{server.server_port}/a.pth")
+    assert "secret" not in str(error.value)
+    assert len(server.requests) == 2
