@@ -1,4 +1,4 @@
-from detrex.data.annotation_files import category_file, count_classes, read_categories, thing_classes
+from detrex.data.categories import category_file, count_classes, read_categories, thing_classes
 from detrex.data.coco_instances import CocoInstances
 from detrex.data.coco_panoptic import CocoPanoptic
 from detrex.data.errors import DataError

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Protocol, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detrex.data.annotation_cache import open_annotations
-from detrex.data.coco_parser import CocoParser
+from detrex.data.census import ObjectCounts
+from detrex.data.coco.reader import ImageEntry
+from detrex.data.coco.store import Records
 from detrex.data.errors import DataError
-from detrex.data.image_io import read_image
-from detrex.data.packed_list import PackedList
+from detrex.data.file_names import AS_LISTED, find_files
+from detrex.data.image_io import ORIENTATIONS, Orientation, read_image
 from detrex.structures import Categories, Targets, boxes_from_masks
 
 logger = logging.getLogger(__name__)
@@ -38,21 +38,39 @@ class Record(TypedDict):
 
 
 class ImageDataset(Dataset):
-    """Images in a folder, with annotations. Subclasses say how annotations become targets.
+    """Images in a folder, with annotations. Subclasses say which images, and how annotations become targets.
+
+    Args:
+        images: the folder.
+        categories: the classes.
+        orientation: which picture annotations were drawn on, see :data:`detrex.data.image_io.Orientation`.
+        value_range: see :func:`detrex.data.image_io.read_image`.
 
     Attributes:
         images: the folder.
         categories: the classes.
+        warnings: what users of the annotations should know.
     """
 
-    def __init__(self, images: str | Path, categories: Categories):
+    def __init__(
+        self,
+        images: str | Path,
+        categories: Categories,
+        orientation: Orientation = "auto",
+        value_range: tuple[float, float] | None = None,
+    ):
+        if orientation not in ORIENTATIONS:
+            raise DataError(f"orientation={orientation!r}: expected is one of {', '.join(ORIENTATIONS)}.")
+        if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+            raise DataError(f"value_range={value_range}: expected are two numbers, the lower one first.")
         self.images = Path(images)
         self.categories = categories
-        self._entries = PackedList.of([])
+        self.orientation, self.value_range = orientation, value_range
+        self.warnings: list[str] = []
         self._is_thing = torch.tensor(categories.is_thing)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        raise NotImplementedError
 
     def __getitem__(self, index: int) -> Record:
         """Reads image ``index``.
@@ -60,32 +78,39 @@ class ImageDataset(Dataset):
         Raises:
             DataError: the image or its annotation is broken; the message names the image.
         """
-        entry = self._entry(index)
+        entry = self.entry(index)
         height, width = self.image_size(index)
-        image = read_image(self.images / entry["file_name"], (height, width), entry["image_id"])
+        path = self.images / entry.file_name
+        image = read_image(path, (height, width), entry.image_id, self.orientation, self.value_range)
         return Record(
             image=image,
-            image_id=entry["image_id"],
-            file_name=entry["file_name"],
+            image_id=entry.image_id,
+            file_name=entry.file_name,
             height=height,
             width=width,
-            targets=self._targets(entry, height, width),
+            targets=self.targets(index),
         )
 
-    def image_names(self) -> list[tuple[int | str, str]]:
-        """(image id, file name) of all images, without opening any."""
-        return [(entry["image_id"], entry["file_name"]) for entry in self._entries]
+    def entry(self, index: int) -> ImageEntry:
+        """Id and file name of image ``index``."""
+        raise NotImplementedError
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of image ``index`` in pixels, without opening it."""
         raise NotImplementedError
 
-    def _entry(self, index: int) -> dict[str, Any]:
-        """What is known of image ``index``: ``image_id``, ``file_name`` and what ``_targets`` needs."""
-        return self._entries[index]
-
-    def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
+    def targets(self, index: int) -> Targets:
+        """The objects of image ``index`` in pixels of its frame, without opening the image."""
         raise NotImplementedError
+
+    def counts(self) -> ObjectCounts | None:
+        """How many objects there are of which kind; None if that is not known, or targets are not read."""
+        return None
+
+    def image_names(self) -> list[tuple[int | str, str]]:
+        """(image id, file name) of all images, without opening any."""
+        entries = (self.entry(index) for index in range(len(self)))
+        return [(entry.image_id, entry.file_name) for entry in entries]
 
     def targets_from_masks(self, labels: Tensor, masks: Tensor) -> Targets:
         """Targets with boxes tight around ``masks`` ((N, H, W) bool); objects without pixels are left out."""
@@ -95,50 +120,80 @@ class ImageDataset(Dataset):
         return Targets(labels, boxes, masks, self._is_thing[labels])
 
 
-class CocoDataset(ImageDataset):
+class ImageList(Protocol):
+    """A checked file that lists images."""
+
+    where: Path
+    categories: Categories
+    images: Records[ImageEntry]
+    sizes: np.ndarray
+
+
+class ListedImages(ImageDataset):
     """Images that a COCO file lists, in its order.
 
     Args:
         images: folder of the images.
-        annotations: JSON file.
-        parser: decides what is kept of each annotation, which ``_targets`` finds in ``entry["annotations"]``.
+        file: which lists them.
+        file_names: how their names are looked up, see :data:`detrex.data.file_names.REWRITINGS`.
+        orientation, value_range: see :class:`ImageDataset`.
 
     Raises:
-        FileNotFoundError: there is no annotation file.
-        DataError: the annotation file has errors, or images are missing.
+        DataError: images are missing.
     """
 
-    def __init__(self, images: str | Path, annotations: str | Path, parser: CocoParser):
-        where = Path(annotations)
-        store = open_annotations(where, parser.settings, parser)
-        super().__init__(images, Categories.from_dict(store.header["categories"]))
-        for warning in store.header["warnings"]:
-            logger.warning("%s: %s", where, warning)
-        self._sizes = store.array("sizes")
-        self._entries = store.items("images")
-        self._annotations = store.groups("annotations")
-        check_files(self.images, {name: image_id for image_id, name in self.image_names()}, where)
+    def __init__(
+        self,
+        images: str | Path,
+        file: ImageList,
+        file_names: str = AS_LISTED,
+        orientation: Orientation = "auto",
+        value_range: tuple[float, float] | None = None,
+    ):
+        super().__init__(images, file.categories, orientation, value_range)
+        self._list = file
+        self._chosen = np.arange(len(file.images), dtype=np.int32)
+        names = {entry.file_name: entry.image_id for entry in file.images}
+        found = find_files(self.images, names, file.where, file_names)
+        if file_names != AS_LISTED:
+            renamed = (ImageEntry(e.image_id, found[e.file_name]) for e in file.images)
+            self._entries = Records.in_memory(renamed, ImageEntry)
+        else:
+            self._entries = file.images
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def entry(self, index: int) -> ImageEntry:
+        return self._entries[self.place(index)]
 
     def image_size(self, index: int) -> tuple[int, int]:
-        height, width = self._sizes[index]
+        height, width = self._list.sizes[self.place(index)]
         return int(height), int(width)
 
-    def _entry(self, index: int) -> dict[str, Any]:
-        return {**self._entries[index], "annotations": self._annotations[index]}
+    def place(self, index: int) -> int:
+        """Where image ``index`` is in the file's list, which may have more images.
 
+        Raises:
+            IndexError: there is no such image.
+        """
+        return int(self._chosen[index])
 
-def check_files(folder: Path, files: Mapping[str, Any], where: Path) -> None:
-    """Raises :class:`DataError` unless all ``files`` (name to image id) are in ``folder``, by listing it."""
-    if not folder.is_dir():
-        raise DataError(f"Folder {folder}, for the files that {where} lists, does not exist. Check the path.")
-    present = {sub: _listing(folder / sub) for sub in {os.path.dirname(name) for name in files}}
-    missing = [name for name in files if os.path.basename(name) not in present[os.path.dirname(name)]]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(files)} files that {where} lists are not in {folder}, the first being "
-            f"{missing[0]} (image id {files[missing[0]]}). Check the folder, or take them out of the list."
-        )
+    def choose(self, chosen: np.ndarray, why: str) -> None:
+        """Leaves images out, with a warning.
 
+        Args:
+            chosen: (M,) bool, of the images of the file.
+            why: of the others, for the warning.
+        """
+        left_out = int((~chosen).sum())
+        if left_out:
+            first = self._list.images[int(np.flatnonzero(~chosen)[0])].file_name
+            more = ", ..." if left_out > 1 else ""
+            self.warnings.append(f"{left_out} images {why} are left out ({first}{more})")
+        self._chosen = np.flatnonzero(chosen).astype(np.int32)
 
-def _listing(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    def log_warnings(self) -> None:
+        """Logs what users of the annotations should know."""
+        for warning in self.warnings:
+            logger.warning("%s: %s", self._list.where, warning)

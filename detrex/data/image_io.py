@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,41 +17,113 @@ from torchvision import tv_tensors
 
 from detrex.data.errors import DataError
 
+Orientation = Literal["auto", "stored", "shown"]
+"""Which picture annotations were drawn on, where a file says that it is to be turned (EXIF): ``stored``,
+before it is turned; ``shown``, after it; ``auto``, stored if that alone has the size that is listed, else
+shown."""
+
+ORIENTATIONS: tuple[Orientation, ...] = ("auto", "stored", "shown")
+
+PIXEL_LIMIT = "DETREX_MAX_PIXELS"
+"""Environment variable: files of more pixels are not decoded, by any reader. 0: no limit."""
+
+_DEFAULT_LIMIT = 178_956_970  # PIL's own
+_SIXTEEN_BITS = (0, 65535)
+
 # What PIL's decoders raise on files that are broken or not images.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_ORIENTATIONS_WITH_SWAPPED_SIDES = (5, 6, 7, 8)
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
+_SWAPPING = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_one_at_a_time = threading.Lock()
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None, image_id: int | str = "") -> Tensor:
+class ImageFacts(NamedTuple):
+    """What a file says of its picture before pixels are decoded.
+
+    Attributes:
+        size: (height, width) in pixels as stored.
+        turned: whether EXIF says that it is to be turned or mirrored.
+        swapped: whether turning it exchanges height and width.
+        deep: whether it has 16 bits a channel.
+        frames: how many pictures it holds.
+    """
+
+    size: tuple[int, int]
+    turned: bool
+    swapped: bool
+    deep: bool
+    frames: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) after it was turned."""
+        return self.size[::-1] if self.swapped else self.size
+
+
+def read_image(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    image_id: int | str = "",
+    orientation: Orientation = "auto",
+    value_range: tuple[float, float] | None = None,
+) -> Tensor:
     """The image as it is meant to be seen: turned as its EXIF orientation says, in RGB.
 
     Grey is repeated over the channels, transparency dropped, CMYK converted, and 16 bits a channel are scaled
-    to 8 (65535 becomes 255).
+    to 8. Of an animation or a file of several pages, the first picture is read.
 
     Args:
         path: file.
-        size: (height, width) that the annotations refer to. If that is the size of the pixels as they
-            are stored, before the EXIF orientation, the annotations were made on these, and the orientation
-            is not applied.
+        size: (height, width) that the annotations refer to, compared before pixels are decoded.
         image_id: for messages.
+        orientation: which picture ``size`` and the annotations refer to.
+        value_range: of files of 16 bits a channel, the values that become 0 and 255: (0, 4095) for 12 bits;
+            by default 0 and 65535.
 
     Returns:
         ``tv_tensors.Image`` (3, H, W) uint8.
 
     Raises:
-        DataError: there is no such file, it does not decode, has another size than ``size``, or holds 32 bits
-            a channel, whose range is not known.
+        DataError: there is no such file, it does not decode, has another size than ``size`` or more pixels
+            than :data:`PIXEL_LIMIT` allows, or holds 32 bits a channel, whose range is not known.
     """
-    image = _decode(path, image_id)
-    upright = image if _is_stored_size(image, size) else ImageOps.exif_transpose(image)
+    image = _decode(path, image_id, size)
+    stored = orientation == "stored" or (orientation == "auto" and _is_stored_size(image, size))
+    upright = image if stored else ImageOps.exif_transpose(image)
     if size is not None and (upright.height, upright.width) != tuple(size):
-        raise DataError(
-            f"{_name(path, image_id)} has {upright.height} x {upright.width} pixels (height x width), but "
-            f"its annotations are for {size[0]} x {size[1]}. Correct 'height' and 'width' in the annotation "
-            "file, or put back the image that was annotated."
-        )
-    pixels = np.array(_to_rgb(upright, path, image_id))
+        raise DataError(_other_size(path, image_id, (upright.height, upright.width), size))
+    pixels = np.array(_to_rgb(upright, path, image_id, value_range or _SIXTEEN_BITS))
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+
+
+def shown_size(
+    path: str | Path, orientation: Orientation = "auto", image_id: int | str = ""
+) -> tuple[int, int]:
+    """(height, width) in pixels of a file's picture, from its header: as stored or, by default, as shown.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    facts = image_facts(path, image_id)
+    return facts.size if orientation == "stored" else facts.upright
+
+
+def image_facts(path: str | Path, image_id: int | str = "") -> ImageFacts:
+    """What the header of a file says.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path, image_id) as image:
+        # PNGs without EXIF would be decoded to look for it at the end.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        return ImageFacts(
+            size=(image.height, image.width),
+            turned=orientation in range(2, 9),
+            swapped=orientation in _SWAPPING,
+            deep=image.mode.startswith("I"),
+            frames=getattr(image, "n_frames", 1),
+        )
 
 
 def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -55,22 +132,42 @@ def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.
     Raises:
         DataError: there is no such file, it does not decode, or it has another (height, width) than ``size``.
     """
-    labels = np.asarray(_decode(path, ""))
-    if size is not None and labels.shape[:2] != tuple(size):
-        raise DataError(
-            f"{path} has {labels.shape[0]} x {labels.shape[1]} pixels (height x width), but the image that "
-            f"it labels has {size[0]} x {size[1]}. Make the two of one size."
-        )
-    return labels
+    with _opened(path, "") as image:
+        if size is not None and (image.height, image.width) != tuple(size):
+            raise DataError(
+                f"{path} has {image.height} x {image.width} pixels (height x width), but the image that "
+                f"it labels has {size[0]} x {size[1]}. Make the two of one size."
+            )
+        image.load()
+    return np.asarray(image)
 
 
-def _decode(path: str | Path, image_id: int | str) -> Image.Image:
+def highest_value(path: str | Path) -> int:
+    """The highest value of a file of 16 bits a channel."""
+    with _opened(path, "") as image:
+        return int(np.asarray(image).max())
+
+
+def _decode(path: str | Path, image_id: int | str, size: tuple[int, int] | None) -> Image.Image:
+    with _opened(path, image_id) as image:
+        stored = image.height, image.width
+        if size is not None and tuple(size) not in (stored, stored[::-1]):
+            raise DataError(_other_size(path, image_id, stored, size))
+        image.load()
+    return image
+
+
+@contextmanager
+def _opened(path: str | Path, image_id: int | str) -> Iterator[Image.Image]:
+    """An image of which the header was read; what PIL raises meanwhile becomes a message for the user."""
     try:
-        with Image.open(path) as image:
-            image.load()
-        return image
+        with _open_any_size(path) as image:
+            _check_limit(image, path, image_id)
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"{_name(path, image_id)} does not exist. Check the path of the folder.") from error
+    except DataError:
+        raise
     except _DECODING_ERRORS as error:
         raise DataError(
             f"{_name(path, image_id)} cannot be decoded ({error}). Replace the file, or take it out of the "
@@ -78,32 +175,69 @@ def _decode(path: str | Path, image_id: int | str) -> Image.Image:
         ) from error
 
 
+def _open_any_size(path: str | Path) -> Image.Image:
+    # PIL's limit on pixels is one for all threads. Ours takes its place, for this file alone.
+    with _one_at_a_time:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_limit(image: Image.Image, path: str | Path, image_id: int | str) -> None:
+    text = os.environ.get(PIXEL_LIMIT, str(_DEFAULT_LIMIT))
+    if not text.isdecimal():
+        raise DataError(f"{PIXEL_LIMIT}={text}: expected is a number of pixels, 0 for no limit.")
+    limit = int(text)
+    if limit and image.height * image.width > limit:
+        raise DataError(
+            f"{_name(path, image_id)} has {image.height} x {image.width} pixels (height x width), more "
+            "than the "
+            f"limit of {limit}, which protects from files that claim to be huge. To read it, set the "
+            "environment "
+            f"variable {PIXEL_LIMIT}={image.height * image.width}."
+        )
+
+
 def _is_stored_size(image: Image.Image, size: tuple[int, int] | None) -> bool:
     """Whether ``size`` is the image's before, and not after, it is turned upright."""
-    turned = image.getexif().get(ExifTags.Base.Orientation) in _ORIENTATIONS_WITH_SWAPPED_SIDES
+    swapped = image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING
     square = image.height == image.width
-    return size is not None and turned and not square and (image.height, image.width) == tuple(size)
+    return size is not None and swapped and not square and (image.height, image.width) == tuple(size)
 
 
-def _to_rgb(image: Image.Image, path: str | Path, image_id: int | str) -> Image.Image:
+def _other_size(path: str | Path, image_id: int | str, found: tuple[int, int], size: tuple[int, int]) -> str:
+    return (
+        f"{_name(path, image_id)} has {found[0]} x {found[1]} pixels (height x width), but "
+        f"its annotations are for {size[0]} x {size[1]}. Correct 'height' and 'width' in the annotation "
+        "file, or put back the image that was annotated."
+    )
+
+
+def _to_rgb(
+    image: Image.Image, path: str | Path, image_id: int | str, value_range: tuple[float, float]
+) -> Image.Image:
     if image.mode in ("I", "F"):
         pixels = np.asarray(image)
         # PIL gives 16-bit files of some formats as "I", 32 bits of which 16 are used.
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > _SIXTEEN_BITS[1]:
             raise DataError(
                 f"{_name(path, image_id)} has 32 bits a channel (mode {image.mode}), whose range of values "
                 "is not known. Convert it to 8 or 16 bits."
             )
-        return _from_16_bits(pixels)
+        return _from_16_bits(pixels, value_range)
     if image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image))
+        return _from_16_bits(np.asarray(image), value_range)
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _from_16_bits(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+def _from_16_bits(pixels: np.ndarray, value_range: tuple[float, float]) -> Image.Image:
+    low, high = value_range
+    scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+    return Image.fromarray(np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _name(path: str | Path, image_id: int | str) -> str:

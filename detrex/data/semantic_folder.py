@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from detrex.data.annotation_files import parse_categories, read_categories
+from detrex.data.categories import read_categories
+from detrex.data.coco.categories import parse_categories
+from detrex.data.coco.reader import ImageEntry
+from detrex.data.coco.store import Records
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset
-from detrex.data.image_io import read_label_map
-from detrex.data.packed_list import PackedList
+from detrex.data.image_io import Orientation, image_facts, read_label_map
 from detrex.structures import Targets
 
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -37,6 +37,8 @@ class SemanticFolder(ImageDataset):
             (Cityscapes: ``_leftImg8bit.png``); empty: all images.
         segment_suffix: end of the PNGs' names (Cityscapes: ``_gtFine_labelIds.png``).
         targets: whether to load label maps at all; without, every image has no targets.
+        orientation: which picture labels were drawn on, see :data:`detrex.data.image_io.Orientation`.
+        value_range: of images of 16 bits a channel, see :func:`detrex.data.image_io.read_image`.
 
     Raises:
         FileNotFoundError: there is no file of classes.
@@ -52,29 +54,39 @@ class SemanticFolder(ImageDataset):
         image_suffix: str = "",
         segment_suffix: str = ".png",
         targets: bool = True,
+        orientation: Orientation = "auto",
+        value_range: tuple[float, float] | None = None,
     ):
-        is_file = isinstance(classes, str | Path)
-        super().__init__(
-            images, read_categories(classes) if is_file else parse_categories(list(classes), "classes")
-        )
-        self.segments = Path(segments)
+        if isinstance(classes, str | Path):
+            categories = read_categories(classes)
+        else:
+            categories = parse_categories(list(classes), "classes")
+        super().__init__(images, categories, orientation, value_range)
+        self.segments, self.segment_suffix = Path(segments), segment_suffix
         self.ignore_labels = {ignore_label} if isinstance(ignore_label, int) else set(ignore_label)
         self.load_targets = targets
         pairs = _pairs(self.images, self.segments, image_suffix, segment_suffix)
-        self._entries = PackedList.of(
-            {"image_id": name, "file_name": image, "segments": name + segment_suffix}
-            for name, image in pairs.items()
-        )
+        self._entries = Records.in_memory((ImageEntry(*pair) for pair in pairs.items()), ImageEntry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entry(self, index: int) -> ImageEntry:
+        return self._entries[index]
+
+    def label_path(self, index: int) -> Path:
+        """The label map of image ``index``."""
+        return self.segments / f"{self._entries[index].image_id}{self.segment_suffix}"
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of image ``index`` in pixels, from the header of its label map."""
-        with Image.open(self.segments / self._entries[index]["segments"]) as labels:
-            return labels.height, labels.width
+        return image_facts(self.label_path(index)).size
 
-    def _targets(self, entry: dict[str, Any], height: int, width: int) -> Targets:
+    def targets(self, index: int) -> Targets:
+        height, width = self.image_size(index)
         if not self.load_targets:
             return Targets.empty(height, width)
-        path = self.segments / entry["segments"]
+        path = self.label_path(index)
         label_map = read_label_map(path, (height, width))
         if label_map.ndim != 2:
             raise DataError(

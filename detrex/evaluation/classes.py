@@ -8,28 +8,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detrex.data.annotation_files import read_categories
+from detrex.data.categories import read_categories
 from detrex.data.errors import DataError
 from detrex.structures import Categories
 
 
-def model_categories(classes: str | Path | Categories | None, ground_truth: str | Path) -> Categories:
+def model_categories(
+    classes: str | Path | Categories | None, listed: Categories, ground_truth: str | Path
+) -> Categories:
     """The classes of the model, in its order, checked against those of the ground truth.
 
     Args:
         classes: an annotation file whose categories, ordered by id, are the model's classes; the categories
-            themselves; or None if the model's classes are those of ``ground_truth``.
-        ground_truth: annotation file to evaluate on.
+            themselves; or None if the model's classes are those of the ground truth.
+        listed: the classes of the ground truth.
+        ground_truth: its annotation file, for messages.
 
     Raises:
         DataError: the ground truth has categories that the model does not know, or names them otherwise.
     """
-    expected = read_categories(ground_truth)
     if classes is None:
-        return expected
+        return listed
     known = classes if isinstance(classes, Categories) else read_categories(classes)
     names = dict(zip(known.ids, known.names, strict=True))
-    for category_id, name in zip(expected.ids, expected.names, strict=True):
+    for category_id, name in zip(listed.ids, listed.names, strict=True):
         if names.get(category_id) != name:
             found = f"has the name {names[category_id]!r}" if category_id in names else "is missing"
             raise DataError(

@@ -14,9 +14,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_convert
 
-from detrex.data.rle import encode_masks
+from detrex.data.census import ObjectCounts
+from detrex.data.coco.objects import CocoFile
+from detrex.data.coco.reader import ReadOptions
+from detrex.data.coco.segmentation import encode_masks
+from detrex.data.errors import DataError
+from detrex.data.image_io import Orientation
 from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
-from detrex.evaluation.coco_ground_truth import coco_from, logged_prints, read_ground_truth
+from detrex.evaluation.coco_ground_truth import coco_from, ground_truth_of, logged_prints
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.report import PerClass, class_labels
 from detrex.structures import Categories, Instances, Sample
@@ -42,6 +47,13 @@ class CocoEvaluator:
             truth does not have (stuff) are left out.
         max_detections: COCOeval's limit of detections per image and class. Raise it for crowded images.
         output_dir: where ``coco_instances_results.json`` is written, in COCO's result format.
+        images: folder of the images, for sizes that ``annotations`` does not list.
+        orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoInstances`.
+
+    Raises:
+        FileNotFoundError: there is no annotation file.
+        DataError: it has errors, all its objects are left out, or has classes that the model does not know.
+        ValueError: other arguments are wrong.
     """
 
     def __init__(
@@ -51,6 +63,9 @@ class CocoEvaluator:
         classes: str | Path | Categories | None = None,
         max_detections: int = 100,
         output_dir: str | Path | None = None,
+        images: str | Path | None = None,
+        orientation: Orientation = "auto",
+        leave_folder: bool = False,
     ) -> None:
         if not tasks or set(tasks) - {"bbox", "segm"}:
             raise ValueError(f"tasks={list(tasks)}: expected 'bbox', 'segm' or both")
@@ -60,8 +75,14 @@ class CocoEvaluator:
         self.tasks = tuple(tasks)
         self.max_detections = max_detections
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.ground_truth = read_ground_truth(annotations, with_masks="segm" in self.tasks)
-        self.categories = model_categories(classes, annotations)
+        options = ReadOptions(None if images is None else Path(images), orientation, leave_folder)
+        self._file = CocoFile(Path(annotations), options)
+        self._check_file()
+        self._index_of: dict[Hashable, int] = {
+            entry.image_id: index for index, entry in enumerate(self._file.images)
+        }
+        self.ground_truth = ground_truth_of(self._file, "segm" in self.tasks)
+        self.categories = model_categories(classes, self._file.categories, annotations)
         evaluated = set(self.ground_truth.cats)
         self._evaluated_classes = torch.tensor([i in evaluated for i in self.categories.ids])
         self.reset()
@@ -92,14 +113,27 @@ class CocoEvaluator:
         metrics, self.per_class = on_main_process(lambda: self._evaluate(detections))
         return metrics
 
+    def counts(self) -> ObjectCounts:
+        """How many objects there are to be found."""
+        return self._file.counts("segm" in self.tasks)
+
+    def _check_file(self) -> None:
+        masks = "segm" in self.tasks
+        self._file.require_annotations(masks)
+        for warning in self._file.warnings(masks):
+            logger.warning("%s: %s", self.annotations, warning)
+        counts = self.counts()
+        if not counts.objects and (counts.crowds or counts.left_out):
+            raise DataError(f"{self.annotations} has no object to evaluate: {counts.nothing_because()}.")
+
     def _check(self, image_id: Hashable, instances: Instances) -> None:
-        image = self.ground_truth.imgs.get(image_id)
-        if image is None:
+        index = self._index_of.get(image_id)
+        if index is None:
             raise ValueError(
                 f"image id {image_id!r} is not in {self.annotations}: "
                 "the evaluator and the test data set must use the same annotation file"
             )
-        size = (image["height"], image["width"])
+        size = tuple(self._file.sizes[index].tolist())
         if tuple(instances.image_size) != size:
             raise ValueError(
                 f"image {image_id}: detections are in a frame of (height, width) "
@@ -114,7 +148,9 @@ class CocoEvaluator:
         instances = instances[evaluated[instances.pred_classes]]
         boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").double()
         numbers = torch.cat([boxes, instances.scores[:, None], instances.pred_classes[:, None]], 1).tolist()
-        rles = encode_masks(instances.pred_masks) if "segm" in self.tasks else [None] * len(numbers)
+        rles: list[Any] = [None] * len(numbers)
+        if "segm" in self.tasks and instances.pred_masks is not None:
+            rles = encode_masks(instances.pred_masks)
         return [
             {
                 "image_id": image_id,
@@ -127,7 +163,7 @@ class CocoEvaluator:
         ]
 
     def _evaluate(self, detections: dict[Hashable, list]) -> tuple[dict[str, float], PerClass]:
-        if missing := len(self.ground_truth.imgs) - len(detections):
+        if missing := len(self._index_of) - len(detections):
             logger.warning("%s: %d of its images were not evaluated", self.annotations, missing)
         results = [detection for image in detections.values() for detection in image]
         if self.output_dir is not None:
@@ -136,15 +172,16 @@ class CocoEvaluator:
         metrics: dict[str, float] = {}
         per_class: PerClass = {}
         for task in self.tasks:
-            accumulated = self._accumulate(task, results, list(detections))
+            indices = [self._index_of[image_id] for image_id in detections]
+            accumulated = self._accumulate(task, results, indices)
             metrics.update({f"{task}/{name}": v for name, v in _figures(accumulated).items()})
             per_class[f"{task}/AP"] = self._ap_per_class(accumulated["precision"])
         return metrics, per_class
 
-    def _accumulate(self, task: str, results: list[dict], image_ids: list) -> dict[str, np.ndarray]:
+    def _accumulate(self, task: str, results: list[dict], images: list[int]) -> dict[str, np.ndarray]:
         """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 where there is no ground truth."""
         evaluation = COCOeval(self.ground_truth, self._detected(task, results), task)
-        evaluation.params.imgIds = image_ids
+        evaluation.params.imgIds = images
         evaluation.params.maxDets = [self.max_detections]
         with logged_prints():
             evaluation.evaluate()
@@ -157,7 +194,12 @@ class CocoEvaluator:
         # Size classes go by the box's area for boxes, by the mask's for masks: loadRes takes what is there.
         unused = "segmentation" if task == "bbox" else "bbox"
         with logged_prints():
-            return self.ground_truth.loadRes([{k: v for k, v in r.items() if k != unused} for r in results])
+            return self.ground_truth.loadRes(
+                [
+                    {**{k: v for k, v in r.items() if k != unused}, "image_id": self._index_of[r["image_id"]]}
+                    for r in results
+                ]
+            )
 
     def _ap_per_class(self, precision: np.ndarray) -> dict[str, float]:
         labels = dict(zip(self.categories.ids, class_labels(self.categories), strict=True))

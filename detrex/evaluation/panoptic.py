@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
+from detrex.data.file_names import AS_LISTED, check_name
+from detrex.data.image_io import Orientation
+from detrex.evaluation.classes import check_class_indices, missing_output
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
@@ -39,6 +41,8 @@ class PanopticEvaluator:
             the annotation file it was trained on, or its categories.
         output_dir: where predictions are written in COCO panoptic format: ``panoptic_results.json`` and
             ``panoptic_results/*.png``. Not written if None.
+        images: folder of the images, for sizes that ``annotations`` does not list.
+        file_names, orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoPanoptic`.
     """
 
     def __init__(
@@ -47,9 +51,15 @@ class PanopticEvaluator:
         segments: str | Path,
         classes: str | Path | Categories | None = None,
         output_dir: str | Path | None = None,
+        images: str | Path | None = None,
+        file_names: str = AS_LISTED,
+        orientation: Orientation = "auto",
+        leave_folder: bool = False,
     ) -> None:
-        self.categories = model_categories(classes, annotations)
-        self.ground_truth = PanopticFiles(annotations, segments, self.categories)
+        self.ground_truth = PanopticFiles(
+            annotations, segments, classes, images, file_names, orientation, leave_folder
+        )
+        self.categories = self.ground_truth.categories
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.reset()
 
@@ -85,14 +95,14 @@ class PanopticEvaluator:
             classes = np.flatnonzero(counts.any(1))
             self._counts[image_id] = classes, counts[classes]
             if self.output_dir is not None:
-                self._written[image_id] = self._write(image_id, ids, infos)
+                self._written[image_id] = self._write(self.output_dir, image_id, ids, infos)
 
     def evaluate(self) -> dict[str, float]:
         """Figures named ``panoptic/PQ``, ``panoptic/PQ_things``, ... over the images of all processes."""
         metrics, self.per_class = self._figures(merge_by_image(self._counts))
         written = merge_by_image(self._written)
-        if self.output_dir is not None:
-            on_main_process(lambda: self._write_json(written))
+        if (folder := self.output_dir) is not None:
+            on_main_process(lambda: _write_json(folder, written))
         return metrics
 
     def _prediction(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> Segmentation:
@@ -124,9 +134,14 @@ class PanopticEvaluator:
         }
         return metrics, per_class
 
-    def _write(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, Any]:
+    def _write(
+        self, folder: Path, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         name = self.ground_truth.file_name(image_id)
-        path = self.output_dir / "panoptic_results" / name
+        check_name(
+            name, f"{self.ground_truth.annotations}: image id {image_id}, whose result is to be written,"
+        )
+        path = folder / "panoptic_results" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rgb_from_ids(ids)).save(path)
         segments = [
@@ -134,10 +149,11 @@ class PanopticEvaluator:
         ]
         return {"image_id": image_id, "file_name": name, "segments_info": segments}
 
-    def _write_json(self, written: dict[Hashable, dict[str, Any]]) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        content = {"annotations": list(written.values())}
-        (self.output_dir / "panoptic_results.json").write_text(json.dumps(content), encoding="utf-8")
+
+def _write_json(folder: Path, written: dict[Hashable, dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"annotations": list(written.values())}
+    (folder / "panoptic_results.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _mean(values: np.ndarray) -> float:

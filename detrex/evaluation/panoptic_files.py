@@ -1,16 +1,22 @@
-"""Reading ground truth in COCO panoptic format (JSON and PNGs), image by image."""
+"""Ground truth in COCO panoptic format (JSON and PNGs), read image by image."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
 from pathlib import Path
 
-from detrex.data.annotation_files import read_json, require_keys
+from detrex.data.census import ObjectCounts
+from detrex.data.coco.panoptic import PanopticEntry, PanopticFile, check_segments, read_segment_ids
+from detrex.data.coco.reader import ReadOptions
 from detrex.data.errors import DataError
-from detrex.data.image_io import read_label_map
+from detrex.data.file_names import AS_LISTED, find_files
+from detrex.data.image_io import Orientation
+from detrex.evaluation.classes import model_categories
 from detrex.evaluation.panoptic_quality import Segmentation
 from detrex.structures import Categories
-from detrex.structures.panoptic import ids_from_rgb
+
+logger = logging.getLogger(__name__)
 
 
 class PanopticFiles:
@@ -19,25 +25,51 @@ class PanopticFiles:
     Args:
         annotations: COCO panoptic JSON.
         segments: directory of its PNGs.
-        categories: the model's classes; those of ``annotations`` must be among them.
+        classes: the model's classes, among which those of ``annotations`` must be; see
+            :func:`detrex.evaluation.classes.model_categories`.
+        images: folder of the images, for sizes that ``annotations`` does not list.
+        file_names, orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoPanoptic`.
+
+    Attributes:
+        categories: the model's classes.
+
+    Raises:
+        FileNotFoundError: there is no annotation file.
+        DataError: it has errors, PNGs are missing, or the model does not know its classes.
     """
 
-    def __init__(self, annotations: str | Path, segments: str | Path, categories: Categories) -> None:
+    def __init__(
+        self,
+        annotations: str | Path,
+        segments: str | Path,
+        classes: str | Path | Categories | None = None,
+        images: str | Path | None = None,
+        file_names: str = AS_LISTED,
+        orientation: Orientation = "auto",
+        leave_folder: bool = False,
+    ) -> None:
         self.annotations = Path(annotations)
         self.segments = Path(segments)
-        self.categories = categories
-        content = read_json(annotations)
-        require_keys(content, ("annotations",), "the COCO panoptic file", annotations)
-        for entry in content["annotations"]:
-            require_keys(
-                entry, ("image_id", "file_name", "segments_info"), "panoptic annotation", annotations
-            )
-        self._entries = {entry["image_id"]: entry for entry in content["annotations"]}
-        if not self.segments.is_dir():
-            raise FileNotFoundError(f"{segments}: no such directory (the PNGs of {annotations})")
+        options = ReadOptions(None if images is None else Path(images), orientation, leave_folder)
+        self._file = PanopticFile(self.annotations, options)
+        self._file.require_annotations()
+        self.categories = model_categories(classes, self._file.categories, annotations)
+        for warning in self._file.warnings:
+            logger.warning("%s: %s", annotations, warning)
+        self._index_of: dict[Hashable, int] = {
+            image.image_id: index
+            for index, image in enumerate(self._file.images)
+            if self._file.entry(index) is not None
+        }
+        names = {self._entry(image_id).file_name: image_id for image_id in self._index_of}
+        self._names = find_files(self.segments, names, self.annotations, file_names)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index_of)
+
+    def counts(self) -> ObjectCounts:
+        """How many segments there are."""
+        return self._file.counts
 
     def file_name(self, image_id: Hashable) -> str:
         """The PNG's name.
@@ -45,12 +77,7 @@ class PanopticFiles:
         Raises:
             DataError: the annotation file does not have the image.
         """
-        if image_id not in self._entries:
-            raise DataError(
-                f"image id {image_id!r} is not in {self.annotations}: "
-                "the evaluator and the test data set must use the same annotation file"
-            )
-        return self._entries[image_id]["file_name"]
+        return self._names[self._entry(image_id).file_name]
 
     def read(self, image_id: Hashable) -> Segmentation:
         """The segments of an image, with class indices of ``categories``.
@@ -58,21 +85,21 @@ class PanopticFiles:
         Raises:
             DataError: the PNG is missing, it and the JSON contradict each other, or the image is not listed.
         """
+        entry = self._entry(image_id)
         path = self.segments / self.file_name(image_id)
-        pixels = read_label_map(path)
-        if pixels.ndim != 3:
-            raise DataError(f"{path} has one channel: a panoptic PNG is RGB, of segment ids in three bytes")
-        ids = ids_from_rgb(pixels[..., :3])
-        try:
-            return Segmentation.from_lists(ids, [self._segment(s) for s in self._segments_of(image_id)])
-        except ValueError as error:
-            raise DataError(f"image {image_id} of {self.annotations} and {path}: {error}") from error
+        height, width = self._file.sizes[self._index_of[image_id]].tolist()
+        ids = read_segment_ids(path, (height, width))
+        check_segments(ids, entry, path, str(image_id))
+        index_of = self.categories.index_of
+        segments = [(s.segment_id, index_of[s.category_id], s.is_crowd) for s in entry.segments]
+        return Segmentation.from_lists(ids, segments)
 
-    def _segments_of(self, image_id: Hashable) -> list[dict]:
-        return self._entries[image_id]["segments_info"]
-
-    def _segment(self, info: dict) -> tuple[int, int, bool]:
-        index = self.categories.index_of.get(info["category_id"])
-        if index is None:
-            raise ValueError(f"segment {info['id']}: category_id {info['category_id']} is not listed")
-        return info["id"], index, bool(info.get("iscrowd", 0))
+    def _entry(self, image_id: Hashable) -> PanopticEntry:
+        index = self._index_of.get(image_id)
+        entry = None if index is None else self._file.entry(index)
+        if entry is None:
+            raise DataError(
+                f"image id {image_id!r} is not in {self.annotations}: "
+                "the evaluator and the test data set must use the same annotation file"
+            )
+        return entry

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detrex.data.rle import encode_masks
+from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
 from detrex.structures import Instances, Targets
 
@@ -112,6 +112,7 @@ def panoptic_map(targets: Targets) -> tuple[Tensor, list[dict[str, int]]]:
     Returns:
         (H, W) int32 segment ids, 0 for none; for each segment its ``id`` and ``category_id`` (class index).
     """
+    assert targets.masks is not None, "panoptic maps need masks"
     ids = torch.zeros(targets.masks.shape[-2:], dtype=torch.int32)
     for number, mask in enumerate(targets.masks, start=1):
         ids[mask] = number
@@ -145,6 +146,7 @@ def semantic_iou(targets: Targets, found: Tensor, num_classes: int) -> float:
         found: (H, W) class indices.
         num_classes: of the model.
     """
+    assert targets.masks is not None, "semantic maps need masks"
     truth = torch.full(found.shape, -1)
     for label, mask in zip(targets.labels.tolist(), targets.masks, strict=True):
         truth[mask] = label
@@ -167,7 +169,7 @@ def _both_have_masks(found: Instances, targets: Targets) -> bool:
 
 def _mask_iou(found: Instances, targets: Targets) -> np.ndarray:
     """(N, M) IoU of detections and objects."""
-    if not (len(found) and len(targets)):
+    if found.pred_masks is None or targets.masks is None or not (len(found) and len(targets)):
         return np.zeros((len(found), len(targets)))
     return coco_mask.iou(encode_masks(found.pred_masks), encode_masks(targets.masks), [0] * len(targets))
 

@@ -97,9 +97,8 @@ def _render(columns: tuple[str, ...], rows: Iterable[tuple[str, Iterable[float]]
     for title, values in rows:
         table.add_row(title, *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values))
     # Wide enough for any table, so that nothing is cut, in files as in terminals.
-    console = Console(
-        file=StringIO(), width=100 + sum(len(c) + 12 for c in columns), no_color=True, markup=False
-    )
+    text = StringIO()
+    console = Console(file=text, width=100 + sum(len(c) + 12 for c in columns), no_color=True, markup=False)
     console.print(table)
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from detrex.data.annotation_files import read_json, require_keys
+from detrex.data.coco.json_stream import read_json
+from detrex.data.coco.keys import PANOPTIC, RESULT, SEGMENT, read_entry, short
+from detrex.data.coco.object_reader import mask_box
+from detrex.data.coco.panoptic import read_segment_ids
+from detrex.data.coco.segmentation import Segmentation as Mask
+from detrex.data.coco.segmentation import encode_masks, rasterise, read_segmentation
 from detrex.data.errors import DataError
-from detrex.data.rle import rle_length
-from detrex.evaluation.panoptic_files import PanopticFiles
+from detrex.data.file_names import check_name
+from detrex.evaluation.panoptic_quality import Segmentation
 from detrex.structures import Categories, Instances
 
 INSTANCE_FILE, PANOPTIC_FILE = "coco_instances_results.json", "panoptic_results.json"
@@ -27,6 +29,15 @@ _EXPECTED = (
     "panoptic results, {annotations: [{image_id, file_name, segments_info}]} with their PNGs in the folder "
     "of the same name. CocoEvaluator and PanopticEvaluator write them to their output_dir."
 )
+
+
+class _Result(NamedTuple):
+    """A checked entry of a result file; ``box`` is (x, y, width, height), ``mask`` as JSON has it."""
+
+    category_id: int
+    score: float
+    box: tuple[float, float, float, float] | None
+    mask: Any
 
 
 class SavedInstances:
@@ -41,18 +52,19 @@ class SavedInstances:
     def __init__(self, path: Path, entries: Sequence[Any], categories: Categories) -> None:
         self.path = path
         self._categories = categories
-        self._entries: dict[Hashable, list[dict]] = defaultdict(list)
+        self._results: dict[Hashable, list[_Result]] = defaultdict(list)
+        with_masks = 0
         for number, entry in enumerate(entries):
-            self._check(entry, number)
-            self._entries[entry["image_id"]].append(entry)
-        with_masks = sum("segmentation" in entry for entry in entries)
+            image_id, result = self._read(entry, number)
+            self._results[image_id].append(result)
+            with_masks += result.mask is not None
         if with_masks not in (0, len(entries)):
             raise DataError(
                 f"{path}: {with_masks} of {len(entries)} results have a 'segmentation'. Give either all of "
                 "them one, or none."
             )
         self.has_masks = with_masks > 0
-        self.image_ids = list(self._entries)
+        self.image_ids = list(self._results)
 
     def read(self, image_id: Hashable, height: int, width: int) -> Instances:
         """The results of an image of ``height`` x ``width`` pixels, by descending score; maybe none.
@@ -60,39 +72,35 @@ class SavedInstances:
         Raises:
             DataError: a mask is for an image of another size, or cannot be decoded.
         """
-        entries = sorted(self._entries.get(image_id, []), key=lambda e: -e["score"])
-        masks = None
-        if self.has_masks:
-            where = f"{self.path}: a result for image id {image_id}"
-            rles = [to_rle(e["segmentation"], height, width, where) for e in entries]
-            decoded = coco_mask.decode(rles) if rles else np.zeros((height, width, 0), np.uint8)
-            masks = torch.from_numpy(np.ascontiguousarray(decoded.transpose(2, 0, 1))).view(torch.bool)
+        results = sorted(self._results.get(image_id, []), key=lambda r: -r.score)
+        where = f"{self.path}: a result for image id {image_id}"
+        masks = [read_mask(r.mask, height, width, where) for r in results] if self.has_masks else []
+        boxes = [_corners(r.box) for r in results if r.box is not None]
+        if len(boxes) < len(results):
             boxes = [
-                e.get("bbox") or coco_mask.toBbox(r).tolist() for e, r in zip(entries, rles, strict=True)
+                mask_box(mask, (height, width)) if r.box is None else _corners(r.box)
+                for r, mask in zip(results, masks, strict=True)
             ]
-        else:
-            boxes = [e["bbox"] for e in entries]
-        corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        corners[:, 2:] += corners[:, :2]
-        classes = [self._categories.index_of[e["category_id"]] for e in entries]
+        classes = [self._categories.index_of[r.category_id] for r in results]
         return Instances(
             image_size=(height, width),
-            pred_boxes=corners,
-            scores=torch.tensor([e["score"] for e in entries], dtype=torch.float32),
+            pred_boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            scores=torch.tensor([r.score for r in results], dtype=torch.float32),
             pred_classes=torch.tensor(classes, dtype=torch.int64),
-            pred_masks=masks,
+            pred_masks=rasterise(masks, height, width) if self.has_masks else None,
         )
 
-    def _check(self, entry: Any, number: int) -> None:
-        require_keys(entry, ("image_id", "category_id", "score"), f"result {number}", self.path)
-        where = f"{self.path}: result {number} (image id {entry['image_id']})"
-        if entry["category_id"] not in self._categories.index_of:
-            raise DataError(_unknown_category(where, entry["category_id"]))
-        if not ("bbox" in entry or "segmentation" in entry):
+    def _read(self, entry: Any, number: int) -> tuple[Hashable, _Result]:
+        where = f"{self.path}: result {number}"
+        image_id, category_id, score, box, mask = read_entry(entry, RESULT, "entry", where)
+        where = f"{where} (image id {image_id})"
+        if category_id not in self._categories.index_of:
+            raise DataError(_unknown_category(where, category_id))
+        if box is None and entry.get("bbox"):
+            raise DataError(f"{where} has {short(entry['bbox'])} as 'bbox'; expected are finite numbers.")
+        if box is None and mask is None:
             raise DataError(f"{where} has neither 'bbox' nor 'segmentation'.")
-        box = entry.get("bbox", [0, 0, 0, 0])
-        if not _numbers(box, 4) or not _numbers([entry["score"]], 1):
-            raise DataError(f"{where}: 'score' or 'bbox' (x, y, width, height) is not of finite numbers.")
+        return image_id, _Result(category_id, score, box, mask)
 
 
 class SavedPanoptic:
@@ -105,16 +113,22 @@ class SavedPanoptic:
 
     def __init__(self, path: Path, entries: Sequence[Any], categories: Categories) -> None:
         self.path = path
+        self._segments: dict[Hashable, tuple[str, list[tuple[int, int, bool]]]] = {}
+        self._folder = path.with_suffix("")
         for number, entry in enumerate(entries):
-            require_keys(entry, ("image_id", "file_name", "segments_info"), f"result {number}", path)
-            for segment in entry["segments_info"]:
-                where = f"{path}: image id {entry['image_id']}"
-                require_keys(segment, ("id", "category_id"), "segment", where)
-                if segment["category_id"] not in categories.index_of:
-                    raise DataError(_unknown_category(where, segment["category_id"]))
-        self._files = PanopticFiles(path, path.with_suffix(""), categories)
-        self.image_ids = [entry["image_id"] for entry in entries]
-        self._known = set(self.image_ids)
+            image_id, name, listed = read_entry(entry, PANOPTIC, "entry", f"{path}: result {number}")
+            where = f"{path}: image id {image_id}"
+            check_name(name, where)
+            segments = []
+            for segment in listed:
+                segment_id, category_id, _, _ = read_entry(segment, SEGMENT, "segment", where)
+                if category_id not in categories.index_of:
+                    raise DataError(_unknown_category(where, category_id))
+                segments.append((segment_id, categories.index_of[category_id], False))
+            self._segments[image_id] = name, segments
+        if not self._folder.is_dir():
+            raise FileNotFoundError(f"{self._folder}: no such directory (the PNGs of {path})")
+        self.image_ids = list(self._segments)
 
     def read(self, image_id: Hashable, height: int, width: int) -> tuple[Tensor, list[dict[str, int]]]:
         """The result of an image of ``height`` x ``width`` pixels, as a model returns it in ``panoptic_seg``.
@@ -126,16 +140,16 @@ class SavedPanoptic:
         Raises:
             DataError: there is none, the PNG is missing or of another size, or it contradicts the JSON.
         """
-        if image_id not in self._known:
+        if image_id not in self._segments:
             raise DataError(f"{self.path} has no result for image id {image_id}.")
-        found = self._files.read(image_id)
-        if found.ids.shape != (height, width):
-            raise DataError(
-                f"{self.path}: the PNG for image id {image_id} has {found.ids.shape} pixels (height, width), "
-                f"but the image has {(height, width)}."
-            )
-        segments = zip(found.segment_ids.tolist(), found.classes.tolist(), strict=True)
-        return torch.from_numpy(found.ids), [{"id": i, "category_id": k} for i, k in segments]
+        name, segments = self._segments[image_id]
+        ids = read_segment_ids(self._folder / name, (height, width))
+        try:
+            found = Segmentation.from_lists(ids, segments)
+        except ValueError as error:
+            raise DataError(f"image {image_id} of {self.path} and {self._folder / name}: {error}") from error
+        infos = zip(found.segment_ids.tolist(), found.classes.tolist(), strict=True)
+        return torch.from_numpy(ids), [{"id": i, "category_id": k} for i, k in infos]
 
 
 def read_saved_results(
@@ -166,30 +180,32 @@ def read_saved_results(
     return SavedInstances(path, entries, categories)
 
 
-def to_rle(segmentation: Any, height: int, width: int, where: str) -> dict[str, Any]:
-    """COCO's compressed RLE of a polygon list or an RLE; ``where`` is for messages.
+def read_mask(segmentation: Any, height: int, width: int, where: str) -> Mask:
+    """The checked mask of a result; one of no pixel is an empty RLE.
+
+    Args:
+        segmentation: a list of polygons or an RLE, as JSON has it.
+        height, width: of the image in pixels.
+        where: for messages.
 
     Raises:
-        DataError: it is neither, or not of an image of ``height`` x ``width`` pixels.
+        DataError: it is neither, or not of such an image.
     """
-    polygons = segmentation if isinstance(segmentation, list) else []
-    if polygons and all(_numbers(polygon) and len(polygon) >= 6 for polygon in polygons):
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= set(segmentation):
-        raise DataError(f"{where} has a segmentation that is neither an RLE nor a list of polygons.")
-    counts = segmentation["counts"]
     try:
-        pixels = sum(counts) if isinstance(counts, list) else rle_length(counts)
+        found = read_segmentation(segmentation, (height, width))
+        return found[0] if found else _empty_mask(height, width)
     except ValueError as error:
-        raise DataError(f"{where} has an RLE that cannot be decoded: {error}.") from error
-    if list(segmentation["size"]) != [height, width] or pixels != height * width:
-        raise DataError(
-            f"{where} has an RLE of {pixels} pixels for the size {segmentation['size']}, but the image has "
-            f"{height} x {width} (height x width)."
-        )
-    if isinstance(counts, list):
-        return coco_mask.frPyObjects(dict(segmentation), height, width)
-    return {"size": [height, width], "counts": counts}
+        raise DataError(f"{where}: its 'segmentation' {error}. Found: {short(segmentation)}") from error
+
+
+def _empty_mask(height: int, width: int) -> Mask:
+    (rle,) = encode_masks(torch.zeros(1, height, width, dtype=torch.bool))
+    return Mask(counts=rle["counts"].encode())
+
+
+def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    return x, y, x + width, y + height
 
 
 def _file(path: Path) -> Path:
@@ -229,12 +245,4 @@ def _unknown_category(where: str, category_id: Any) -> str:
     return (
         f"{where} has category id {category_id}, which the data set does not have. Were the results made for "
         "another data set, or with class indices instead of category ids?"
-    )
-
-
-def _numbers(values: Any, count: int | None = None) -> bool:
-    return (
-        isinstance(values, list)
-        and (len(values) == count if count is not None else len(values) % 2 == 0)
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
     )

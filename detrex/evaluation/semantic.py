@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex.data.annotation_files import parse_categories, read_categories
-from detrex.evaluation.classes import missing_output, model_categories
+from detrex.data.categories import read_categories
+from detrex.data.coco.categories import parse_categories
+from detrex.data.file_names import AS_LISTED
+from detrex.data.image_io import Orientation
+from detrex.evaluation.classes import missing_output
 from detrex.evaluation.gather import image_id_of, merge_by_image
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.report import PerClass, class_labels
@@ -42,6 +45,8 @@ class SemanticEvaluator:
         image_suffix: for semantic PNGs, the end of the images' names that ``segment_suffix`` replaces in the
             PNGs' names; empty: the file type. Both as in :class:`detrex.data.SemanticFolder`.
         segment_suffix: see ``image_suffix``.
+        images, file_names, orientation, leave_folder: with ``annotations``, see
+            :class:`detrex.evaluation.PanopticEvaluator`.
     """
 
     def __init__(
@@ -52,9 +57,17 @@ class SemanticEvaluator:
         ignore_label: int | Sequence[int] = 255,
         image_suffix: str = "",
         segment_suffix: str = ".png",
+        images: str | Path | None = None,
+        file_names: str = AS_LISTED,
+        orientation: Orientation = "auto",
+        leave_folder: bool = False,
     ) -> None:
         if annotations is not None:
-            files = PanopticFiles(annotations, segments, model_categories(classes, annotations))
+            if isinstance(classes, Sequence) and not isinstance(classes, str):
+                raise ValueError("with annotations, classes are those of a file, or categories; no names")
+            files = PanopticFiles(
+                annotations, segments, classes, images, file_names, orientation, leave_folder
+            )
             self.ground_truth: SemanticTruth = PanopticAsSemantic(files)
         elif classes is not None:
             self.ground_truth = SemanticPngs(

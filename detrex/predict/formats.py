@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert, masks_to_boxes
 
-from detrex.data.rle import encode_masks
+from detrex.data.coco.segmentation import encode_masks
 from detrex.structures import Categories, Instances
 from detrex.structures.panoptic import rgb_from_ids
 

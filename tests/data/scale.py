@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +50,13 @@ def write_coco(folder: Path, images: int, annotations: int) -> Path:
 
 
 def _annotation(rng: np.random.Generator, number: int, image_id: int) -> dict[str, Any]:
-    points = rng.random((4 + min(296, int(rng.exponential(24))), 2)) * SIZE[::-1]
+    points = (rng.random((4 + min(296, int(rng.exponential(24))), 2)) * SIZE[::-1]).round(2)
     low, high = points.min(0), points.max(0)
+    x, y = points.T
+    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
     return {
-        "segmentation": [points.round(2).ravel().tolist()],
-        "area": round(float((high - low).prod()), 4),
+        "segmentation": [points.ravel().tolist()],
+        "area": round(float(area), 4),
         "iscrowd": 0,
         "image_id": image_id,
         "bbox": [*low.round(2).tolist(), *(high - low).round(2).tolist()],
@@ -86,7 +89,7 @@ class Sizes(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> int:
-        return len(self.read(index)["annotations"])
+        return len(self.read(index))
 
 
 def epoch_in_workers(dataset: Dataset, start_method: str, workers: int) -> list[tuple[Memory, Memory]]:
@@ -130,7 +133,8 @@ def _peak() -> float:
 
 def _report_workers(folder: Path, start_method: str) -> None:
     dataset = _open(folder)
-    for early, late in epoch_in_workers(Sizes(dataset._entry, len(dataset)), start_method, workers=2):
+    sizes = Sizes(partial(dataset.file.objects, masks=True), len(dataset))
+    for early, late in epoch_in_workers(sizes, start_method, workers=2):
         own, shared = (f"{a:.0f} -> {b:.0f} MB" for a, b in zip(early, late, strict=True))
         _say(f"{start_method}: USS {own}, PSS {shared}")
 

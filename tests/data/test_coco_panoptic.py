@@ -107,7 +107,7 @@ BROKEN = {
     "segment id 300 has category id 4, which is not": lambda a: a[0]["segments_info"][0].update(
         category_id=4
     ),
-    "of an annotation, id 9, is not under 'images'": lambda a: a[0].update(image_id=9),
+    "of an annotation, image id 9, is not listed under 'images'": lambda a: a[0].update(image_id=9),
     "image id 1 is annotated twice": lambda a: a.append(a[0]),
     "annotation .* has no 'segments_info'": lambda a: a[0].pop("segments_info"),
     "segment .* has no 'id'": lambda a: a[0]["segments_info"][0].pop("id"),

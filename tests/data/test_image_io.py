@@ -103,7 +103,7 @@ def test_annotations_made_on_the_stored_pixels_keep_them(tmp_path, pixels, orien
 
 def test_size_that_is_neither_stored_nor_turned(tmp_path, pixels):
     save_with_orientation(tmp_path / "x.png", pixels, 6)
-    with pytest.raises(DataError, match=r"x.png \(image id 3\) has 6 x 4 .* annotations are for 5 x 6"):
+    with pytest.raises(DataError, match=r"x.png \(image id 3\) has 4 x 6 .* annotations are for 5 x 6"):
         read_image(tmp_path / "x.png", (5, 6), image_id=3)
 
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from detrex.data import DataError, json_stream
-from detrex.data.json_stream import stream_members
+from detrex.data import DataError
+from detrex.data.coco.json_stream import stream_members
 
 CONTENT = {
     "info": {"year": 2017, "näme": 'a "quoted" \\ \u2028 ü 𝄞', "nothing": None},
@@ -18,26 +18,24 @@ CONTENT = {
 }
 
 
-def read(text, encoding="utf-8"):
+def read(text, encoding="utf-8", window=64):
     file = io.BytesIO(text.encode(encoding))
     file.name = "x.json"
-    return {k: list(v) if hasattr(v, "__next__") else v for k, v in stream_members(file)}
+    members = stream_members(file, window=window)
+    return {k: list(v) if hasattr(v, "__next__") else v for k, v in members}
 
 
-@pytest.fixture(params=[1, 7, 64, 1 << 22])
-def window(request, monkeypatch):
-    """So many bytes are read at a time."""
-    monkeypatch.setattr(json_stream, "_CHUNK", request.param)
+windows = pytest.mark.parametrize("window", [1, 7, 64, 1 << 22])
 
 
-@pytest.mark.usefixtures("window")
+@windows
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("ascii_only", [False, True])
-def test_it_reads_what_the_standard_library_reads(indent, ascii_only):
+def test_it_reads_what_the_standard_library_reads(indent, ascii_only, window):
     text = json.dumps(CONTENT, indent=indent, ensure_ascii=ascii_only)
-    assert list(read(text).items()) == list(CONTENT.items())
-    assert read(f" \n{text}\t\r\n ") == CONTENT
-    assert read("{}") == read(" { } ") == {}
+    assert list(read(text, window=window).items()) == list(CONTENT.items())
+    assert read(f" \n{text}\t\r\n ", window=window) == CONTENT
+    assert read("{}", window=window) == read(" { } ", window=window) == {}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
@@ -45,17 +43,17 @@ def test_encodings(encoding):
     assert read(json.dumps(CONTENT, ensure_ascii=False), encoding) == CONTENT
 
 
-@pytest.mark.usefixtures("window")
-def test_a_file_cut_short_anywhere_is_an_error():
+@windows
+def test_a_file_cut_short_anywhere_is_an_error(window):
     text = json.dumps({"a": [1, {"b": "c"}], "d": None, "e": [[], 2.5]})
     for end in range(1, len(text)):
         with pytest.raises(
             DataError, match=r"x.json is not JSON: .* at character \d+. Was it copied completely"
         ):
-            read(text[:end])
+            read(text[:end], window=window)
 
 
-@pytest.mark.usefixtures("window")
+@windows
 @pytest.mark.parametrize(
     "text",
     [
@@ -69,18 +67,32 @@ def test_a_file_cut_short_anywhere_is_an_error():
         '{"a": 1}}',
     ],
 )
-def test_what_is_not_json(text):
+def test_what_is_not_json(text, window):
     with pytest.raises(ValueError):
         json.loads(text)
     with pytest.raises(DataError, match="x.json is not JSON"):
+        read(text, window=window)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation><size/></annotation>", "at character 0. It is XML"),
+        ("0 0.5 0.5 0.2 0.2", "Extra data"),
+        ("file,x,y", "Expecting value"),
+        ('{"a": [' + "[" * 100_000, "recursion"),
+        ('{"a": ' + "9" * 5000 + "}", "digits"),
+    ],
+)
+def test_other_formats_and_hostile_texts(text, message):
+    with pytest.raises(DataError, match=f"x.json is not JSON: .*{message}"):
         read(text)
 
 
-def test_the_place_of_an_error_is_counted_from_the_beginning(monkeypatch):
-    monkeypatch.setattr(json_stream, "_CHUNK", 8)
+def test_the_place_of_an_error_is_counted_from_the_beginning():
     text = '{"a": [1, 2, 3, 4, 5, 6, 7, oops]}'
     with pytest.raises(DataError, match=f"at character {text.index('oops')}\\."):
-        read(text)
+        read(text, window=8)
 
 
 def test_bytes_that_are_no_text():
@@ -100,16 +112,14 @@ def test_lists_that_are_not_used_are_skipped():
     assert [name for name, _ in stream_members(file)] == list(CONTENT)
 
 
-def test_every_byte_is_reported_once(monkeypatch):
-    monkeypatch.setattr(json_stream, "_CHUNK", 16)
+def test_every_byte_is_reported_once():
     data, seen = json.dumps(CONTENT).encode(), []
-    list(stream_members(io.BytesIO(data), seen.append))
+    list(stream_members(io.BytesIO(data), seen.append, window=16))
     assert b"".join(seen) == data
 
 
-def test_only_a_part_of_the_file_is_in_memory(monkeypatch):
-    monkeypatch.setattr(json_stream, "_CHUNK", 1000)
+def test_only_a_part_of_the_file_is_in_memory():
     file = io.BytesIO(json.dumps({"a": [{"k": "x" * 50}] * 1000}).encode())
-    _, items = next(stream_members(file))
+    _, items = next(stream_members(file, window=1000))
     next(items)
     assert file.tell() == 1000

@@ -2,10 +2,11 @@
 
 import json
 import tracemalloc
+from functools import partial
 
 import pytest
 
-from detrex.data import CocoInstances, annotation_cache
+from detrex.data import CocoInstances
 from tests.data.scale import Sizes, epoch_in_workers, write_coco
 
 IMAGES, OBJECTS = 2000, 20_000
@@ -21,14 +22,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def opened(folder, monkeypatch):
-    monkeypatch.setattr(annotation_cache, "_LARGE", 1)
     monkeypatch.setenv("DETREX_CACHE", str(folder / "cache"))
     return CocoInstances(folder / "images", folder / "instances.json")
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_a_worker_does_not_grow_over_an_epoch(opened, start_method):
-    dataset = Sizes(opened._entry, len(opened))
+    dataset = Sizes(partial(opened.file.objects, masks=True), len(opened))
     for early, late in epoch_in_workers(dataset, start_method, workers=1):
         assert late.own - early.own < GROWTH and late.shared - early.shared < GROWTH
 
@@ -38,7 +38,7 @@ def test_it_would_show_if_it_did(folder):
     by_id = {}
     for annotation in json.loads((folder / "instances.json").read_bytes())["annotations"]:
         by_id.setdefault(annotation["image_id"], []).append(annotation)
-    entries = [{"annotations": annotations} for annotations in by_id.values()]
+    entries = list(by_id.values())
     ((early, late),) = epoch_in_workers(Touching(entries.__getitem__, len(entries)), "fork", workers=1)
     assert late.own - early.own > GROWTH
 
@@ -47,15 +47,12 @@ class Touching(Sizes):
     """Uses each number, as a transform would."""
 
     def __getitem__(self, index):
-        annotations = self.read(index)["annotations"]
-        return sum(len([list(polygon) for polygon in a["segmentation"]]) for a in annotations)
+        return sum(len([list(polygon) for polygon in a["segmentation"]]) for a in self.read(index))
 
 
 @pytest.mark.parametrize("start", ["first", "second"])
 def test_opening_takes_a_fraction_of_the_file(folder, monkeypatch, tmp_path, start):
     size = (folder / "instances.json").stat().st_size
-    monkeypatch.setattr(annotation_cache, "_LARGE", 1)
-    monkeypatch.setattr("detrex.data.json_stream._CHUNK", 1 << 16)
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
     if start == "second":
         CocoInstances(folder / "images", folder / "instances.json")
@@ -64,5 +61,5 @@ def test_opening_takes_a_fraction_of_the_file(folder, monkeypatch, tmp_path, sta
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(dataset) == IMAGES
-    assert sum(len(dataset._entry(i)["annotations"]) for i in range(IMAGES)) == OBJECTS
+    assert sum(len(dataset.file.objects(i, masks=True)) for i in range(IMAGES)) == OBJECTS
     assert held < size / 10 and peak < size / 2

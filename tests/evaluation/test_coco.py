@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detrex.data.rle import encode_masks
+from detrex.data import CocoInstances
+from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation import CocoEvaluator
 from detrex.structures import Categories, Instances
 
@@ -197,26 +198,35 @@ def test_boxes_alone(tmp_path):
     metrics = run(CocoEvaluator(path, tasks=["bbox"]), {3: found})
     assert metrics["bbox/AP"] == pytest.approx(100)
     assert not any(name.startswith("segm") for name in metrics)
-    with pytest.raises(ValueError, match="no object has a mask"):
+    with pytest.raises(ValueError, match="has no 'segmentation'.*tasks="):
         CocoEvaluator(path)
 
 
 def test_objects_of_no_extent_are_left_out(tmp_path, caplog):
-    path = ground_truth(tmp_path, [(3, 1, 5, 5, 10), (3, 1, 40, 40, 0)])
+    path = ground_truth(tmp_path, [(3, 1, 5, 5, 10)])
     content = json.loads(path.read_text())
     content["annotations"].append({"id": 9, "image_id": 3, "category_id": 1, "segmentation": [[1, 1, 5, 5]]})
     path.write_text(json.dumps(content))
     assert run(CocoEvaluator(path), {3: instances((0, 0.9, 5, 5, 10))})["segm/AP"] == pytest.approx(100)
-    assert "2 annotations of no extent" in caplog.text
+    assert "1 objects with a degenerate segmentation are left out (annotation id 9 of" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda c: c.pop("annotations"), "annotations"),
-        (lambda c: c["annotations"][0].update(category_id=4), "category_id 4 is not in"),
-        (lambda c: c["annotations"][0].update(image_id=4), "image_id 4 is not in"),
-        (lambda c: c["annotations"][0].update(segmentation={"size": [80, 60], "counts": [4800]}), "image 3"),
+        (
+            lambda c: c["annotations"][0].update(category_id=4),
+            "annotation id 0 of image id 3 has category id 4, which is not listed",
+        ),
+        (
+            lambda c: c["annotations"][0].update(image_id=4),
+            "image of annotation id 0 of image id 4 is not listed",
+        ),
+        (
+            lambda c: c["annotations"][0].update(segmentation={"size": [80, 60], "counts": [4800]}),
+            "RLE for .80, 60. pixels",
+        ),
     ],
 )
 def test_bad_ground_truth(tmp_path, change, message):
@@ -256,26 +266,31 @@ def test_encode_masks():
     assert encode_masks(masks[:0]) == []
 
 
-def test_perfect_predictions_on_coco(shared_data):
+def perfect(targets, size):
+    return Instances(
+        image_size=size,
+        pred_boxes=targets.boxes,
+        scores=torch.full((len(targets),), 0.9),
+        pred_classes=targets.labels,
+        pred_masks=targets.masks,
+    )
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_targets_of_training_are_perfect_predictions(shared_data, masks):
     path = shared_data / "coco/annotations/instances_val2017.json"
-    with_stuff = shared_data / "coco/annotations/panoptic_val2017.json"
-    evaluator = CocoEvaluator(path, classes=with_stuff, max_detections=200)
-    coco, index_of = evaluator.ground_truth, evaluator.categories.index_of
-    for image_id, image in coco.imgs.items():
-        # Crowds are matched by nothing, nor missed.
-        objects = [a for a in coco.imgToAnns[image_id] if not a["iscrowd"]]
-        boxes = torch.tensor([a["bbox"] for a in objects]).reshape(-1, 4).float()
-        masks = [torch.from_numpy(coco.annToMask(a)).bool() for a in objects]
-        found = Instances(
-            image_size=(image["height"], image["width"]),
-            pred_boxes=torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
-            scores=torch.full((len(objects),), 0.9),
-            pred_classes=torch.tensor([index_of[a["category_id"]] for a in objects], dtype=torch.int64),
-            pred_masks=torch.stack(masks)
-            if masks
-            else torch.zeros(0, image["height"], image["width"]).bool(),
-        )
+    tasks = ["bbox", "segm"] if masks else ["bbox"]
+    evaluator = CocoEvaluator(path, tasks=tasks, max_detections=200)
+    dataset = CocoInstances(shared_data / "coco/val2017", path, masks=masks)
+    for index, (image_id, _) in enumerate(dataset.image_names()):
+        found = perfect(dataset.targets(index), dataset.image_size(index))
         evaluator.process([{"image_id": image_id}], [{"instances": found}])
     metrics = evaluator.evaluate()
-    assert metrics["segm/AP"] == pytest.approx(100)
-    assert metrics["bbox/AP"] == pytest.approx(100)
+    for task in tasks:
+        assert metrics[f"{task}/AP"] == pytest.approx(100)
+
+
+def test_classes_of_a_file_with_stuff(shared_data):
+    path = shared_data / "coco/annotations/instances_val2017.json"
+    evaluator = CocoEvaluator(path, classes=shared_data / "coco/annotations/panoptic_val2017.json")
+    assert len(evaluator.categories) == 133 and len(evaluator.ground_truth.cats) == 80

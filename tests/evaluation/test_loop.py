@@ -64,7 +64,9 @@ def files(tmp_path):
     (tmp_path / "panoptic").mkdir()
     Image.fromarray(rgb_from_ids(ids)).save(tmp_path / "panoptic/all.png")
     segments = [{"id": 8, "category_id": 1}, {"id": 7, "category_id": 2}]
-    images = [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in range(NUM_IMAGES)]
+    images = [
+        {"id": i, "file_name": f"{i}.jpg", "height": SIZE[0], "width": SIZE[1]} for i in range(NUM_IMAGES)
+    ]
     panoptic = [{"image_id": i, "file_name": "all.png", "segments_info": segments} for i in range(NUM_IMAGES)]
     objects = [
         {

@@ -150,6 +150,10 @@ def write(tmp_path, maps, infos, categories):
     for image_id, ids in maps.items():
         Image.fromarray(rgb_from_ids(np.array(ids))).save(folder / f"{image_id}.png")
     content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "height": len(ids), "width": len(ids[0])}
+            for i, ids in maps.items()
+        ],
         "annotations": [
             {
                 "image_id": i,
@@ -242,15 +246,40 @@ def test_bad_predictions(files):
 
 
 def test_bad_ground_truth(tmp_path):
-    path, folder = write(
-        tmp_path, {1: [[300, 8]], 2: [[5, 5]]}, {1: [(300, 2, 0)], 2: [(5, 3, 0)], 3: []}, CATEGORIES
-    )
+    path, folder = write(tmp_path, {1: [[300, 8]], 2: [[5, 5]]}, {1: [(300, 2, 0)], 2: []}, CATEGORIES)
     evaluator = PanopticEvaluator(path, folder)
-    for image_id, message in [(1, r"1\.png.*\[8\]"), (2, "category_id 3"), (3, "3.png")]:
+    for image_id, message in [(1, r"1\.png.*\[8\] are in the PNG only"), (2, r"2\.png.*\[5\]")]:
         with pytest.raises(ValueError, match=message):
             evaluator.process([{"image_id": image_id}], [output([[0, 0]])])
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(ValueError, match="nowhere"):
         PanopticEvaluator(path, tmp_path / "nowhere")
+    (folder / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 2 files .*2\.png \(image id 2\)"):
+        PanopticEvaluator(path, folder)
+
+
+@pytest.mark.parametrize("segment", [{"id": 5, "category_id": 3}, {"id": 5}, {"id": -1, "category_id": 2}])
+def test_ground_truth_with_wrong_segments_is_refused_at_once(files, segment):
+    path, folder = files
+    content = json.loads(path.read_text())
+    content["annotations"][1]["segments_info"] = [segment]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"panoptic\.json: image id 2: segment"):
+        PanopticEvaluator(path, folder)
+
+
+def test_opaque_pngs_with_alpha_are_read_and_transparent_ones_are_not(files):
+    path, folder = files
+    for alpha in (255, 7):
+        image = Image.open(folder / "1.png").convert("RGB")
+        image.putalpha(alpha)
+        image.save(folder / "1.png")
+        evaluator = PanopticEvaluator(path, folder)
+        if alpha == 255:
+            evaluator.process([{"image_id": 1}], [output([[1, 1, 2, 2]], (1, 0), (2, 1))])
+            assert evaluator.evaluate()["panoptic/PQ"] == pytest.approx(100)
+    with pytest.raises(ValueError, match=r"1\.png is not an 8-bit RGB image"):
+        evaluator.process([{"image_id": 1}], [output([[1, 1, 2, 2]], (1, 0), (2, 1))])
 
 
 @pytest.mark.parametrize(

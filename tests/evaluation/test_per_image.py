@@ -9,7 +9,7 @@ from made_instances import square_instances
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
-from detrex.data.rle import encode_masks
+from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation import PanopticEvaluator
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints
 from detrex.evaluation.per_image import (
@@ -122,7 +122,8 @@ def test_panoptic_quality_is_the_evaluator_s_of_one_image(tmp_path):
     Image.fromarray(rgb_from_ids(true_map[0].numpy())).save(tmp_path / "1.png")
     annotation = {"image_id": 1, "file_name": "1.png", "segments_info": true_map[1]}
     categories = [{"id": k, "name": str(k), "isthing": 1} for k in range(4)]
-    content = {"images": [{"id": 1}], "annotations": [annotation], "categories": categories}
+    images = [{"id": 1, "file_name": "1.jpg", "height": 64, "width": 64}]
+    content = {"images": images, "annotations": [annotation], "categories": categories}
     (tmp_path / "truth.json").write_text(json.dumps(content))
     evaluator = PanopticEvaluator(tmp_path / "truth.json", tmp_path)
     evaluator.process([{"image_id": 1}], [{"panoptic_seg": found_map}])

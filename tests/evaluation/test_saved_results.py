@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from detrex.data import DataError
 from detrex.evaluation import CocoEvaluator, PanopticEvaluator
-from detrex.evaluation.saved_results import SavedInstances, SavedPanoptic, read_saved_results, to_rle
+from detrex.evaluation.saved_results import SavedInstances, SavedPanoptic, read_mask, read_saved_results
 from detrex.structures import Categories
 from detrex.structures.panoptic import rgb_from_ids
 
@@ -83,7 +83,7 @@ def test_what_the_panoptic_evaluator_writes(tmp_path):
     assert torch.equal(read_ids, ids) and read_infos == infos
     with pytest.raises(DataError, match="no result for image id 1"):
         results.read(1, *SIZE)
-    with pytest.raises(DataError, match="image id 2 .*has"):
+    with pytest.raises(DataError, match=r"2\.png has 20 x 30"):
         results.read(2, 30, 20)
     (tmp_path / "out/panoptic_results/2.png").unlink()
     with pytest.raises(DataError, match=r"2\.png"):
@@ -135,19 +135,22 @@ def test_scored_annotations_with_their_images(written):
         ({"metrics": {"bbox/AP": 1.0}}, "holds no results. Expected are COCO results"),
         ("3", "holds no results. Expected"),
         ([{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}], "holds no scores: is it an annotation"),
-        ([RESULT, {"image_id": 1, "score": 1.0}], "result 1 .* has no 'category_id'"),
-        ([RESULT, 5], "result 1 5 has no"),
+        ([RESULT, {"image_id": 1, "score": 1.0}], "result 1: .* has no 'category_id'"),
+        ([RESULT, 5], "result 1: entry 5 is not an object"),
         ([{**RESULT, "category_id": 1}], r"image id 1\) has category id 1, .*instead of category ids"),
         ([{k: v for k, v in RESULT.items() if k != "bbox"}], "neither 'bbox' nor 'segmentation'"),
-        ([{**RESULT, "bbox": [1, 2, 3]}], "result 0 .*is not of finite numbers"),
-        ([{**RESULT, "score": None}], "result 0 .*is not of finite numbers"),
-        ([{**RESULT, "score": float("nan")}], "result 0 .*is not of finite numbers"),
+        (
+            [{**RESULT, "bbox": [1, 2, 3]}],
+            r"result 0: entry of image id 1 has \[1, 2, 3\] as 'bbox'; expected",
+        ),
+        ([{**RESULT, "score": None}], "result 0: .* has no 'score' .expected: a finite number"),
+        ([{**RESULT, "score": "high"}], "result 0: .* has 'high' as 'score'; expected is a finite number"),
         ([RESULT, {**RESULT, "segmentation": [[0, 0, 1, 0, 1, 1]]}], "1 of 2 results have a 'segmentation'"),
         (
             {"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": [RESULT]},
             "image id 1 is x.jpg there, but a/one.jpg",
         ),
-        ({"annotations": [{"image_id": 1, "segments_info": []}]}, "result 0 .* has no 'file_name'"),
+        ({"annotations": [{"image_id": 1, "segments_info": []}]}, "result 0: .* has no 'file_name'"),
         (
             {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 1}]}]},
             "image id 1: segment .* has no 'category_id'",
@@ -184,15 +187,27 @@ def test_files_that_are_missing(tmp_path, written):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[0, 0, 1]], "neither an RLE nor"),
-        ([], "neither an RLE nor"),
-        ({"counts": [600]}, "neither an RLE nor"),
-        ({"size": [30, 20], "counts": [600]}, "has an RLE of 600 pixels"),
-        ({"size": [20, 30], "counts": [599]}, "has an RLE of 599 pixels"),
-        ({"size": [20, 30], "counts": "0"}, "has an RLE of 0 pixels"),
+        ([[0, 0, 1]], "list of finite numbers"),
+        ("xyz", "neither a list of polygons nor an RLE"),
+        ({"counts": [600]}, "RLE without 'size'"),
+        ({"size": [30, 20], "counts": [600]}, r"for \[30, 20\] pixels"),
+        ({"size": [20, 30], "counts": [599]}, "add up to 599"),
+        ({"size": [20, 30], "counts": "0"}, "add up to 0"),
         ({"size": [20, 30], "counts": "T"}, "cannot be decoded: it ends within a number"),
     ],
 )
 def test_masks_that_are_none(segmentation, message):
-    with pytest.raises(DataError, match=f"^here {message}|^here has a.*{message}"):
-        to_rle(segmentation, *SIZE, "here")
+    with pytest.raises(DataError, match=f"^here: .*{message}"):
+        read_mask(segmentation, *SIZE, "here")
+
+
+def test_a_mask_of_no_pixel(written):
+    entries = [{**RESULT, "segmentation": {"size": list(SIZE), "counts": [600]}}]
+    read = read_saved_results(written(entries), CATEGORIES, NAMES).read(1, *SIZE)
+    assert len(read) == 1 and not read.pred_masks.any()
+
+
+def test_names_of_pngs_stay_in_their_folder(written):
+    entry = {"image_id": 1, "file_name": "../1.png", "segments_info": []}
+    with pytest.raises(DataError, match="image id 1 has '../1.png' as 'file_name', which leads out"):
+        read_saved_results(written({"annotations": [entry]}), CATEGORIES, NAMES)

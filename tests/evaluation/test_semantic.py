@@ -97,6 +97,7 @@ def test_panoptic_ground_truth(tmp_path):
         {"id": 13, "category_id": 9, "iscrowd": 1},
     ]
     content = {
+        "images": [{"id": 0, "file_name": "x.jpg", "height": 1, "width": 5}],
         "annotations": [{"image_id": 0, "file_name": "x.png", "segments_info": segments}],
         "categories": [{"id": 9, "name": "cat"}, {"id": 4, "name": "sky", "isthing": 0}],
     }

@@ -12,63 +12,66 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
 from rich.console import Console
 
 import detrex
-from detrex.data.annotation_store import FileBytes, Store, StoreWriter
+from detrex.data.coco.json_stream import stream_members
+from detrex.data.coco.store import DamagedStoreError, FileBytes, Store, StoreWriter
 from detrex.data.errors import DataError
-from detrex.data.json_stream import stream_members
+from detrex.runtime.cache import CACHE_VARIABLE, cache_folder
 from detrex.runtime.files import remove_leftovers, replaced_file
 from detrex.runtime.progress import progress_bar
 
 SWITCH = "DETREX_DATA_CACHE"
 """Environment variable; ``0`` parses annotation files at every start, in every process."""
 
-_LARGE = 1 << 24  # bytes; smaller files are parsed faster than one could look for them
-_FORMAT = 1  # of what the parsers write
+_FORMAT = 2  # of what the parsers write
+_SLOW = 1 << 24  # bytes; the parsing of larger files is announced, and its progress shown
 _CHUNK = 1 << 20
 
 logger = logging.getLogger(__name__)
 
 Members = Callable[[], Iterator[tuple[str, Any]]]
-Parse = Callable[[Members, StoreWriter], dict[str, Any]]
+Content = tuple[dict[str, Any], dict[str, np.ndarray]]
+Parse = Callable[[Members, StoreWriter], Content]
 
 
 def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> Store:
     """What a parser makes of a JSON file, from the cache where that has it.
 
-    The cache is the folder ``annotations`` in ``$DETREX_CACHE``, else in ``detrex`` in ``$XDG_CACHE_HOME`` or
-    ``~/.cache``. An entry counts while the file has the size and the time of change, or else the SHA-256, of
-    that which it was made from; otherwise, or if it is damaged, it is made anew. Of several processes that
-    open a file at the same time, one parses it and the others wait; then all read the same store. Small files
-    are parsed each time and kept in memory; so are all if :data:`SWITCH` is 0 or the folder cannot be used.
+    The cache is the folder ``annotations`` of :func:`detrex.runtime.cache.cache_folder`. An entry counts while
+    the file has the size and the time of change, or else the SHA-256, of that which it was made from;
+    otherwise, or if it is damaged, it is made anew. Of several processes that open a file at the same time,
+    one parses it and the others wait; then all read the same store. If :data:`SWITCH` is 0 or the folder
+    cannot be used, every process parses the file and keeps the store in memory.
 
     Args:
         path: the JSON file.
         settings: of the parser, plain data; entries of other settings are others.
         parse: called with a function that streams the file's members (see
-            :func:`detrex.data.json_stream.stream_members`) and the store to fill. Returns the store's header.
+            :func:`detrex.data.coco.json_stream.stream_members`) and the store to fill. Returns the store's
+            header and arrays.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: it is not JSON, or ``parse`` finds it wrong. Such a file is never in the cache.
     """
     require_file(path)
-    if path.stat().st_size < _LARGE or os.environ.get(SWITCH) == "0":
+    if os.environ.get(SWITCH) == "0":
         return _in_memory(path, parse)
     try:
         return _cached(path, dict(settings), parse)
     except OSError as error:
         logger.warning(
             "the cache of annotations in %s cannot be used (%s): every process parses %s and keeps it in "
-            "memory. DETREX_CACHE sets another folder.",
+            "memory. %s sets another folder.",
             _folder(),
             error,
             path,
+            CACHE_VARIABLE,
         )
         return _in_memory(path, parse)
 
@@ -84,10 +87,7 @@ def require_file(path: Path) -> None:
 
 
 def _folder() -> Path:
-    if own := os.environ.get("DETREX_CACHE"):
-        return Path(own).expanduser() / "annotations"
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "detrex" / "annotations"
+    return cache_folder("annotations")
 
 
 def _in_memory(path: Path, parse: Parse) -> Store:
@@ -98,7 +98,7 @@ def _in_memory(path: Path, parse: Parse) -> Store:
 
 def _cached(path: Path, settings: dict[str, Any], parse: Parse) -> Store:
     key = json.dumps([str(path.resolve()), settings], sort_keys=True)
-    kept = _folder() / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.zip"
+    kept = _folder() / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.store"
     made_by = {**settings, "format": _FORMAT, "version": detrex.__version__}
     store = _valid(kept, path, made_by)
     if store is None:
@@ -115,19 +115,18 @@ def _valid(kept: Path, path: Path, made_by: dict[str, Any]) -> Store | None:
         return None
     try:
         store = Store(FileBytes(kept))
-        source, same_parser = store.header["source"], store.header["made_by"] == made_by
-    # What the zip archive's reader and NumPy's raise for damage.
-    except (BadZipFile, RuntimeError, EOFError, LookupError, ValueError) as error:
+    except DamagedStoreError as error:
         logger.warning("%s is damaged (%s) and is made anew", kept, error)
         return None
-    status = path.stat()
+    source, status = store.header["source"], path.stat()
     unchanged = source["size"] == status.st_size and (
         source["mtime_ns"] == status.st_mtime_ns or source["sha256"] == _sha256(path)
     )
-    if not (unchanged and same_parser):
+    if not (unchanged and store.header["made_by"] == made_by):
         logger.info("%s is out of date and is made anew", kept)
         return None
-    logger.info("%s: read from the cache, %s", path, kept)
+    if status.st_size >= _SLOW:
+        logger.info("%s: read from the cache, %s", path, kept)
     return store
 
 
@@ -149,44 +148,45 @@ def _sha256(path: Path) -> str:
 def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) -> None:
     """Parses the file into a store, whose header says also what it was made from."""
     started, digest = time.monotonic(), hashlib.sha256()
-    with path.open("rb") as file, _progress(path) as advance, StoreWriter(target) as writer:
+    size = path.stat().st_size
+    if size >= _SLOW:
+        logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
+    with path.open("rb") as file, _progress(path, size) as advance:
         status = os.fstat(file.fileno())
-
-        def read(data: bytes) -> None:
-            digest.update(data)
-            advance(len(data))
-
-        def members() -> Iterator[tuple[str, Any]]:
-            first = file.tell() == 0
-            file.seek(0)
-            return stream_members(file, read if first else lambda _: None)
-
-        header = parse(members, writer)
+        header, arrays = parse(_members(file, digest.update, advance), writer := StoreWriter(target))
         if _version(status) != _version(os.fstat(file.fileno())):
             raise DataError(f"Annotation file {path} was changed while it was read. Start again.")
-        source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
-        writer.header({**header, "made_by": made_by, "source": source})
-    if status.st_size >= _LARGE:
+    source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+    writer.close({**header, "made_by": made_by, "source": source}, arrays)
+    if size >= _SLOW:
         logger.info("%s: parsed and checked in %.0f s", path, time.monotonic() - started)
+
+
+@contextmanager
+def _progress(path: Path, size: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many bytes were read."""
+    if size < _SLOW:
+        yield lambda _: None
+        return
+    with progress_bar(Console(stderr=True), counts_bytes=True) as progress:
+        task = progress.add_task(path.name, total=size)
+        yield lambda count: progress.advance(task, count)
+
+
+def _members(file: BinaryIO, digest: Callable[[bytes], None], advance: Callable[[int], None]) -> Members:
+    """Streams the file's members as often as it is called; the first time, what is read is counted."""
+
+    def read(data: bytes) -> None:
+        digest(data)
+        advance(len(data))
+
+    def members() -> Iterator[tuple[str, Any]]:
+        first = file.tell() == 0
+        file.seek(0)
+        return stream_members(file, read if first else lambda _: None)
+
+    return members
 
 
 def _version(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def _progress(path: Path) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many bytes were read.
-
-    A large file has a progress bar on a terminal, and a message elsewhere.
-    """
-    size = path.stat().st_size
-    if size < _LARGE:
-        yield lambda _: None
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
-    with progress_bar(console, counts_bytes=True) as progress:
-        task = progress.add_task(path.name, total=size)
-        yield lambda count: progress.advance(task, count)

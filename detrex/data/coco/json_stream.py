@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from detrex.data.errors import DataError
 
-_CHUNK = 1 << 22  # bytes
 # What is left over of a number that ends with the window and is taken for a shorter one: "1.5e+" for "1.5".
 _CUT_OFF = 2
 _decoder = json.JSONDecoder()
+_white_space = re.compile(r"[ \t\n\r]*")
 
 
 def stream_members(
-    file: BinaryIO, seen: Callable[[bytes], None] = lambda _: None
+    file: BinaryIO, seen: Callable[[bytes], None] = lambda _: None, window: int = 1 << 18
 ) -> Iterator[tuple[str, Any]]:
     """Names and values of the object that a file holds, in the file's order; none if it holds something else.
 
@@ -26,12 +28,16 @@ def stream_members(
     Args:
         file: a file at its beginning, in any of the encodings of JSON.
         seen: called with each piece of the file that was read.
+        window: how many bytes are read at a time.
 
     Raises:
         DataError: it is not JSON; the message says at which character.
     """
-    text = _Window(file, seen)
+    text = _Window(file, seen, window)
     if text.peek() != "{":
+        if text.peek() not in ("[", ""):
+            text.value()
+            text.end()
         return
     for _ in text.elements("}"):
         if text.peek() != '"':
@@ -45,24 +51,38 @@ def stream_members(
                 pass
         else:
             yield name, text.value()
-    if text.peek():
-        raise text.error("Extra data")
+    text.end()
+
+
+def read_json(path: str | Path) -> Any:
+    """The whole content of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Annotation file {path} is not JSON: {error}. Was it copied completely?") from error
 
 
 class _Window:
     """The part of a text that is being parsed."""
 
-    def __init__(self, file: BinaryIO, seen: Callable[[bytes], None]):
-        self._file, self._seen = file, seen
-        self._text, self._at, self._before = "", 0, 0
-        start = self._read(_CHUNK)
+    def __init__(self, file: BinaryIO, seen: Callable[[bytes], None], window: int):
+        self._file, self._seen, self._least = file, seen, window
+        self._text, self._at, self._before, self._starts_like_xml = "", 0, 0, False
+        start = self._read(window)
         self._decode = codecs.getincrementaldecoder(json.detect_encoding(start))().decode
         self._text = self._decoded(start)
+        self._starts_like_xml = self._text.lstrip("\ufeff \t\r\n").startswith("<")
 
     def peek(self) -> str:
         """The next character that is not white space; empty at the end."""
         while True:
-            self._at = json.decoder.WHITESPACE.match(self._text, self._at).end()
+            self._at = _after_white_space(self._text, self._at)
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._grow():
@@ -72,6 +92,10 @@ class _Window:
         if self.peek() != expected:
             raise self.error(f"Expecting '{expected}'")
         self._at += 1
+
+    def end(self) -> None:
+        if self.peek():
+            raise self.error("Extra data")
 
     def elements(self, close: str) -> Iterator[None]:
         """Yields before each element of an object or a list, which the user then parses."""
@@ -97,20 +121,25 @@ class _Window:
                 if not self._grow():
                     raise self.error(error.msg, error.pos) from None
                 continue
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # numbers of thousands of digits, nesting without end
+                raise self.error(str(error)) from None
             if end + _CUT_OFF < len(self._text) or not self._grow():
                 self._at = end
                 return value
 
     def error(self, reason: str, at: int | None = None) -> DataError:
         place = self._before + (self._at if at is None else at)
+        advice = "It is XML." if self._starts_like_xml else "Was it copied completely?"
         return DataError(
-            f"Annotation file {self._file.name} is not JSON: {reason} at character {place}. "
-            "Was it copied completely?"
+            f"Annotation file {self._file.name} is not JSON: {reason} at character {place}. {advice}"
         )
 
     def _grow(self) -> bool:
         """Moves on to where parsing is and reads more, twice as much each time; False at the file's end."""
-        data = self._read(max(_CHUNK, len(self._text) - self._at))
+        data = self._read(max(self._least, len(self._text) - self._at))
         more = self._decoded(data)
         if data:
             self._before += self._at
@@ -127,3 +156,9 @@ class _Window:
         data = self._file.read(size)
         self._seen(data)
         return data
+
+
+def _after_white_space(text: str, start: int) -> int:
+    found = _white_space.match(text, start)
+    assert found is not None  # the pattern matches nothing, too
+    return found.end()

@@ -1,0 +1,203 @@
+"""COCO panoptic files: a JSON file and one PNG of segment ids an image."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detrex.data.census import ObjectCounts, count_objects
+from detrex.data.coco.cache import open_annotations
+from detrex.data.coco.categories import CLASS_KEYS, lists_things
+from detrex.data.coco.keys import PANOPTIC, SEGMENT, entry_name, read_entry
+from detrex.data.coco.reader import CocoReader, ImageEntry, ReadOptions, Tally, class_index
+from detrex.data.coco.store import Records
+from detrex.data.errors import DataError
+from detrex.data.file_names import check_name
+from detrex.data.image_io import read_label_map
+from detrex.structures import Categories
+from detrex.structures.panoptic import ids_from_rgb
+
+
+class Segment(msgspec.Struct, array_like=True, frozen=True):
+    """A segment as the JSON file lists it.
+
+    Attributes:
+        segment_id: the colour in the PNG, R + 256 G + 65536 B.
+        category_id: the file's.
+        is_crowd: whether it is a crowd.
+    """
+
+    segment_id: int
+    category_id: int
+    is_crowd: bool
+
+
+class PanopticEntry(msgspec.Struct, array_like=True, frozen=True):
+    """The annotation of an image: the name of its PNG, and what the segments are."""
+
+    file_name: str
+    segments: list[Segment]
+
+
+class PanopticFile:
+    """A checked COCO panoptic file (https://cocodataset.org/#format-data, arXiv 1801.00868).
+
+    Args:
+        where: JSON file.
+        options: how to read it.
+
+    Attributes:
+        where: the file.
+        categories: the classes.
+        images: the images, in the file's order.
+        sizes: (M, 2) int32, height and width of each image in pixels.
+        annotated: whether the file has a key ``annotations``.
+        warnings: what its users should know.
+        counts: how many segments there are, of which classes and sizes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it has errors.
+    """
+
+    def __init__(self, where: Path, options: ReadOptions):
+        reader = _PanopticReader(where, options)
+        store = open_annotations(where, reader.settings, reader)
+        header = store.header
+        count = header["objects"]
+        self.where = where
+        self.categories = Categories.from_dict(header["categories"])
+        self.sizes = store.arrays["sizes"]
+        self.images: Records[ImageEntry] = store.records(count, count + len(self.sizes), ImageEntry)
+        self.annotated: bool = header["annotated"]
+        self.warnings: list[str] = header["warnings"]
+        self.counts = msgspec.convert(header["counts"], ObjectCounts)
+        self._entries: Records[PanopticEntry] = store.records(0, count, PanopticEntry)
+        self._order, self._ends = store.arrays["order"], store.arrays["groups"]
+
+    def entry(self, index: int) -> PanopticEntry | None:
+        """The annotation of image ``index``; None if it has none."""
+        start, end = self._ends[index - 1] if index else 0, self._ends[index]
+        return self._entries[int(self._order[start])] if end > start else None
+
+    def require_annotations(self) -> None:
+        """Raises :class:`DataError` unless the file has annotations."""
+        if not self.annotated:
+            raise DataError(f"{self.where} has no key 'annotations'. Is it a file of a test split?")
+
+
+def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """(H, W) int32 of segment ids, 0 for none, of a panoptic PNG.
+
+    Args:
+        path: of the PNG, RGB, or RGBA without transparency.
+        size: (height, width) it must have.
+
+    Raises:
+        DataError: it is missing, broken, of another size or kind.
+    """
+    colors = read_label_map(path, size)
+    if (
+        colors.ndim == 3
+        and colors.shape[2] == 4
+        and colors.dtype == np.uint8
+        and (colors[..., 3] == 255).all()
+    ):
+        colors = colors[..., :3]
+    if colors.ndim != 3 or colors.shape[2] != 3 or colors.dtype != np.uint8:
+        raise DataError(f"{path} is not an 8-bit RGB image, as PNGs of segment ids are. Convert it.")
+    return ids_from_rgb(colors)
+
+
+def check_segments(segment_map: np.ndarray, entry: PanopticEntry, path: Path, image_id: int | str) -> None:
+    """Raises :class:`DataError` unless PNG and JSON have the same segments.
+
+    Args:
+        segment_map: (H, W) integer segment ids.
+        entry: the annotation of the image.
+        path: of the PNG, for the message.
+        image_id: likewise.
+    """
+    painted = set(np.unique(segment_map).tolist()) - {0}
+    listed = {segment.segment_id for segment in entry.segments}
+    if painted != listed:
+        only_painted, only_listed = sorted(painted - listed)[:5], sorted(listed - painted)[:5]
+        raise DataError(
+            f"{path} and the annotation of image id {image_id} disagree: segment ids {only_painted} are in "
+            f"the PNG only, {only_listed} in 'segments_info' only. Make the two agree."
+        )
+
+
+class _PanopticReader(CocoReader):
+    """Reads panoptic files; records are :class:`PanopticEntry`."""
+
+    kind = "panoptic"
+
+    def start(self) -> None:
+        super().start()
+        self._annotated: set[int] = set()
+        self._image_of, self._category_ids = array("i"), array("q")
+        self._crowd, self._areas = array("b"), array("d")
+
+    def keep(self, annotation: Any) -> tuple[int, PanopticEntry]:
+        image_id, name, segments = read_entry(annotation, PANOPTIC, "annotation", str(self.where))
+        row = self.row_of(image_id, lambda: f"an annotation, image id {image_id},")
+        if row.place in self._annotated:
+            raise DataError(f"{self.where}: image id {image_id} is annotated twice. Take one of the two out.")
+        self._annotated.add(row.place)
+        where = f"{self.where}: image id {image_id}"
+        check_name(name, where, self.options.leave_folder)
+        kept = [self._segment(segment, row.place, where) for segment in segments]
+        if len({segment.segment_id for segment in kept}) < len(kept):
+            raise DataError(
+                f"{where}: 'segments_info' lists a segment id twice. Every segment needs its own."
+            )
+        return row.place, PanopticEntry(name, kept)
+
+    def check_classes(self, content: dict[str, Any]) -> None:
+        """Warns where things and stuff are not told apart."""
+        if any(key in content for key in CLASS_KEYS) and not lists_things(content):
+            self.warnings.append(
+                "not all categories say by 'isthing' (1 or 0) whether they are things or stuff: those are "
+                "taken for "
+                "things, of which every segment is an object of its own"
+            )
+
+    def summary(
+        self, categories: Categories, owners: np.ndarray
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        del owners  # of annotations; here segments are counted
+        bare = Tally("images have no annotation and are used as empty")
+        if self.annotated:
+            for place, name in enumerate(self.names):
+                if place not in self._annotated:
+                    bare.add(lambda name=name: name)
+        if bare.count:
+            self.warnings.append(bare.message())
+        if all(categories.is_thing) and len(categories) > 1:
+            self.warnings.append("all classes are things: there is no stuff, as panoptic data mostly has")
+        counts = count_objects(
+            len(self.places),
+            len(categories),
+            np.asarray(self._image_of, np.int64),
+            class_index(categories, np.asarray(self._category_ids, np.int64)),
+            np.asarray(self._crowd, bool),
+            np.asarray(self._areas),
+            {},
+        )
+        return {"counts": msgspec.to_builtins(counts)}, {}
+
+    def _segment(self, entry: Any, image: int, where: str) -> Segment:
+        segment_id, category_id, crowd, area = read_entry(entry, SEGMENT, "segment", where)
+        self.use_category(
+            category_id, lambda: f"{where.removeprefix(f'{self.where}: ')}: {entry_name(entry, 'segment')}"
+        )
+        self._image_of.append(image)
+        self._category_ids.append(category_id)
+        self._crowd.append(bool(crowd))
+        self._areas.append(np.nan if area is None else area)
+        return Segment(segment_id, category_id, bool(crowd))

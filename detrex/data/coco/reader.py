@@ -1,0 +1,298 @@
+"""Reads COCO files an entry at a time: images, classes, and what both kinds of annotations share."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from detrex.data.coco.cache import Content, Members
+from detrex.data.coco.categories import CLASS_KEYS, category_warnings, parse_categories
+from detrex.data.coco.keys import IMAGE, ImageId, read_entry, short
+from detrex.data.coco.store import StoreWriter
+from detrex.data.errors import DataError
+from detrex.data.file_names import check_name
+from detrex.data.image_io import Orientation, shown_size
+from detrex.structures import Categories
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the content of a COCO file depends on besides the file.
+
+    Attributes:
+        images: folder of the images, for sizes that the file does not list.
+        orientation: which picture the annotations were drawn on, see :func:`detrex.data.image_io.read_image`.
+        leave_folder: whether names of files may be absolute or lead out of their folder.
+    """
+
+    images: Path | None = None
+    orientation: Orientation = "auto"
+    leave_folder: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """As plain data, for the cache."""
+        folder = None if self.images is None else str(self.images.absolute())
+        return {"images": folder, "orientation": self.orientation, "leave_folder": self.leave_folder}
+
+
+class ImageEntry(msgspec.Struct, array_like=True, frozen=True):
+    """An image that a file lists."""
+
+    image_id: ImageId
+    file_name: str
+
+
+class ImageRow(NamedTuple):
+    """Where an image is in the file's list, and its (height, width) in pixels."""
+
+    place: int
+    size: tuple[int, int]
+
+
+class Tally:
+    """Counts things and keeps the names of the first few, for a warning."""
+
+    def __init__(self, what: str):
+        self.what, self.count = what, 0
+        self._first: list[str] = []
+
+    def add(self, name: Callable[[], str]) -> None:
+        """Counts one; ``name`` is asked for only if it will be shown."""
+        self.count += 1
+        if self.count <= _SHOWN:
+            self._first.append(name())
+
+    def message(self) -> str:
+        more = ", ..." if self.count > _SHOWN else ""
+        return f"{self.count} {self.what} ({', '.join(self._first)}{more})"
+
+
+class CocoReader:
+    """Reads a COCO file into a store: records of the annotations, then of the images.
+
+    Subclasses say what is kept of an annotation, by :meth:`keep`, and what else is to be known, by
+    :meth:`summary`. Arrays of the store: ``sizes`` (M, 2) int32, height and width of each image; ``order``
+    (N,) int32, annotations by image; ``groups`` (M,) int64, where each image ends in it.
+
+    Args:
+        where: the file.
+        options: see :class:`ReadOptions`.
+    """
+
+    kind = ""
+    """Of the content, for the cache."""
+
+    def __init__(self, where: Path, options: ReadOptions):
+        self.where, self.options = where, options
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the store depends on besides the file."""
+        return {"kind": self.kind, **self.options.settings()}
+
+    def __call__(self, members: Members, writer: StoreWriter) -> Content:
+        """Fills the store; see :func:`detrex.data.coco.cache.open_annotations`.
+
+        Returns:
+            Its header: ``categories``, ``annotated`` (whether there are annotations), ``objects`` (the number
+            of their records) and what :meth:`summary` gives; and its arrays.
+
+        Raises:
+            DataError: the file has errors.
+        """
+        self.start()
+        owners = array("i")
+        content = self._read(members, writer, owners)
+        categories = parse_categories(content, self.where)
+        self._check_categories(categories)
+        self.warnings += category_warnings(categories)
+        self.check_classes(content)
+        objects = len(writer)
+        for image_id, name in zip(self.places, self.names, strict=True):
+            writer.add(ImageEntry(image_id, name))
+        self._check_names()
+        owner = np.asarray(owners)
+        sizes = np.asarray(self.sizes).reshape(-1, 2)
+        summary, arrays = self.summary(categories, owner)
+        header = {
+            "categories": categories.to_dict(),
+            "annotated": self.annotated,
+            "objects": objects,
+            "warnings": self.warnings,
+            **summary,
+        }
+        grouped: dict[str, np.ndarray] = {
+            "sizes": sizes,
+            "order": np.argsort(owner, kind="stable").astype(np.int32),
+            "groups": np.cumsum(np.bincount(owner, minlength=len(sizes)), dtype=np.int64),
+        }
+        return header, {**grouped, **arrays}
+
+    def start(self) -> None:
+        """Forgets what was read: where the cache turns out to be full, a file is parsed a second time."""
+        self.places: dict[ImageId, int] = {}
+        self.sizes = array("i")
+        self.annotated = False
+        self.warnings: list[str] = []
+        self.names: list[str] = []
+        self._first_of_category: dict[int, str] = {}
+
+    def keep(self, annotation: Any) -> tuple[int, Any] | None:
+        """The index of an annotation's image and the record to keep of it; None: nothing.
+
+        Raises:
+            DataError: it is wrong.
+        """
+        raise NotImplementedError
+
+    def check_classes(self, content: dict[str, Any]) -> None:
+        """Adds to ``warnings`` what is odd about the lists of classes.
+
+        Args:
+            content: what the file has under each of :data:`detrex.data.coco.categories.CLASS_KEYS`.
+        """
+
+    def summary(
+        self, categories: Categories, owners: np.ndarray
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """More entries of the header and more arrays.
+
+        Args:
+            categories: of the file.
+            owners: (N,) int32, the index of each record's image.
+        """
+        raise NotImplementedError
+
+    def row_of(self, image_id: ImageId, name: Callable[[], str]) -> ImageRow:
+        """The image of this id, as a number or its text, whichever the file lists.
+
+        Raises:
+            DataError: there is none; ``name`` says of whose image.
+        """
+        place = self.places.get(image_id)
+        if place is None and (other := other_type(image_id)) is not None:
+            place = self.places.get(other)
+        if place is None:
+            raise DataError(
+                f"{self.where}: the image of {name()} is not listed under 'images'. Add the image, or take "
+                "the "
+                "annotation out."
+            )
+        return ImageRow(place, (self.sizes[2 * place], self.sizes[2 * place + 1]))
+
+    def use_category(self, category_id: int, name: Callable[[], str]) -> None:
+        """Notes that the object of this name has a category id, to be checked at the end."""
+        if category_id not in self._first_of_category:
+            self._first_of_category[category_id] = name()
+
+    def _read(self, members: Members, writer: StoreWriter, owners: array) -> dict[str, Any]:
+        """Reads images and annotations; returns the lists of classes."""
+        found: dict[str, Any] = {}
+        names, kept = set(), False
+        for key, value in members():
+            names.add(key)
+            if key == "images":
+                self._read_images(value)
+            elif key in CLASS_KEYS:
+                found[key] = list(value) if isinstance(value, Iterator) else value
+            elif key == "annotations" and self.places:
+                self._read_annotations(value, writer, owners)
+                kept = True
+        if not self.places:
+            raise DataError(self._no_images(names))
+        self.annotated = "annotations" in names
+        if self.annotated and not kept:
+            for key, value in members():  # again, now that the images are known
+                if key == "annotations":
+                    self._read_annotations(value, writer, owners)
+        return found
+
+    def _items(self, key: str, value: Any) -> Iterator[Any]:
+        if not isinstance(value, Iterator):
+            raise DataError(f"{self.where}: '{key}' is {short(value)}; expected is a list.")
+        return value
+
+    def _no_images(self, names: set[str]) -> str:
+        there = f"its keys are {', '.join(sorted(names)[:10])}" if names else "it holds no keys"
+        return (
+            f"{self.where} lists no images: a key 'images' with at least one entry is needed ({there}). Is "
+            "it a "
+            "file in COCO's format?"
+        )
+
+    def _read_images(self, listed: Any) -> None:
+        for image in self._items("images", listed):
+            image_id, file_name, url, height, width = read_entry(image, IMAGE, "image", str(self.where))
+            name = file_name or (url and url.rsplit("/", 1)[-1])
+            if not name:
+                raise DataError(f"{self.where}: image {short(image)} has no 'file_name' (expected: a name).")
+            check_name(name, f"{self.where}: image id {image_id}", self.options.leave_folder)
+            if image_id in self.places or other_type(image_id) in self.places:
+                raise DataError(
+                    f"{self.where}: image id {image_id} occurs twice. Every image needs an id of its own."
+                )
+            self.places[image_id] = len(self.places)
+            self.sizes.extend(self._size(name, image_id, height, width))
+            self.names.append(name)
+
+    def _size(self, name: str, image_id: ImageId, height: int | None, width: int | None) -> tuple[int, int]:
+        if height is not None and width is not None and self.options.orientation != "shown":
+            return height, width
+        if self.options.images is None:
+            raise DataError(
+                f"{self.where}: image id {image_id} ({name}) has no 'height' and 'width' (expected: "
+                "numbers of "
+                "pixels). Add them, or give the folder of the images, as 'images', to have them read there."
+            )
+        return shown_size(self.options.images / name, self.options.orientation, image_id)
+
+    def _read_annotations(self, listed: Any, writer: StoreWriter, owners: array) -> None:
+        for annotation in self._items("annotations", listed):
+            kept = self.keep(annotation)
+            if kept is not None:
+                owners.append(kept[0])
+                writer.add(kept[1])
+
+    def _check_categories(self, categories: Categories) -> None:
+        for category_id, name in self._first_of_category.items():
+            if category_id not in categories.index_of:
+                raise DataError(
+                    f"{self.where}: {name} has category id {category_id}, which is not listed under "
+                    f"'categories' (listed: {_first(categories.ids)}). Add the category, or correct the id."
+                )
+
+    def _check_names(self) -> None:
+        if len(set(self.names)) == len(self.names):
+            return
+        twice = Tally("images are listed under a second id")
+        for name, count in Counter(self.names).items():
+            for _ in range(count - 1):
+                twice.add(lambda name=name: name)
+        self.warnings.append(twice.message())
+
+
+def other_type(image_id: ImageId) -> ImageId | None:
+    """The number that is the text of an id, or the text of a number; None if there is none."""
+    if isinstance(image_id, int):
+        return str(image_id)
+    return int(image_id) if image_id.isdecimal() and str(int(image_id)) == image_id else None
+
+
+def class_index(categories: Categories, category_ids: np.ndarray) -> np.ndarray:
+    """(N,) class indices of (N,) category ids, all of which are listed."""
+    ids = np.array(categories.ids)
+    by_id = np.argsort(ids)
+    return by_id[np.searchsorted(ids, category_ids, sorter=by_id)]
+
+
+def _first(ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")

@@ -1,0 +1,148 @@
+"""Names of files in annotation files: kept inside their folder, and found if written otherwise."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
+
+from detrex.data.errors import DataError
+
+AS_LISTED = "as_listed"
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _decoded(name: str) -> str:
+    parts = urlsplit(name)
+    return unquote(parts.path if parts.scheme in ("http", "https", "file", "s3", "gs") else name).lstrip("/")
+
+
+def _unicode(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _last_part(name: str) -> str:
+    return _slashes(_decoded(name)).rsplit("/", 1)[-1]
+
+
+REWRITINGS: Mapping[str, Callable[[str], str]] = {
+    "slashes": _slashes,  # back slashes of Windows
+    "decoded": _decoded,  # %20, and addresses
+    "unicode": _unicode,  # accents as letters of their own, or not
+    "any_case": str.casefold,
+    "last_part": _last_part,  # another folder, or none
+    "any_type": lambda name: os.path.splitext(name)[0],  # .jpg and .png
+    "loose": lambda name: _unicode(_last_part(name)).casefold(),  # all but the type
+}
+"""By name, what is made of a name in the list, and of the names of files, before they are compared."""
+
+
+def check_name(name: str, where: str, leave_folder: bool = False) -> None:
+    """Checks that a name leads to a file inside the folder that it is looked up in.
+
+    Args:
+        name: from an annotation file.
+        where: for the message: the file and the entry.
+        leave_folder: whether other names are allowed all the same.
+
+    Raises:
+        DataError: the name is absolute, or leads out of the folder by ``..``.
+    """
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    leaves = posix.is_absolute() or bool(windows.root) or ".." in windows.parts
+    if leaves and not leave_folder:
+        raise DataError(
+            f"{where} has {name!r} as 'file_name', which leads out of the folder of the files. Give names "
+            "inside "
+            "of it; if you trust the file and your files are elsewhere, set leave_folder=True for the data "
+            "set and "
+            "the evaluators."
+        )
+
+
+def find_files(
+    folder: Path,
+    names: Mapping[str, object],
+    where: Path,
+    rewriting: str = AS_LISTED,
+    argument: str = "file_names",
+) -> dict[str, str]:
+    """Where the files of a list are.
+
+    Args:
+        folder: of the files.
+        names: in the list, with the id of the image of each.
+        where: the list, for messages.
+        rewriting: :data:`AS_LISTED`, or how names are changed before they are compared (:data:`REWRITINGS`).
+        argument: the argument of the data set that sets ``rewriting``.
+
+    Returns:
+        For each name that of the file, relative to ``folder``.
+
+    Raises:
+        DataError: the folder or files are missing; the message says which rewriting would find how many of
+        them.
+    """
+    if not folder.is_dir():
+        raise DataError(f"Folder {folder}, for the files that {where} lists, does not exist. Check the path.")
+    if rewriting not in (AS_LISTED, *REWRITINGS):
+        raise DataError(
+            f"{argument}={rewriting!r}: expected is one of {', '.join((AS_LISTED, *REWRITINGS))}."
+        )
+    if rewriting == AS_LISTED:
+        missing = _missing(folder, list(names))
+        found = {name: name for name in names}
+    else:
+        found = _rewritten(list(names), _files(folder), REWRITINGS[rewriting])
+        missing = [name for name in names if name not in found]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} files that {where} lists are not in {folder}, the first being "
+            f"{missing[0]} (image id {names[missing[0]]}). {_advice(folder, missing, argument)}"
+        )
+    return found
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    present = {part: _listing(folder / part) for part in {os.path.dirname(name) for name in names}}
+    return [name for name in names if os.path.basename(name) not in present[os.path.dirname(name)]]
+
+
+def _advice(folder: Path, missing: Sequence[str], argument: str) -> str:
+    files = _files(folder)
+    counts = {kind: len(_rewritten(missing, files, rewrite)) for kind, rewrite in REWRITINGS.items()}
+    best = max(counts, key=lambda kind: counts[kind])  # of equal ones, the first changes least
+    if not counts[best]:
+        return "Check the folder, or take them out of the list."
+    example = next(iter(_rewritten(missing, files, REWRITINGS[best]).items()))
+    return (
+        f"With {argument}={best} for the data set, {counts[best]} of them are found ({example[0]} as "
+        f"{example[1]}); "
+        f"override it as dataloader.train.dataset.{argument}={best} or for dataloader.test."
+    )
+
+
+def _rewritten(names: Sequence[str], files: Sequence[str], rewrite: Callable[[str], str]) -> dict[str, str]:
+    """The file of each name for which there is one and only one."""
+    by_name = {rewrite(file): file for file in files}
+    several = {name for name, count in Counter(map(rewrite, files)).items() if count > 1}
+    pairs = ((name, rewrite(name)) for name in names)
+    return {name: by_name[key] for name, key in pairs if key in by_name and key not in several}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(path, name), folder).replace(os.sep, "/")
+        for path, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _listing(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
