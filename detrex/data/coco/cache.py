@@ -42,8 +42,8 @@ Parse = Callable[[Members, StoreWriter], Content]
 def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> Store:
     """What a parser makes of a JSON file, from the cache where that has it.
 
-    The cache is the folder ``annotations`` of :func:`detrex.runtime.cache.cache_folder`. An entry counts while
-    the file has the size and the time of change, or else the SHA-256, of that which it was made from;
+    The cache is the folder ``annotations`` of :func:`detrex.runtime.cache.cache_folder`. An entry counts
+    while the file has the size and the time of change, or else the SHA-256, of that which it was made from;
     otherwise, or if it is damaged, it is made anew. Of several processes that open a file at the same time,
     one parses it and the others wait; then all read the same store. If :data:`SWITCH` is 0 or the folder
     cannot be used, every process parses the file and keeps the store in memory.

@@ -125,8 +125,7 @@ class ObjectReader(CocoReader):
                     self._unlike.add(name)
                 box = mask_box(segmentation, row.size)
             area = self._area(area, extent.area, extent.area / _AREA_FACTOR - _AREA_SLACK, name)
-        if max(box) > self._highest:
-            self._highest = max(box)
+        self._highest = max(self._highest, max(box))
         self._note(row.place, category_id, is_crowd, box, area, segmentation)
         return row.place, CocoObject(category_id, is_crowd, box, area, segmentation)
 
