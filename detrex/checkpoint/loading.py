@@ -177,6 +177,9 @@ def _weights_in(folder: Path) -> Path:
 
 def _categories(path: Path, metadata: dict[str, str]) -> Categories | None:
     if "categories" in metadata:
-        return Categories.from_dict(json.loads(metadata["categories"]))
+        try:
+            return Categories.from_dict(json.loads(metadata["categories"]))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} does not name its classes in a readable way: {error}") from error
     entry = entry_of_file(path)
     return None if entry is None else entry.categories()

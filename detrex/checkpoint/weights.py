@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from detrex.checkpoint.plain import check_archive, check_tensors
 from detrex.runtime.files import replaced_file
 
 WEIGHTS_NAME = "model.safetensors"
@@ -71,9 +71,12 @@ def read_torch_file(path: Path) -> dict:
         CheckpointError: the file is truncated, damaged or holds other kinds of objects.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+        check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(content, path)
+    except Exception as error:  # a damaged file may end in any of them
         raise CheckpointError(_unreadable(path, error)) from error
+    return content
 
 
 def write_torch_file(path: Path, content: dict) -> None:
@@ -98,10 +101,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
             # A copy, for the file is memory-mapped and may be replaced while its tensors are in use.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+        for alias, name in json.loads(metadata.pop(_ALIASES, "{}")).items():
+            weights[alias] = weights[name]
+    except Exception as error:  # a damaged file may end in any of them
         raise CheckpointError(_unreadable(path, error)) from error
-    for alias, name in json.loads(metadata.pop(_ALIASES, "{}")).items():
-        weights[alias] = weights[name]
     return weights, metadata
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -58,13 +59,26 @@ class Categories:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence]) -> Categories:
-        """The inverse of :meth:`to_dict`."""
-        return cls(
-            names=tuple(data["names"]),
-            ids=tuple(data["ids"]),
-            is_thing=tuple(data["is_thing"]),
-            colors=tuple(tuple(c) for c in data["colors"]),
-        )
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: the data does not describe classes.
+        """
+        try:
+            categories = cls(
+                names=tuple(data["names"]),
+                ids=tuple(data["ids"]),
+                is_thing=tuple(data["is_thing"]),
+                colors=tuple((r, g, b) for r, g, b in data["colors"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"classes need lists of names, ids, is_thing and colors ({error})") from error
+        types = zip((str, int, bool), (categories.names, categories.ids, categories.is_thing), strict=True)
+        parts = itertools.chain.from_iterable(categories.colors)
+        plain = all(type(value) is expected for expected, values in types for value in values)
+        if not (plain and all(type(part) is int and 0 <= part <= 255 for part in parts)):
+            raise ValueError("a class needs text as name, a whole number as id, true or false, and RGB")
+        return categories
 
     def to_dict(self) -> dict[str, list]:
         """Plain lists, for JSON and checkpoints."""

@@ -1,9 +1,14 @@
+import json
+import zipfile
+
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
-from detrex.checkpoint import CheckpointError, read_weights, write_weights
+from detrex.checkpoint import CheckpointError, read_source, read_weights, write_weights
+from detrex.structures import Categories
 
 
 class Model(nn.Module):
@@ -71,6 +76,47 @@ def test_a_file_of_something_else_is_an_error(tmp_path):
     torch.save({"model": [1, 2]}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         read_weights(tmp_path / "a.pth")
+
+
+def unpacks_to_much(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**28))
+
+
+HOSTILE = {
+    "repeats one number": lambda path: torch.save({"a": torch.zeros(1).expand(2**40)}, path),
+    "repeats one number, legacy": lambda path: torch.save(
+        {"a": torch.zeros(1).expand(2**40)}, path, _use_new_zipfile_serialization=False
+    ),
+    "sparse": lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path),
+    "quantized": lambda path: torch.save(
+        {"a": torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8)}, path
+    ),
+    "without memory": lambda path: torch.save({"a": torch.zeros(2**40, device="meta")}, path),
+    "unpacks to much": unpacks_to_much,
+    "ties to nothing": lambda path: save_file({"a": torch.ones(2)}, path, {"aliases": '{"b": "c"}'}),
+    "ties that are no dict": lambda path: save_file({"a": torch.ones(2)}, path, {"aliases": "[1]"}),
+    "ties that are no JSON": lambda path: save_file({"a": torch.ones(2)}, path, {"aliases": "{"}),
+    "deep ties": lambda path: save_file({"a": torch.ones(2)}, path, {"aliases": "[" * 100_000}),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_strangers_file_takes_no_more_memory_than_it_explains(tmp_path, kind):
+    path = tmp_path / ("a.safetensors" if "ties" in kind else "a.pth")
+    HOSTILE[kind](path)
+    with pytest.raises(CheckpointError, match=path.name):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"names": [1]}, {"ids": ["1"]}, {"is_thing": [1]}, {"colors": [[0, 0, 256]]}, {"colors": None}]
+)
+def test_classes_in_a_file_are_checked(tmp_path, change):
+    categories = {**Categories.from_names(["a"]).to_dict(), **change}
+    write_weights(tmp_path / "a.safetensors", Model(1).state_dict(), {"categories": json.dumps(categories)})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors does not name its classes"):
+        read_source(tmp_path / "a.safetensors")
 
 
 def test_a_missing_file_is_an_error(tmp_path):
