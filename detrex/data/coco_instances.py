@@ -9,7 +9,7 @@ import torch
 from detrex.data.census import ObjectCounts
 from detrex.data.coco.objects import CocoFile
 from detrex.data.coco.reader import ReadOptions
-from detrex.data.coco.segmentation import rasterise
+from detrex.data.coco.segmentation import Segmentation, rasterise
 from detrex.data.file_names import AS_LISTED
 from detrex.data.image_dataset import ListedImages
 from detrex.data.image_io import Orientation
@@ -20,11 +20,10 @@ class CocoInstances(ListedImages):
     """Objects of a COCO instance file (https://cocodataset.org/#format-data).
 
     Crowds are no targets. Boxes are drawn tight around the masks, so that they fit after any crop; without
-    masks, they are those of :class:`detrex.data.coco.objects.CocoFile`, which evaluation uses, too. Objects
-    that
-    cannot be used are left out, and a warning says how many: those whose polygons all have fewer than three
-    points, whose mask covers no pixel of the image, and, without masks, boxes without width or height inside
-    it.
+    masks, or with masks that are not drawn yet, they are those of
+    :class:`detrex.data.coco.objects.CocoFile`, which evaluation uses, too. Objects that cannot be used are
+    left out, and a warning says how many: those whose polygons all have fewer than three points, whose mask
+    covers no pixel of the image, and, without masks, boxes without width or height inside it.
 
     A file is parsed once; see :func:`detrex.data.coco.cache.open_annotations`.
 
@@ -72,13 +71,18 @@ class CocoInstances(ListedImages):
         return self.file.counts(self.masks) if self.reads_targets else None
 
     def targets(self, index: int) -> Targets:
-        height, width = self.image_size(index)
+        targets, segmentations = self.undrawn_targets(index)
+        if segmentations is None:
+            return targets
+        return self.targets_from_masks(targets.labels, rasterise(segmentations, *self.image_size(index)))
+
+    def undrawn_targets(self, index: int) -> tuple[Targets, list[Segmentation] | None]:
         found = self.file.objects(self.place(index), self.masks) if self.reads_targets else []
         found = [o for o in found if not o.is_crowd]
         index_of = self.categories.index_of
         labels = torch.tensor([index_of[o.category_id] for o in found], dtype=torch.int64)
+        boxes = torch.tensor([o.box for o in found], dtype=torch.float32).reshape(-1, 4)
+        targets = Targets(labels, boxes, None, self._is_thing[labels])
         if not self.masks:
-            boxes = torch.tensor([o.box for o in found], dtype=torch.float32).reshape(-1, 4)
-            return Targets(labels, boxes, None, self._is_thing[labels])
-        segmentations = [o.segmentation for o in found if o.segmentation is not None]
-        return self.targets_from_masks(labels, rasterise(segmentations, height, width))
+            return targets, None
+        return targets, [o.segmentation for o in found if o.segmentation is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from detrex.data.census import ObjectCounts
 from detrex.data.coco.reader import ImageEntry
+from detrex.data.coco.segmentation import Segmentation
 from detrex.data.coco.store import Records
 from detrex.data.errors import DataError
 from detrex.data.file_names import AS_LISTED, find_files
@@ -22,8 +24,8 @@ from detrex.structures import Categories, Targets, boxes_from_masks
 logger = logging.getLogger(__name__)
 
 
-class Record(TypedDict):
-    """An image with its annotations, as a data set returns it and a mapper takes it.
+class DrawnRecord(TypedDict):
+    """An image with its annotations.
 
     ``image``: ``tv_tensors.Image`` (3, H, W) uint8 RGB. ``height``, ``width``: its size.
     ``targets``: in its frame.
@@ -35,6 +37,16 @@ class Record(TypedDict):
     height: int
     width: int
     targets: Targets
+
+
+class Record(DrawnRecord, total=False):
+    """What a data set returns and a mapper takes.
+
+    ``segmentations``: where they are given, the masks of ``targets``, which has none then: they are not drawn
+    yet.
+    """
+
+    segmentations: Sequence[Segmentation]
 
 
 class ImageDataset(Dataset):
@@ -73,7 +85,15 @@ class ImageDataset(Dataset):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Record:
+        return self.record(index)
+
+    def record(self, index: int, draw_masks: bool = True) -> Record:
         """Reads image ``index``.
+
+        Args:
+            index: of the image.
+            draw_masks: whether masks that are kept as polygons or RLE are drawn; else they come as
+                ``segmentations``.
 
         Raises:
             DataError: the image or its annotation is broken; the message names the image.
@@ -82,14 +102,18 @@ class ImageDataset(Dataset):
         height, width = self.image_size(index)
         path = self.images / entry.file_name
         image = read_image(path, (height, width), entry.image_id, self.orientation, self.value_range)
-        return Record(
+        targets, segmentations = (self.targets(index), None) if draw_masks else self.undrawn_targets(index)
+        record = Record(
             image=image,
             image_id=entry.image_id,
             file_name=entry.file_name,
             height=height,
             width=width,
-            targets=self.targets(index),
+            targets=targets,
         )
+        if segmentations is not None:
+            record["segmentations"] = segmentations
+        return record
 
     def entry(self, index: int) -> ImageEntry:
         """Id and file name of image ``index``."""
@@ -102,6 +126,10 @@ class ImageDataset(Dataset):
     def targets(self, index: int) -> Targets:
         """The objects of image ``index`` in pixels of its frame, without opening the image."""
         raise NotImplementedError
+
+    def undrawn_targets(self, index: int) -> tuple[Targets, Sequence[Segmentation] | None]:
+        """:meth:`targets` without masks, and these as they are kept; None where masks are kept as pixels."""
+        return self.targets(index), None
 
     def counts(self) -> ObjectCounts | None:
         """How many objects there are of which kind; None if that is not known, or targets are not read."""

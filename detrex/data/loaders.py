@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset, Record
+from detrex.data.mappers import TrainingMapper
 from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
 from detrex.runtime import distributed
 from detrex.runtime.allocation import release_freed_memory
@@ -195,7 +196,9 @@ class _Mapped(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        record = self.dataset[index]
+        # These draw masks themselves, after they have moved.
+        drawn = not isinstance(self.mapper, TrainingMapper)
+        record = self.dataset.record(index, draw_masks=drawn)
         try:
             return self.mapper(record)
         except Exception as error:

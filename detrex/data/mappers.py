@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detrex.data.coco.segmentation import Segmentation, rasterise
 from detrex.data.image_dataset import Record
+from detrex.data.outlines import Points, draw, visible_boxes
 from detrex.data.transforms import (
     LargeScaleJitter,
     PadToSize,
@@ -24,29 +28,32 @@ from detrex.structures import Sample, Targets, boxes_from_masks
 class TrainingMapper:
     """Applies torchvision v2 transforms to image, masks and boxes together.
 
-    Boxes are drawn anew around what the masks show. Objects of which nothing is left are dropped, or else
-    stay with an empty mask and a box of zeros.
+    Objects of which nothing is left are dropped, or else stay with an empty mask and a box of zeros. Boxes
+    are drawn anew around what is left of the masks or, where ``transforms`` move polygons, of the polygons;
+    masks are then drawn from these.
 
     Args:
         transforms: applied to a dictionary of ``image`` (``tv_tensors.Image``) and ``masks``
             (``tv_tensors.Mask``, (N, H, W) bool) or, in data without masks, ``boxes``
             (``tv_tensors.BoundingBoxes``).
         drop_invisible: whether objects of which nothing is left are dropped.
+        move_polygons: whether ``transforms`` get the points of polygons, in ``points``
+            (:class:`~detrex.data.outlines.Points`, which says who moves them), instead of masks that are
+            drawn from them.
     """
 
-    def __init__(self, transforms: Callable[[dict[str, Any]], dict[str, Any]], drop_invisible: bool = True):
-        self.transforms, self.drop_invisible = transforms, drop_invisible
+    def __init__(
+        self,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]],
+        drop_invisible: bool = True,
+        move_polygons: bool = False,
+    ):
+        self.transforms, self.drop_invisible, self.move_polygons = transforms, drop_invisible, move_polygons
 
     def __call__(self, record: Record) -> Sample:
         """The sample; ``height`` and ``width`` are those of the augmented image."""
-        targets = record["targets"]
-        shapes: dict[str, Any] = {"image": record["image"]}
-        if targets.masks is not None:
-            shapes["masks"] = tv_tensors.Mask(targets.masks)
-        else:
-            canvas = (record["height"], record["width"])
-            shapes["boxes"] = tv_tensors.BoundingBoxes(targets.boxes, format="XYXY", canvas_size=canvas)
-        shapes = self.transforms(shapes)
+        annotations = self._annotations(record)
+        shapes = self.transforms({"image": record["image"], **annotations.shapes()})
         image = _plain(shapes["image"])
         return Sample(
             image=image,
@@ -54,27 +61,76 @@ class TrainingMapper:
             file_name=record["file_name"],
             height=image.shape[-2],
             width=image.shape[-1],
-            targets=self._follow(targets, shapes),
+            targets=annotations.follow(shapes, self.drop_invisible),
         )
 
-    def _follow(self, targets: Targets, shapes: dict[str, Any]) -> Targets:
-        """``targets`` with the augmented masks or boxes."""
-        if targets.masks is not None:
-            masks = _plain(shapes["masks"])
-            visible = masks.flatten(1).any(1)
-            boxes = boxes_from_masks(masks, inclusive=False)
-        else:
-            masks, boxes = None, _plain(shapes["boxes"])
-            visible = (boxes[:, 2:] > boxes[:, :2]).all(1)
-            boxes = boxes * visible[:, None]
-        if not self.drop_invisible:
-            return Targets(targets.labels, boxes, masks, targets.is_thing)
-        return Targets(
-            targets.labels[visible],
-            boxes[visible],
-            None if masks is None else masks[visible],
-            targets.is_thing[visible],
-        )
+    def _annotations(self, record: Record) -> _Annotations:
+        targets, size = record["targets"], (record["height"], record["width"])
+        segmentations = record.get("segmentations")
+        if segmentations is None:
+            return _Annotations(targets, size)
+        if self.move_polygons:
+            return _Outlined(targets, size, segmentations)
+        drawn = rasterise(segmentations, *size)
+        return _Annotations(replace(targets, masks=drawn), size)
+
+
+class _Annotations:
+    """What transforms are to move of an image's targets, and the targets that come of it."""
+
+    def __init__(self, targets: Targets, size: tuple[int, int]):
+        self.targets, self.size = targets, size
+
+    def shapes(self) -> dict[str, Any]:
+        """Entries for the dictionary that is transformed."""
+        if self.targets.masks is not None:
+            return {"masks": tv_tensors.Mask(self.targets.masks)}
+        boxes = tv_tensors.BoundingBoxes(self.targets.boxes, format="XYXY", canvas_size=self.size)
+        return {"boxes": boxes}
+
+    def follow(self, shapes: dict[str, Any], drop_invisible: bool) -> Targets:
+        """The targets after the transforms."""
+        masks, boxes = self.moved(shapes)
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        if masks is not None:
+            visible &= masks.flatten(1).any(1)
+        boxes = boxes * visible[:, None]
+        moved = Targets(self.targets.labels, boxes, masks, self.targets.is_thing)
+        return moved[visible] if drop_invisible else moved
+
+    def moved(self, shapes: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        """Masks, if there are any, and boxes."""
+        if self.targets.masks is None:
+            return None, _plain(shapes["boxes"])
+        masks = _plain(shapes["masks"])
+        return masks, boxes_from_masks(masks, inclusive=False)
+
+
+class _Outlined(_Annotations):
+    """With polygons, which are drawn after they have moved, and RLE, which moves as masks."""
+
+    def __init__(self, targets: Targets, size: tuple[int, int], segmentations: Sequence[Segmentation]):
+        super().__init__(targets, size)
+        self.polygons = [[np.frombuffer(p).reshape(-1, 2) for p in s.polygons] for s in segmentations]
+        self.encoded = torch.tensor([not polygons for polygons in self.polygons], dtype=torch.bool)
+        self.masks = rasterise([s for s in segmentations if not s.polygons], *size)
+
+    def shapes(self) -> dict[str, Any]:
+        points = [polygon for polygons in self.polygons for polygon in polygons]
+        joined = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *points]))
+        return {"points": Points.on_canvas(joined, self.size), "masks": tv_tensors.Mask(self.masks)}
+
+    def moved(self, shapes: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        points, size = _plain(shapes["points"]).numpy(), _size_of(shapes["image"])
+        lengths = [len(polygon) for polygons in self.polygons for polygon in polygons]
+        pieces = iter(np.split(points, np.cumsum(lengths, dtype=int)[:-1]))
+        polygons = [[next(pieces) for _ in polygons] for polygons in self.polygons]
+        boxes = visible_boxes(polygons, *size)
+        outside = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        masks = draw([[] if out else p for p, out in zip(polygons, outside.tolist(), strict=True)], *size)
+        masks[self.encoded] = _plain(shapes["masks"])
+        boxes[self.encoded] = boxes_from_masks(masks[self.encoded], inclusive=False)
+        return masks, boxes
 
 
 class DetrMapper(TrainingMapper):
@@ -102,7 +158,7 @@ class DetrMapper(TrainingMapper):
         drop_invisible: bool = True,
     ):
         resize = RandomShortestSide(sizes, max_size, crop_probability, crop_base_sizes, crop_range)
-        super().__init__(_compose(flip_probability, resize, color_jitter), drop_invisible)
+        super().__init__(_compose(flip_probability, resize, color_jitter), drop_invisible, True)
 
 
 class LargeScaleJitterMapper(TrainingMapper):
@@ -130,7 +186,9 @@ class LargeScaleJitterMapper(TrainingMapper):
         size = _both_sides(image_size)
         resize = LargeScaleJitter(size, min_scale, max_scale)
         pad = PadToSize(size, pad_value)
-        super().__init__(_compose(flip_probability, resize, color_jitter, pad), drop_invisible)
+        super().__init__(
+            _compose(flip_probability, resize, color_jitter, pad), drop_invisible, move_polygons=True
+        )
 
 
 class SemanticMapper(TrainingMapper):
@@ -188,7 +246,7 @@ class EvalMapper:
 
 
 def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _compose(flip_probability: float, resize: v2.Transform, *more: Callable | None) -> v2.Compose:
@@ -196,6 +254,11 @@ def _compose(flip_probability: float, resize: v2.Transform, *more: Callable | No
     # than the image, and before there is padding.
     steps = [v2.RandomHorizontalFlip(flip_probability), resize, *more]
     return v2.Compose([step for step in steps if step is not None])
+
+
+def _size_of(image: Tensor) -> tuple[int, int]:
+    height, width = image.shape[-2:]
+    return height, width
 
 
 def _plain(tensor: Tensor) -> Tensor:

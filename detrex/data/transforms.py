@@ -18,6 +18,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from detrex.data.outlines import Points
+
 
 class Region(NamedTuple):
     """A rectangle of an image in pixels."""
@@ -32,12 +34,14 @@ class RegionResize(v2.Transform):
     """Takes a region of the image to a new size.
 
     Images are interpolated bilinearly with anti-aliasing; masks take the nearest pixel by pixel centres, so
-    that they are not shifted against the image; boxes are clipped to the region. Subclasses draw
-    ``region`` and ``size`` (height, width).
+    that they are not shifted against the image; boxes are clipped to the region; points are exact. Subclasses
+    draw ``region`` and ``size`` (height, width).
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         region, size = params["region"], list(params["size"])
+        if isinstance(inpt, Points):
+            return _move_points(inpt, region, params["size"])
         if isinstance(inpt, tv_tensors.Mask):
             return tv_tensors.Mask(_resize_masks(inpt, region, size))
         out = F.resized_crop(inpt, *region, size, antialias=True)
@@ -54,14 +58,16 @@ class PadToSize(v2.Transform):
 
     def __init__(self, size: tuple[int, int], value: float | Sequence[float] = 128):
         super().__init__()
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         self.value = value if isinstance(value, int | float) else list(value)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = F.get_size(_image(flat_inputs))
+        height, width = _size(flat_inputs)
         return {"padding": [0, 0, self.size[1] - width, self.size[0] - height]}  # left, top, right, bottom
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, Points):
+            return Points.on_canvas(inpt.as_subclass(Tensor), self.size)
         if not any(params["padding"]):
             return inpt
         fill = 0 if isinstance(inpt, tv_tensors.Mask) else self.value
@@ -138,7 +144,7 @@ class LargeScaleJitter(RegionResize):
         self.size, self.min_scale, self.max_scale = tuple(size), min_scale, max_scale
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = v2.functional.get_size(_image(flat_inputs))
+        height, width = _size(flat_inputs)
         scale = _uniform(self.min_scale, self.max_scale)
         scale *= min(self.size[0] / height, self.size[1] / width)
         scaled = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -175,15 +181,13 @@ class RandomShortestSide(RegionResize):
         self.crop_base_sizes, self.crop_range = list(crop_base_sizes), tuple(crop_range)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = v2.functional.get_size(_image(flat_inputs))
+        height, width = _size(flat_inputs)
         region = Region(0, 0, height, width)
         if _happens(self.crop_probability):
             base = _choice(self.crop_base_sizes) / min(height, width)
             low, high = self.crop_range
-            sides = (int(torch.randint(low, high + 1, ())) for _ in range(2))
-            fractions = tuple(
-                min(1.0, side / (base * full)) for side, full in zip(sides, (height, width), strict=True)
-            )
+            part_height, part_width = (int(torch.randint(low, high + 1, ())) for _ in range(2))
+            fractions = (min(1.0, part_height / (base * height)), min(1.0, part_width / (base * width)))
             region = _random_region((height, width), fractions)
         size = shortest_side_size(region.height, region.width, _choice(self.sizes), self.max_size)
         return {"region": region, "size": size}
@@ -220,9 +224,9 @@ class RandomScaleCrop(RegionResize):
         self.max_class_share = max_class_share
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        full = v2.functional.get_size(_image(flat_inputs))
+        full = _size(flat_inputs)
         scaled = shortest_side_size(*full, _choice(self.sizes), self.max_size)
-        size = tuple(min(pair) for pair in zip(scaled, self.crop_size, strict=True))
+        size = (min(scaled[0], self.crop_size[0]), min(scaled[1], self.crop_size[1]))
         fractions = (size[0] / scaled[0], size[1] / scaled[1])
         masks = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
         region = _random_region(full, fractions)
@@ -264,6 +268,11 @@ def _resize_masks(masks: Tensor, region: Region, size: list[int]) -> Tensor:
     return resized.view(torch.bool)
 
 
+def _move_points(points: Points, region: Region, size: tuple[int, int]) -> Points:
+    moved = points.as_subclass(Tensor) - points.new_tensor([region.left, region.top])
+    return Points.on_canvas(moved * moved.new_tensor([size[1] / region.width, size[0] / region.height]), size)
+
+
 def _crop(masks: Tensor, region: Region) -> Tensor:
     top, left, height, width = region
     return masks.as_subclass(Tensor)[..., top : top + height, left : left + width]
@@ -274,8 +283,11 @@ def _check_sizes(sizes: Sequence[int]) -> None:
         raise ValueError(f"sizes={list(sizes)}: at least one length in pixels is needed")
 
 
-def _image(flat_inputs: list[Any]) -> Any:
-    return next((i for i in flat_inputs if isinstance(i, tv_tensors.Image)), flat_inputs[0])
+def _size(flat_inputs: list[Any]) -> tuple[int, int]:
+    """(height, width) of the image, or of what comes first."""
+    image = next((i for i in flat_inputs if isinstance(i, tv_tensors.Image)), flat_inputs[0])
+    height, width = F.get_size(image)
+    return height, width
 
 
 def _scale_saturation(pixels: Tensor, factor: float) -> Tensor:

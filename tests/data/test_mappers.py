@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
@@ -10,7 +12,10 @@ from detrex.data import (
     LargeScaleJitterMapper,
     SemanticMapper,
     TrainingMapper,
+    build_train_loader,
 )
+from detrex.data.outlines import draw, visible_boxes
+from detrex.data.transforms import Region, RegionResize
 
 MAPPERS = [
     LargeScaleJitterMapper(64),
@@ -64,6 +69,78 @@ def test_a_crop_may_leave_no_object(coco):
     torch.manual_seed(0)
     left = [len(MAPPERS[1](dataset[0])["targets"]) for _ in range(10)]
     assert 0 in left
+
+
+class RegionTwice(RegionResize):
+    """The left half of an image of 60 x 80, at twice the size."""
+
+    def make_params(self, flat_inputs):  # noqa: ARG002
+        return {"region": Region(0, 0, 60, 40), "size": (120, 80)}
+
+
+RINGS = [
+    [[10.3, 5.2, 30.8, 7.9, 22.1, 40.6]],
+    [[50.5, 10.5, 60.25, 12.0, 55.0, 20.0], [40.0, 40.0, 70.0, 42.0, 66.5, 55.5, 41.0, 50.0]],
+    [[-20.0, 45.0, 6.0, 44.0, 5.5, 80.0]],  # reaches out of the image
+]
+
+
+@pytest.fixture
+def outlined(coco):
+    """Objects with polygons, and between them one with an RLE: rows 20 to 29, columns 5 to 14."""
+    image_id = coco.add_image(60, 80)
+    square = np.zeros((60, 80), np.uint8, order="F")
+    square[20:30, 5:15] = 1
+    rle = coco_mask.encode(square)
+    encoded = {"size": rle["size"], "counts": rle["counts"].decode()}
+    for shape in (RINGS[0], encoded, RINGS[1], RINGS[2]):
+        coco.add_object(image_id, shape)
+    return CocoInstances(*coco.write())
+
+
+def test_polygons_move_before_they_are_drawn(outlined):
+    """A flip, a crop to the left half of the flipped image and twice the size, by hand."""
+    crop = RegionTwice()
+    mapper = TrainingMapper(v2.Compose([v2.RandomHorizontalFlip(1.0), crop]), move_polygons=True)
+    targets = mapper(outlined.record(0, draw_masks=False))["targets"]
+    moved = [[np.array(ring).reshape(-1, 2) for ring in rings] for rings in RINGS]
+    moved = [[np.stack([2 * (80 - p[:, 0]), 2 * p[:, 1]], 1) for p in rings] for rings in moved]
+    drawn = draw(moved, 120, 80)
+    assert drawn.flatten(1).any(1).tolist() == [False, True, False]  # the others are in the right half
+    assert len(targets) == 1
+    assert torch.equal(targets.masks[0], drawn[1])
+    torch.testing.assert_close(targets.boxes, visible_boxes(moved, 120, 80)[1:2])
+
+
+def test_polygons_and_rle_keep_their_order(outlined):
+    mapper = LargeScaleJitterMapper((60, 80), 1.0, 1.0, flip_probability=0.0)
+    targets = mapper(outlined.record(0, draw_masks=False))["targets"]
+    assert torch.equal(targets.masks, outlined[0]["targets"].masks)
+    expected = [[10.3, 5.2, 30.8, 40.6], [5, 20, 15, 30], [40, 10.5, 70, 55.5], [0, 44, 6, 60]]
+    torch.testing.assert_close(targets.boxes, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_drawn_and_undrawn_records_give_nearly_the_same(outlined, mapper):
+    for seed in range(10):
+        found = []
+        for drawn in (True, False):
+            torch.manual_seed(seed)
+            found.append(mapper(outlined.record(0, draw_masks=drawn)))
+        (a, b), image = (f["targets"] for f in found), found[0]["image"]
+        assert torch.equal(image, found[1]["image"])
+        assert (a.masks.any(0) != b.masks.any(0)).float().mean() < 0.04  # pixels at edges
+
+
+def test_other_transforms_get_masks(outlined):
+    sample = TrainingMapper(v2.CenterCrop([40, 50]))(outlined.record(0, draw_masks=False))
+    assert torch.equal(sample["targets"].masks[0], outlined[0]["targets"].masks[0, 10:50, 15:65])
+
+
+def test_training_loaders_leave_drawing_to_the_mapper(outlined):
+    mapper = LargeScaleJitterMapper((60, 80), 1.0, 1.0, flip_probability=0.0)
+    (sample,) = next(iter(build_train_loader(outlined, mapper, total_batch_size=1, num_workers=0)))
+    assert sample["targets"].boxes[0].tolist() == pytest.approx([10.3, 5.2, 30.8, 40.6])
 
 
 @pytest.mark.parametrize("masks", [True, False])
