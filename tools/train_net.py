@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from detrex.runtime.interruption import listen
+
+if __name__ in ("__main__", "__mp_main__"):
+    listen()  # before the imports below, which take seconds
+
 import argparse
 
 from detrex.cli.arguments import (
@@ -31,8 +36,9 @@ A run is kept in train.output_dir: log.txt, metrics.jsonl, evaluations.json, con
 environment.txt, checkpoints/, model_final.safetensors, results.json, predictions.png and report.html, the
 page to look at first. Errors end with exit code 1. Recipes for all sizes of machines: docs/training.md.
 
-SIGTERM or SIGUSR1 lets the step end, saves a checkpoint and ends the run with exit code 75: repeat the
-command with --resume to go on as if never stopped. A second one, a second or more later, ends it at once.
+SIGTERM, SIGUSR1 or Ctrl-C lets the step end, saves a checkpoint and ends the run with exit code 75: repeat
+the command with --resume to go on as if never stopped. A second one, a second or more later, ends it at once.
+A run that fails saves its last complete step, too. Only one run at a time can write to train.output_dir.
 """
 
 
@@ -76,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             num_machines=arguments.num_machines,
             machine_rank=arguments.machine_rank,
             dist_url=arguments.dist_url,
+            timeout=config.train.process_timeout,
         )
 
 

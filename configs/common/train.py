@@ -45,6 +45,8 @@ train = dict(
         fsdp=False,
         fsdp_modules=["*.blocks.*.attn", "*.blocks.*.mlp"],
     ),
+    # Of several processes: seconds without a sign of life of one, after which the others end; 0: never.
+    process_timeout=300,
     log_period=20,
     # Steps from 1 on, both included, that are profiled; 0 and 0: none. Files are in output_dir/profile.
     profiler=dict(start=0, stop=0),

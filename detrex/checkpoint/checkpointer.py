@@ -126,8 +126,10 @@ class Checkpointer:
         if not (path / STATE_NAME).is_file():
             raise FileNotFoundError(f"no training state at {path / STATE_NAME}")
         state = read_torch_file(path / STATE_NAME)
-        if "iteration" not in metadata:
+        if not metadata.get("iteration", "").isdecimal():
             raise CheckpointError(f"{path / WEIGHTS_NAME} does not say its iteration; it is no part of a run")
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path / STATE_NAME} holds no training state")
         average_file = path / AVERAGE_NAME
         average = read_weights(average_file)[0] if average_file.is_file() else None
         return Checkpoint(path, int(metadata["iteration"]), weights, metadata, state, average)
@@ -140,7 +142,7 @@ class Checkpointer:
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
         """
-        candidates = self._candidates()
+        candidates = self.candidates()
         for path in candidates:
             try:
                 return self.load(path)
@@ -151,6 +153,22 @@ class Checkpointer:
                 f"none of the {len(candidates)} checkpoints in {self.directory} can be read"
             )
         return None
+
+    def candidates(self) -> list[Path]:
+        """The checkpoints to go on from, the best choice first.
+
+        These are the marked one and those before it, newest first; all of them without a usable marker.
+        """
+        paths = self.paths()[::-1]
+        marker = self.directory / LAST_MARKER
+        if not marker.is_file():
+            return paths
+        name = marker.read_bytes().decode(errors="replace").strip()
+        marked = [path for path in paths if path.name == name]
+        if marked:
+            return paths[paths.index(marked[0]) :]
+        logger.warning("%s names %r, which is not there; trying the newest checkpoint", marker, name[:80])
+        return paths
 
     def path_of(self, iteration: int) -> Path:
         """The directory of the checkpoint after ``iteration`` steps, whether it exists or not."""
@@ -164,24 +182,19 @@ class Checkpointer:
     def best(self) -> dict[str, Any] | None:
         """``checkpoint`` (directory name), ``metric`` and ``value`` of the best checkpoint, or None."""
         marker = self.directory / BEST_MARKER
-        return json.loads(marker.read_text()) if marker.is_file() else None
+        if not marker.is_file():
+            return None
+        try:
+            content = json.loads(marker.read_text(encoding="utf-8"))
+            return {key: content[key] for key in ("checkpoint", "metric", "value")}
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s); no checkpoint counts as the best", marker, error)
+            return None
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
         found = [path for path in self.directory.glob("iteration_*") if _NAME.match(path.name)]
         return sorted(found, key=_iteration)
-
-    def _candidates(self) -> list[Path]:
-        """The marked one and those before it, newest first; all of them without a usable marker."""
-        paths = self.paths()[::-1]
-        marker = self.directory / LAST_MARKER
-        if not marker.is_file():
-            return paths
-        marked = self.directory / marker.read_text().strip()
-        if marked in paths:
-            return paths[paths.index(marked) :]
-        logger.warning("%s names %r, which is not there; trying the newest checkpoint", marker, marked.name)
-        return paths
 
     def _prune(self, newest: Path) -> None:
         # Later ones than the newest are of a run that went on from an earlier checkpoint, or unreadable.
@@ -199,4 +212,4 @@ class Checkpointer:
 
 
 def _iteration(path: Path) -> int:
-    return int(_NAME.match(path.name).group(1))
+    return int(path.name.rpartition("_")[2])

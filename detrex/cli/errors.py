@@ -11,6 +11,7 @@ import torch
 
 from detrex.checkpoint import CheckpointError
 from detrex.config import ConfigError
+from detrex.runtime.waiting import LostWorkerError
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ USER_ERRORS = (
     ValueError,
     ImportError,
     torch.OutOfMemoryError,
+    LostWorkerError,
 )
 
 

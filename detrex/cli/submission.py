@@ -14,8 +14,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from detrex.cli.train import main
-from detrex.engine.hooks.interruption import EXIT_INTERRUPTED
 from detrex.engine.launch import launch
+from detrex.runtime import interruption
 
 _MAX_RESTARTS = 1000  # after time-outs; submitit would stop after 3
 
@@ -57,8 +57,8 @@ class TrainingJob:
             self.overwrite,
             self.debug,
         )
-        with _saved_before_requeueing():
-            launch(main, arguments)
+        with interruption.listening(), _saved_before_requeueing():
+            launch(main, arguments, timeout=self.config.train.process_timeout)
 
     def checkpoint(self) -> Any:
         """What submitit puts into the queue in the place of this job."""
@@ -125,24 +125,20 @@ def submit(
 @contextmanager
 def _saved_before_requeueing() -> Iterator[None]:
     """Lets SIGUSR2 end training with a checkpoint first, and only then do what submitit does with it."""
-    requeue, idle = signal.getsignal(signal.SIGUSR2), signal.getsignal(signal.SIGTERM)
+    requeue = signal.getsignal(signal.SIGUSR2)
     process = os.getpid()
     asked = False
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(_number: int, _frame: Any) -> None:
         nonlocal asked
-        if os.getpid() != process:
-            return  # a loader's worker, which has inherited this
-        asked = True
-        if signal.getsignal(signal.SIGTERM) is idle:
-            requeue(number, frame)  # not training, so that there is nothing to save
-        else:
+        if os.getpid() == process:  # else a loader's worker, which has inherited this
+            asked = True
             signal.raise_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGUSR2, handle)
     try:
         yield
-    except SystemExit as end:
-        if not (asked and end.code == EXIT_INTERRUPTED):
+    except interruption.Interrupted:
+        if not asked or not callable(requeue):
             raise
         requeue(signal.SIGUSR2, None)

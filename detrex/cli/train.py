@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,7 +11,9 @@ from detrex.cli.errors import readable_errors
 from detrex.engine.folder import make_room
 from detrex.engine.log import run_logging
 from detrex.engine.run import do_eval, do_train
+from detrex.runtime import interruption
 from detrex.runtime.distributed import barrier, is_main_process
+from detrex.runtime.lock import locked_folder
 
 
 def main(
@@ -33,14 +36,19 @@ def main(
         The metrics of the last evaluation, empty if the config evaluates nothing.
 
     Raises:
-        SystemExit: with code 1, after an error that is the user's to solve has been logged.
+        SystemExit: with code 1, after an error that is the user's to solve has been logged; with code 75 if
+            it was asked to stop.
     """
-    with readable_errors(debug):
-        output_dir = Path(config.train.output_dir)
-        if not (eval_only or resume) and is_main_process():
-            make_room(output_dir, overwrite)
+    output_dir = Path(config.train.output_dir)
+    with ExitStack() as stack:
+        stack.enter_context(interruption.listening())
+        stack.enter_context(readable_errors(debug))
+        if is_main_process():
+            stack.enter_context(locked_folder(output_dir))
+            if not (eval_only or resume):
+                make_room(output_dir, overwrite)
         barrier()
-        with run_logging(output_dir) as console, readable_errors(debug):
-            if eval_only:
-                return do_eval(config, resume)
-            return do_train(config, resume, console)
+        console = stack.enter_context(run_logging(output_dir))
+        stack.enter_context(readable_errors(debug))
+        return do_eval(config, resume) if eval_only else do_train(config, resume, console)
+    raise AssertionError("a context swallowed an error")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from detrex.data.errors import DataError
+from detrex.runtime.files import retried
 
 Orientation = Literal["auto", "stored", "shown"]
 """Which picture annotations were drawn on, where a file says that it is to be turned (EXIF): ``stored``,
@@ -149,12 +150,15 @@ def highest_value(path: str | Path) -> int:
 
 
 def _decode(path: str | Path, image_id: int | str, size: tuple[int, int] | None) -> Image.Image:
-    with _opened(path, image_id) as image:
-        stored = image.height, image.width
-        if size is not None and tuple(size) not in (stored, stored[::-1]):
-            raise DataError(_other_size(path, image_id, stored, size))
-        image.load()
-    return image
+    def decode() -> Image.Image:
+        with _opened(path, image_id) as image:
+            stored = image.height, image.width
+            if size is not None and tuple(size) not in (stored, stored[::-1]):
+                raise DataError(_other_size(path, image_id, stored, size))
+            image.load()
+        return image
+
+    return retried(decode)
 
 
 @contextmanager

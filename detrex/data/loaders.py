@@ -224,12 +224,13 @@ class _AugmentedDraws(_Mapped):
 
 
 def _obey_the_trainer_alone(_worker: int) -> None:
-    """Leaves SIGTERM and SIGUSR1 to the training process, unless that sends SIGTERM to end this worker.
+    """Leaves SIGTERM, SIGUSR1 and SIGINT to the training process, unless that sends SIGTERM to this worker.
 
-    Batch systems send them to all processes; the training process acts on them and needs this one meanwhile.
+    Batch systems and terminals send them to all processes; the training process acts on them and needs this
+    one meanwhile.
     """
     trainer = multiprocessing.parent_process().pid
-    numbers = {signal.SIGTERM, signal.SIGUSR1}
+    numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for threads that start from now on, too
 
     def listen() -> None:

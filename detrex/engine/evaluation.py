@@ -6,7 +6,7 @@ import logging
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,23 @@ class Evaluation:
         """Of the last evaluation, for a page."""
         return RunResults(self.metrics, collect_per_class(self._evaluators), self.best, self.worst)
 
+    def metric_names(self) -> list[str] | None:
+        """What :meth:`run` will return; None if an evaluator does not know it before it has measured.
+
+        The parts of the validation loss are not among them: those are known with the first batch.
+        """
+        chosen = self._evaluators
+        names: list[str] = []
+        for evaluator in chosen.values() if isinstance(chosen, Mapping) else chosen:
+            if not hasattr(evaluator, "metric_names"):
+                return None
+            names += evaluator.metric_names()
+        if self._validation_loss is not None:
+            names.append("val/loss")
+        if self.average is None or self._config.train.ema.evaluate != "both":
+            return names
+        return [*names, *(f"ema/{name}" for name in names)]
+
     def run(self) -> dict[str, float]:
         """Evaluates the model, its average, or both, as ``train.ema.evaluate`` says.
 
@@ -144,11 +161,9 @@ class Evaluation:
             per_class: PerClass = self.results.per_class
             if per_class:
                 logger.info("results per class:\n%s", format_per_class(per_class))
-            write_results(output_dir / "results.json", self.metrics, per_class)
-            logger.info("wrote %s", output_dir / "results.json")
+            _keep(output_dir / "results.json", lambda path: write_results(path, self.metrics, per_class))
             if (grid := self.draw(categories)) is not None:
-                grid.save(output_dir / "predictions.png")
-                logger.info("wrote %s", output_dir / "predictions.png")
+                _keep(output_dir / "predictions.png", grid.save)
             self._find_extremes(categories)
             logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
@@ -193,6 +208,15 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
     if targets and "targets" not in loader.dataset:
         return instantiate(loader.dataset)
     return instantiate(loader.dataset, targets=targets)
+
+
+def _keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside a run's checkpoints; that it does not fit on the disk does not end the run."""
+    try:
+        write(path)
+        logger.info("wrote %s", path)
+    except OSError as error:
+        logger.warning("%s could not be written: %s", path, error.strerror or error)
 
 
 def _validation_loss(config: DictConfig) -> ValidationLoss | None:

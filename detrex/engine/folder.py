@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -109,6 +110,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+@functools.cache
 def _git_revision() -> str:
     source = Path(detrex.__file__).resolve().parent
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]

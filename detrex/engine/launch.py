@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from detrex.engine.hooks.interruption import Interrupted, forwarded_signals
+from detrex.runtime import interruption
+from detrex.runtime.heartbeat import heartbeat
+
+_POLLED_EVERY = 0.2  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ def launch(
     num_machines: int = 1,
     machine_rank: int = 0,
     dist_url: str = "auto",
+    timeout: float = 0.0,
 ) -> None:
     """Calls ``main(*args)`` in as many processes as are to train together, and waits for them.
 
@@ -40,13 +46,15 @@ def launch(
         num_machines: how many machines take part, each started with the same arguments but ``machine_rank``.
         machine_rank: number of this machine, from 0.
         dist_url: ``tcp://HOST:PORT`` of machine 0; ``auto`` finds a port, on one machine only.
+        timeout: seconds without a sign of life of a process, after which the others end; 0: any number.
 
     Raises:
         ValueError: the numbers do not fit each other or the machine.
         SystemExit: a process ended early; it has said why. The code is that process's own.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        with _process_group("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()):
+        place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()
+        with _process_group("env://", os.environ["MASTER_ADDR"], *place, timeout):
             main(*args)
         return
     _check(num_gpus, num_machines, machine_rank, dist_url)
@@ -56,17 +64,33 @@ def launch(
         return
     url = f"tcp://127.0.0.1:{_free_port()}" if dist_url == "auto" else dist_url
     method = multiprocessing.get_start_method()
-    _spawn(num_gpus, (method, main, args, url, num_gpus, machine_rank, processes))
+    _spawn(num_gpus, (method, main, args, url, num_gpus, machine_rank, processes, timeout))
 
 
 def _spawn(count: int, args: tuple) -> None:
-    try:
-        with forwarded_signals():
-            mp.spawn(_worker, args, nprocs=count, join=True)
-    except mp.ProcessExitedException as error:
-        if error.signal_name:
-            logger.error("%s; a process that uses too much memory ends like this", error)
-        raise SystemExit(max(1, error.exit_code)) from None  # of a signal the code is negative
+    """Starts the processes of this machine and waits for them; requests to stop are passed on to them."""
+    numbers: list[int] = []  # of the signals that came, and how many of them each process got
+    passed = 0
+    with interruption.listening(), interruption.passed_on(numbers.append):
+        context = mp.spawn(_worker, args, nprocs=count, join=False)
+        try:
+            while not context.join(timeout=_POLLED_EVERY):
+                for number in numbers[passed:]:
+                    passed += 1
+                    _send(number, context.processes)
+        except mp.ProcessExitedException as error:
+            ended_by_signal = error.signal_name is not None
+            if ended_by_signal and numbers:
+                raise interruption.Interrupted from None  # before it could listen
+            if ended_by_signal:
+                logger.error("%s; a process that uses too much memory ends like this", error)
+            raise SystemExit(max(1, error.exit_code)) from None  # of a signal the code is negative
+
+
+def _send(number: int, processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, number)
 
 
 def _worker(
@@ -78,25 +102,31 @@ def _worker(
     num_gpus: int,
     machine_rank: int,
     processes: int,
+    timeout: float,
 ) -> None:
+    interruption.listen()
     # This process was spawned, as CUDA wants it, and would start the loaders' workers in the same slow way.
     multiprocessing.set_start_method(start_method, force=True)
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // num_gpus))
-    with _process_group(url, machine_rank * num_gpus + local_rank, processes, local_rank):
+    host = urlsplit(url).hostname or "127.0.0.1"
+    with _process_group(url, host, machine_rank * num_gpus + local_rank, processes, local_rank, timeout):
         main(*args)
 
 
 @contextmanager
-def _process_group(url: str, rank: int, processes: int, local_rank: int) -> Iterator[None]:
+def _process_group(
+    url: str, host: str, rank: int, processes: int, local_rank: int, timeout: float
+) -> Iterator[None]:
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"  # both, for train.device=cpu on a machine with GPUs
     dist.init_process_group(backend, init_method=url, rank=rank, world_size=processes)
     try:
-        yield
-    except Interrupted:
+        with heartbeat(timeout, host):
+            yield
+    except interruption.Interrupted:
         # All processes end together here. One with threads of the group still running may abort instead of
         # ending with its code.
         _leave_process_group()

@@ -89,6 +89,14 @@ def _iterations_per_epoch(config: DictConfig, loader: Iterable) -> float | None:
 
 def _warn_of_unreached(config: DictConfig) -> None:
     length = config.train.max_iter
+    warmup = config.scheduler.get("warmup_iters") or 0
+    if warmup > length and config.scheduler.get("warmup_factor") != 1:
+        logger.warning(
+            "scheduler.warmup_iters=%d is longer than the run, train.max_iter=%d: the learning rate never "
+            "reaches its full size",
+            warmup,
+            length,
+        )
     late = [m for m in config.scheduler.get("milestones") or () if m >= length]
     if late:
         logger.warning(

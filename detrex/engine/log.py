@@ -65,9 +65,37 @@ class _TerminalHandler(logging.Handler):
         self._console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that does without lines where the disk is full, and says how many when it has room again."""
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lost:
+            before, self._lost = self._lost, 0
+            content = {"levelname": "WARNING", "levelno": logging.WARNING, "name": __name__}
+            super().emit(logging.makeLogRecord({**content, "msg": f"up to {before} lines are missing here"}))
+            if self._lost:
+                self._lost = before + 1
+                return
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], OSError):
+            self._lost += 1
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            pass
+
+
 def _main_handlers(output_dir: Path, console: Console) -> list[logging.Handler]:
     output_dir.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(output_dir / "log.txt", encoding="utf-8")
+    file = _LogFile(output_dir / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter(_PLAIN))
     shown: logging.Handler
     if console.is_terminal:

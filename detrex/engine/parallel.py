@@ -156,6 +156,11 @@ def whole(state: Any) -> Any:
     return state
 
 
+def is_split(model: nn.Module) -> bool:
+    """Whether the weights of ``model`` are split over the processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor that may be split."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

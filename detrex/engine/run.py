@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from detrex.checkpoint import CHECKPOINTS, Checkpointer, load_weights
+from detrex.checkpoint import CHECKPOINTS, Checkpoint, Checkpointer, CheckpointError, load_weights
 from detrex.config import fix_values, instantiate
-from detrex.engine.ema import build_average, read_average
+from detrex.engine.ema import WeightAverage, build_average, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.folder import (
     EVALUATIONS,
@@ -33,7 +34,6 @@ from detrex.engine.hooks import (
     EvaluationHistory,
     Goal,
     Hook,
-    InterruptionHook,
     LogHook,
     ProfilerHook,
     ProgressHook,
@@ -49,8 +49,8 @@ from detrex.engine.weights import (
     check_class_count,
     load_for_evaluation,
     load_initial,
-    read_last,
-    read_resumed,
+    start_from_newest,
+    warn_of_changes,
 )
 from detrex.engine.writers import JsonLinesWriter, Writers
 from detrex.modeling.build import build_model
@@ -81,13 +81,32 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     if evaluation is None:
         return {}
     compile_modules(model, **config.train.compile)
-    checkpoint = read_last(Checkpointer(output_dir / CHECKPOINTS)) if resume else None
-    categories = load_for_evaluation(model, config, checkpoint, evaluation.categories)
-    evaluation.average = read_average(model, config.train.ema, checkpoint)
+
+    def load(checkpoint: Checkpoint | None) -> _Loaded:
+        categories = load_for_evaluation(model, config, checkpoint, evaluation.categories)
+        return _Loaded(categories, read_average(model, config.train.ema, checkpoint))
+
+    if resume:
+        checkpointer = Checkpointer(output_dir / CHECKPOINTS)
+        newest = start_from_newest(checkpointer, load)
+        if newest is None:
+            raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
+        _, loaded = newest
+    else:
+        loaded = load(None)
+    evaluation.average = loaded.average
     evaluation.run()
-    evaluation.report(categories)
+    evaluation.report(loaded.categories)
     _save_report(config, device, evaluation)
     return evaluation.metrics
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What weights to evaluate bring with them: the classes they were trained on, and their average."""
+
+    categories: Categories | None
+    average: WeightAverage | None
 
 
 def do_train(config: DictConfig, resume: bool = False, console: Console | None = None) -> dict[str, float]:
@@ -109,33 +128,71 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     config = in_iterations(fix_values(config, "model"), loader)
     train = config.train
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
+    checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
+
+    def prepare(checkpoint: Checkpoint | None) -> _Prepared:
+        return _prepare(config, loader, categories, checkpointer, checkpoint, device, console)
+
+    resumed = start_from_newest(checkpointer, prepare) if resume else None
+    if resume and resumed is None:
+        logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.directory)
+    if resumed is not None:
+        checkpoint, prepared = resumed
+        warn_of_changes(checkpoint, config)
+        logger.info("going on after iteration %d of %s", checkpoint.iteration, checkpoint.path)
+    else:
+        prepared = prepare(None)
+    if is_main_process():
+        save_run_files(output_dir, config, categories, device)
+    prepared.trainer.train()
+    evaluation = prepared.evaluation
+    if evaluation is not None:
+        evaluation.report(categories)
+    _save_report(config, device, evaluation)
+    prepared.saving.check()
+    return {} if evaluation is None else evaluation.metrics
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run that is ready to train."""
+
+    trainer: Trainer
+    evaluation: Evaluation | None
+    saving: CheckpointHook
+
+
+def _prepare(
+    config: DictConfig,
+    loader: Iterable,
+    categories: Categories | None,
+    checkpointer: Checkpointer,
+    checkpoint: Checkpoint | None,
+    device: torch.device,
+    console: Console | None,
+) -> _Prepared:
+    """
+    Raises:
+        CheckpointError: the checkpoint is damaged or does not fit the config.
+    """
+    train = config.train
     model = build_model(config.model, device)
     _log_size(model, device)
     _log_batch(config)
     check_class_count(model, categories)
-    checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
-    checkpoint = read_resumed(checkpointer, config) if resume else None
     if checkpoint is not None:
         load_weights(model, checkpoint.weights, strict=True, source=checkpoint.path)
     elif train.init_checkpoint:
         load_initial(model, config, categories)
-    if is_main_process():
-        save_run_files(output_dir, config, categories, device)
     trainer = _build_trainer(config, model, loader)
     evaluation = build_evaluation(config, model, trainer.average)
     saving = CheckpointHook(
-        checkpointer, train.checkpoint.period, checkpoint_metadata(config, categories), output_dir
+        checkpointer, train.checkpoint.period, checkpoint_metadata(config, categories), Path(train.output_dir)
     )
     trainer.hooks = _build_hooks(config, saving, checkpointer, evaluation, categories, console)
     if checkpoint is not None:
         trainer.load_state(checkpoint)
-        logger.info("going on after iteration %d of %s", trainer.iteration, checkpoint.path)
-    trainer.train()
-    if evaluation is not None:
-        evaluation.report(categories)
-    _save_report(config, device, evaluation)
-    saving.check()
-    return {} if evaluation is None else evaluation.metrics
+    return _Prepared(trainer, evaluation, saving)
 
 
 def prepare_device(train: DictConfig) -> torch.device:
@@ -205,7 +262,7 @@ def _build_hooks(
         hooks.append(ProfilerHook(train.profiler.start, train.profiler.stop, directory))
     if console is not None and console.is_terminal and is_main_process():
         hooks.append(ProgressHook(console))
-    return [*hooks, InterruptionHook(saving)]
+    return hooks
 
 
 def _build_writers(train: DictConfig) -> Writers:
@@ -231,6 +288,11 @@ def _build_eval_hook(
     if (metric := train.early_stopping.metric) is not None:
         goal = Goal(metric, train.early_stopping.mode, "train.early_stopping.metric")
         stopping = EarlyStopping(goal, train.early_stopping.patience, train.early_stopping.min_delta)
+    names = evaluation.metric_names()
+    for one in (best, stopping):
+        # Parts of the validation loss are known with its first batch only.
+        if one is not None and names and not one.goal.metric.removeprefix("ema/").startswith("val/"):
+            one.goal.check(names)
     history = EvaluationHistory(Path(train.output_dir) / EVALUATIONS)
 
     def draw():
@@ -240,8 +302,11 @@ def _build_eval_hook(
 
 
 def _save_report(config: DictConfig, device: torch.device, evaluation: Evaluation | None) -> None:
-    if is_main_process():
-        output_dir = Path(config.train.output_dir)
+    """On the main process; a page that cannot be made is a warning, for the run itself is complete."""
+    if not is_main_process():
+        return
+    output_dir = Path(config.train.output_dir)
+    try:
         save_report(
             output_dir / REPORT,
             output_dir / METRICS,
@@ -249,6 +314,9 @@ def _save_report(config: DictConfig, device: torch.device, evaluation: Evaluatio
             describe_environment(device),
             None if evaluation is None else evaluation.results,
         )
+    except Exception as error:
+        logger.warning("%s could not be made: %s: %s", output_dir / REPORT, type(error).__name__, error)
+        logger.debug("the traceback of this error", exc_info=True)
 
 
 def _log_batch(config: DictConfig) -> None:

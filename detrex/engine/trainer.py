@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from detrex.checkpoint import Checkpoint, CheckpointError
 from detrex.engine.ema import WeightAverage, restore_average
 from detrex.engine.hooks import Hook
 from detrex.engine.nonfinite import KeptBuffers, MicroBatch, NonFiniteGuard
 from detrex.engine.parallel import load_optimizer, total_norm, whole
+from detrex.runtime import interruption
 from detrex.runtime.device import autocast, is_scaled
-from detrex.runtime.distributed import all_gather_objects, mean_over_processes, rank, world_size
-from detrex.runtime.random_state import random_state, set_random_state
+from detrex.runtime.distributed import all_gather_objects, barrier, mean_over_processes, rank, world_size
+from detrex.runtime.random_state import preserved_random_state, random_state, set_random_state
+from detrex.runtime.waiting import watched
 from detrex.structures import Sample
 
 logger = logging.getLogger(__name__)
@@ -124,41 +126,76 @@ class Trainer:
         self._norm_type = norm_type
         self._accumulation = accumulation
         self._guard = NonFiniteGuard(self.output_dir / "nonfinite", max_skipped_steps)
-        self._stop_requested = False
         self._buffers = KeptBuffers(self.module)
         self._random_state: dict[str, Any] | None = None
+        self._started_at = 0
+        self._before_step: dict[str, Any] | None = None  # while a step is not complete
+        self._skipped_before = 0
+        self._updating = False
 
     def train(self) -> None:
         """Runs until ``max_iter`` steps are done.
+
+        After an error, or a request to stop (see :mod:`detrex.runtime.interruption`), hooks can keep what was
+        done up to the last complete step.
 
         Raises:
             NonFiniteLossError: the loss or the gradient was not finite in too many steps in a row; none of
                 them was taken, and a report of the last was written to ``output_dir/nonfinite``.
             RuntimeError: the loader came to its end.
+            Interrupted: this or, in a step, another process was asked to stop.
         """
+        self._started_at = self.iteration
+        self.stopping = False
+        with interruption.listening():
+            try:
+                with interruption.deferred():
+                    self._run()
+                self._call("after_train")
+            except (Exception, interruption.Interrupted) as error:
+                with interruption.deferred():
+                    self._fail(error)
+                raise
+            finally:
+                for hook in self.hooks:
+                    hook.close()
+                if self.stopping:
+                    barrier()  # launchers end the other processes as soon as one has ended
+
+    def _run(self) -> None:
         self.model.train()
-        try:
-            self._call("before_train")
-            batches = iter(self.loader)
-            if self._random_state is not None:
-                # Only now, for making an iterator over worker processes draws a random number.
-                set_random_state(self._random_state)
-            while self.iteration < self.max_iter:
-                self._call("before_step")
-                self._step(batches)
-                self.iteration += 1
-                self._call("after_step")
-            self._call("after_train")
-        finally:
-            for hook in self.hooks:
-                hook.close()
+        self._call("before_train")
+        batches = watched(iter(self.loader), "training data")
+        if self._random_state is not None:
+            # Only now, for making an iterator over worker processes draws a random number.
+            set_random_state(self._random_state)
+        while self.iteration < self.max_iter:
+            self._call("before_step")
+            self._step(batches)
+            self._call("after_step")
+            if self.stopping:
+                raise interruption.Interrupted
 
-    def request_stop(self) -> None:
-        """Asks all processes to set :attr:`stopping` in the current or next step.
-
-        A signal handler of any process may call this at any time.
-        """
-        self._stop_requested = True
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, interruption.Interrupted):
+            logger.info(
+                "stopped by a signal after iteration %d; repeat the command with --resume to go on (code %d)",
+                self.iteration,
+                interruption.EXIT_INTERRUPTED,
+            )
+        if self.iteration == self._started_at:
+            return  # nothing was done that could be kept
+        if self._updating:
+            logger.error("the weights were being changed; the last checkpoint is what there is to go on from")
+            return
+        if self._before_step is not None:
+            self._buffers.restore()
+            self._guard.skipped = self._skipped_before
+        for hook in self.hooks:
+            try:
+                hook.after_failure(self)
+            except Exception:  # the first error is to be seen
+                logger.exception("%s failed while the run was being ended", type(hook).__name__)
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict of the model; to be called on all processes, complete on the main one."""
@@ -167,8 +204,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and their average, the same on every process; to be called on all together."""
         own = {
-            "random": random_state(),
-            "loader": self.loader.state_dict() if hasattr(self.loader, "state_dict") else None,
+            **(self._before_step or self._position()),
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
         }
         return {
@@ -181,6 +217,11 @@ class Trainer:
             "processes": all_gather_objects(own),
         }
 
+    def _position(self) -> dict[str, Any]:
+        """What decides about the next step, besides weights: random numbers and the place in the data."""
+        loader = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
+        return {"random": random_state(), "loader": loader}
+
     def load_state(self, checkpoint: Checkpoint) -> None:
         """Goes on where a checkpoint was written; its weights are already in the model.
 
@@ -190,21 +231,30 @@ class Trainer:
         Raises:
             CheckpointError: the state is of another model, optimizer or schedule.
         """
-        state = checkpoint.state
         try:
-            load_optimizer(self.optimizer, state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            if state["scaler"]:  # empty if the run was not in fp16 so far
-                self.scaler.load_state_dict(state["scaler"])
-            self._guard.skipped = state["skipped_steps"]
-            self.iteration = state["iteration"]
-            processes = state["processes"]
-        except (KeyError, ValueError, RuntimeError) as error:
+            self._load_state(checkpoint.state, checkpoint)
+        except CheckpointError:
+            raise
+        except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{checkpoint.path}: its training state does not fit this run: {error}"
+                f"{checkpoint.path}: its training state is damaged or does not fit this run: "
+                f"{type(error).__name__}: {error}"
             ) from error
+
+    def _load_state(self, state: dict[str, Any], checkpoint: Checkpoint) -> None:
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self._follow_schedule()
+        if state["scaler"]:  # empty if the run was not in fp16 so far
+            self.scaler.load_state_dict(state["scaler"])
+        self._guard.skipped = int(state["skipped_steps"])
+        self.iteration = int(state["iteration"])
+        if self.iteration != checkpoint.iteration:
+            raise ValueError(f"it is of iteration {self.iteration}, the weights of {checkpoint.iteration}")
         self._load_average(checkpoint)
-        if len(processes) != world_size():
+        processes = state["processes"]
+        exact = len(processes) == world_size()
+        if not exact:
             logger.warning(
                 "%s was written by %d processes, this run has %d: random numbers and the order of images "
                 "will not be those of the uninterrupted run",
@@ -212,7 +262,14 @@ class Trainer:
                 len(processes),
                 world_size(),
             )
-        self._load_own(processes[min(rank(), len(processes) - 1)], exact=len(processes) == world_size())
+        self._load_own(processes[min(rank(), len(processes) - 1)], exact)
+
+    def _follow_schedule(self) -> None:
+        """Takes the learning rates of the next step from this run's schedule, not from the earlier one's."""
+        if isinstance(self.scheduler, LambdaLR):
+            rates = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+            for group, (base, factor) in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = base * factor(self.scheduler.last_epoch)
 
     def _load_own(self, own: dict[str, Any], exact: bool) -> None:
         if own["loader"] is not None and hasattr(self.loader, "load_state_dict"):
@@ -220,6 +277,8 @@ class Trainer:
         else:
             logger.warning("the training loader has no state to restore; the order of images starts anew")
         if exact:
+            with preserved_random_state():  # to find what is damaged now, not at the first step
+                set_random_state(own["random"])
             self._random_state = own["random"]
         for hook in self.hooks:
             if type(hook).__name__ in own["hooks"]:
@@ -238,6 +297,7 @@ class Trainer:
         self.data_time = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         self._buffers.keep()
+        self._before_step, self._skipped_before = self._position(), self._guard.skipped
         parts = [
             self._accumulate(batches, last=k == self._accumulation) for k in range(1, self._accumulation + 1)
         ]
@@ -246,6 +306,7 @@ class Trainer:
         self.grad_norm = self._clip()
         self.lr = max(group["lr"] for group in self.optimizer.param_groups)
         self.step_taken = self._may_step(parts)
+        self._updating = True
         if self.step_taken:
             # The scaler has seen the gradients before clipping, and would leave out what is not finite too.
             self.scaler.step(self.optimizer)
@@ -253,6 +314,8 @@ class Trainer:
                 self.average.update()
         self.scaler.update()
         self._step_scheduler()
+        self.iteration += 1
+        self._before_step, self._updating = None, False
         self.step_time = time.perf_counter() - start
 
     def _accumulate(self, batches: Iterator[list[Sample]], last: bool) -> MicroBatch:
@@ -304,7 +367,7 @@ class Trainer:
         One transfer of three numbers, after the whole backward pass is queued and before weights change.
         """
         loss_finite = torch.stack([part.finite for part in parts]).all()
-        no_stop = torch.full_like(loss_finite, not self._stop_requested)
+        no_stop = torch.full_like(loss_finite, not interruption.requested())
         flags = torch.stack([loss_finite, self.grad_norm.isfinite(), no_stop]).float()
         losses_finite, gradients_finite, no_stop = (mean_over_processes(flags) == 1).tolist()
         self.stopping = not no_stop

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.checkpoint import (
@@ -38,36 +40,80 @@ def check_class_count(model: nn.Module, categories: Categories | None) -> None:
         )
 
 
-def read_resumed(checkpointer: Checkpointer, config: DictConfig) -> Checkpoint | None:
-    """The checkpoint to go on from, or None, with a message, if the run has none yet.
+Started = TypeVar("Started")
+
+
+def start_from_newest(
+    checkpointer: Checkpointer, start: Callable[[Checkpoint], Started]
+) -> tuple[Checkpoint, Started] | None:
+    """The newest checkpoint that can be used, and what was made from it; None if there is none at all.
+
+    One that is damaged in whatever way is named in a warning, and the one before it is tried. To be called on
+    all processes, which use the same.
+
+    Args:
+        checkpointer: of the run.
+        start: raises CheckpointError if a checkpoint cannot be used; it may be called several times.
 
     Raises:
-        CheckpointError: none of them can be read, or the processes find different ones.
+        CheckpointError: there are checkpoints, but none can be used, or the processes find different ones.
     """
-    checkpoint = checkpointer.resume()
-    found = all_gather_objects(None if checkpoint is None else checkpoint.iteration)
-    if len(set(found)) > 1:
+    paths = checkpointer.candidates()
+    found = all_gather_objects([path.name for path in paths])
+    if any(names != found[0] for names in found):
         raise CheckpointError(
-            f"the processes find different checkpoints in {checkpointer.directory} (iterations {found}); "
-            "train.output_dir must be a folder that all machines share"
+            f"the processes find different checkpoints in {checkpointer.directory} (the newest: "
+            f"{[names[0] if names else None for names in found]}); train.output_dir must be a folder that "
+            "all machines share"
         )
-    if checkpoint is None:
-        logger.info("no checkpoint in %s to resume from, starting anew", checkpointer.directory)
-    elif "config" in checkpoint.metadata:
-        _warn_of_changes(OmegaConf.create(checkpoint.metadata["config"]), config)
-    return checkpoint
+    reasons: list[str] = []
+    for path in paths:
+        checkpoint, reason = _attempt(lambda path=path: checkpointer.load(path))  # type: ignore[misc]
+        if checkpoint is not None:
+            started, reason = _attempt(lambda checkpoint=checkpoint: start(checkpoint))  # type: ignore[misc]
+            if started is not None:
+                return checkpoint, started
+        reasons.append(reason)
+        logger.warning("%s\nTrying the checkpoint before it.", reason)
+    if reasons:
+        raise CheckpointError(
+            f"none of the {len(reasons)} checkpoints in {checkpointer.directory} can be used; of the newest: "
+            f"{reasons[0]}"
+        )
+    return None
 
 
-def read_last(checkpointer: Checkpointer) -> Checkpoint:
-    """The newest readable checkpoint.
+def _attempt(action: Callable[[], Started]) -> tuple[Started | None, str]:
+    """What ``action`` returns on all processes, or None and why it failed on one of them."""
+    result, reason = None, ""
+    try:
+        result = action()
+    except (CheckpointError, FileNotFoundError) as error:
+        reason = str(error)
+    reasons = [one for one in all_gather_objects(reason) if one]
+    return (None, reasons[0]) if reasons else (result, "")
 
-    Raises:
-        CheckpointError: there is none.
-    """
-    checkpoint = checkpointer.resume()
-    if checkpoint is None:
-        raise CheckpointError(f"there is no checkpoint in {checkpointer.directory} to evaluate")
-    return checkpoint
+
+def warn_of_changes(checkpoint: Checkpoint, config: DictConfig) -> None:
+    """Warns where ``config`` differs from the one that a checkpoint was written with."""
+    if "config" not in checkpoint.metadata:
+        return
+    try:
+        before = OmegaConf.create(checkpoint.metadata["config"])
+    except Exception as error:  # of the YAML parser, among others
+        logger.warning("the config in %s cannot be read: %s", checkpoint.path, error)
+        return
+    old, new = (
+        {dotted(keys): value for keys, value in walk(one) if not isinstance(value, dict | list)}
+        for one in (before, config)
+    )
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        shown = "\n".join(f"  {key}: {old.get(key)} -> {new.get(key)}" for key in changed)
+        logger.warning(
+            "the config differs from the checkpoint's (what optimizer.* sets comes from the checkpoint):\n%s",
+            shown,
+        )
 
 
 def load_for_evaluation(
@@ -112,17 +158,3 @@ def warn_of_other_classes(file: WeightsFile, categories: Categories | None) -> N
     if categories is not None and trained is not None and trained.names != categories.names:
         names = [list(one.names) for one in (trained, categories)]
         logger.warning("%s was trained with the classes %s, but the data has %s", file.path, *names)
-
-
-def _warn_of_changes(before: DictConfig | ListConfig, now: DictConfig) -> None:
-    old, new = (
-        {dotted(keys): value for keys, value in walk(config) if not isinstance(value, dict | list)}
-        for config in (before, now)
-    )
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if changed:
-        shown = "\n".join(f"  {key}: {old.get(key)} -> {new.get(key)}" for key in changed)
-        logger.warning(
-            "the config differs from the checkpoint's (what optimizer.* sets comes from the checkpoint):\n%s",
-            shown,
-        )

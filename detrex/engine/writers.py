@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,32 +44,58 @@ class Writer(Protocol):
 
 
 class JsonLinesWriter:
-    """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for what is not finite."""
+    """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for what is not finite.
+
+    Lines that cannot be written, because the disk is full, are kept and written with the next ones.
+    """
 
     shows_pictures = False
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
+        self._waiting = ""
 
     def open(self, iteration: int, _config: Mapping[str, Any]) -> None:
         """Drops what an earlier run wrote for later iterations, which will come again."""
         if not self._path.is_file():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         with replaced_file(self._path) as temporary:
             kept = "".join(line for line in lines if _is_before(line, iteration))
             temporary.write_text(kept, encoding="utf-8")
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """
+        Raises:
+            OSError: the line could not be written yet.
+        """
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
+        self._waiting += json.dumps({"iteration": iteration, **finite}) + "\n"
+        self._append()
 
     def picture(self, *_: Any) -> None:
         """There are no pictures in JSON."""
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """
+        Raises:
+            OSError: lines could not be written.
+        """
+        if self._waiting:
+            self._append()
+
+    def _append(self) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            whole = file.seek(0, os.SEEK_END)
+            content = self._waiting.encode()
+            try:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            except OSError as error:
+                file.truncate(whole)  # no half of a line
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._waiting = ""
 
 
 class TensorBoardWriter:
@@ -167,10 +195,15 @@ class WandbWriter:
 
 
 class Writers:
-    """Several writers as one. A writer that fails is named in a warning and left out; training goes on."""
+    """Several writers as one. Training goes on when one fails.
+
+    A writer that cannot be opened is left out. One that fails later is named in a warning, once, and is tried
+    again the next time: a disk that was full may have room again.
+    """
 
     def __init__(self, writers: Sequence[Writer]):
         self._writers = list(writers)
+        self._failing: set[int] = set()  # of whose failure the log knows, by their place
 
     @property
     def show_pictures(self) -> bool:
@@ -178,7 +211,12 @@ class Writers:
         return any(writer.shows_pictures for writer in self._writers)
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
-        self._each("open", iteration, config)
+        for writer in list(self._writers):
+            try:
+                writer.open(iteration, config)
+            except Exception as error:
+                logger.warning("%s failed and writes nothing (%s)", type(writer).__name__, _reason(error))
+                self._writers.remove(writer)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         self._each("write", iteration, metrics)
@@ -187,16 +225,26 @@ class Writers:
         self._each("picture", iteration, name, image)
 
     def close(self) -> None:
+        self._failing.clear()  # what is lost now is worth another warning
         self._each("close")
 
     def _each(self, method: str, *args: Any) -> None:
-        for writer in list(self._writers):
+        for place, writer in enumerate(self._writers):
+            name = type(writer).__name__
             try:
                 getattr(writer, method)(*args)
             except Exception as error:  # disk, network, or anything inside of another package
-                name = type(writer).__name__
-                logger.warning("%s failed and writes no more (%s: %s)", name, type(error).__name__, error)
-                self._writers.remove(writer)
+                if place not in self._failing:
+                    logger.warning("%s failed, and is tried again (%s)", name, _reason(error))
+                self._failing.add(place)
+            else:
+                if place in self._failing and method != "close":
+                    logger.info("%s writes again", name)
+                    self._failing.discard(place)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_before(line: str, iteration: int) -> bool:

@@ -113,6 +113,11 @@ class CocoEvaluator:
         metrics, self.per_class = on_main_process(lambda: self._evaluate(detections))
         return metrics
 
+    def metric_names(self) -> list[str]:
+        """What :meth:`evaluate` returns."""
+        sizes = [f"AP{size}" for size in _AREAS if size]
+        return [f"{task}/{name}" for task in self.tasks for name in ("AP", "AP50", "AP75", *sizes, "AR")]
+
     def counts(self) -> ObjectCounts:
         """How many objects there are to be found."""
         return self._file.counts("segm" in self.tasks)

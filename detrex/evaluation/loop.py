@@ -14,6 +14,7 @@ from torch import nn
 
 from detrex.evaluation.report import PerClass
 from detrex.runtime.distributed import world_size
+from detrex.runtime.waiting import watched
 from detrex.structures import Sample
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def _process_images(model, loader, evaluators: list[Evaluator], max_images: int 
     batches = len(loader) if hasattr(loader, "__len__") else None
     start = last_log = time.perf_counter()
     images = 0
-    for batch, samples in enumerate(loader, start=1):
+    for batch, samples in enumerate(watched(loader, "images to evaluate"), start=1):
         outputs = model(samples)
         if len(outputs) != len(samples):
             raise ValueError(f"the model returned {len(outputs)} outputs for {len(samples)} images")

@@ -105,6 +105,10 @@ class PanopticEvaluator:
             on_main_process(lambda: _write_json(folder, written))
         return metrics
 
+    def metric_names(self) -> list[str]:
+        """What :meth:`evaluate` returns."""
+        return [f"panoptic/{name}{group}" for group in ("", "_things", "_stuff") for name in _FIGURES]
+
     def _prediction(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> Segmentation:
         try:
             return Segmentation.from_lists(ids, [(info["id"], info["category_id"], False) for info in infos])

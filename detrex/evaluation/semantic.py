@@ -121,6 +121,10 @@ class SemanticEvaluator:
         self.per_class = {"semantic/IoU": dict(zip(labels, ious.tolist(), strict=True))}
         return {f"semantic/{name}": value for name, value in metrics.items()}
 
+    def metric_names(self) -> list[str]:
+        """What :meth:`evaluate` returns."""
+        return [f"semantic/{name}" for name in ("mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy")]
+
     def _labels(self, scores: Tensor) -> np.ndarray:
         classes = len(self.categories)
         if len(scores) != classes:

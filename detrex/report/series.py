@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from pathlib import Path
 from detrex.evaluation.report import MAIN_FIGURES
 from detrex.report.curves import COLORS, Chart, Point, Series
 
+logger = logging.getLogger(__name__)
+
 Curves = dict[str, list[Point]]
 
 _TIMES = ("step_time", "data_time")
@@ -18,14 +21,21 @@ _NOT_LOSSES = ("iteration", "loss", "lr", "grad_norm", *_TIMES)
 
 
 def read_curves(path: Path) -> Curves:
-    """All figures of a run's ``metrics.jsonl`` by name; none, if there is no such file."""
+    """All metrics of a run's ``metrics.jsonl`` by name; none, if there is no such file."""
     curves: Curves = defaultdict(list)
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            figures = json.loads(line)
-            for name, value in figures.items():
-                if name != "iteration":
-                    curves[name].append((figures["iteration"], math.nan if value is None else value))
+    if not path.is_file():
+        return {}
+    broken = 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            metrics = json.loads(line)
+            iteration = metrics.pop("iteration")
+            for name, value in metrics.items():
+                curves[name].append((iteration, math.nan if value is None else float(value)))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            broken += 1
+    if broken:
+        logger.warning("%s: %d lines are damaged and left out", path, broken)
     return dict(curves)
 
 

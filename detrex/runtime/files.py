@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 TEMPORARY_PREFIX = ".tmp-"
+# Errors that another try does not help.
+_LASTING = {getattr(errno, name) for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "EINVAL")}
+
+Content = TypeVar("Content")
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,6 +58,27 @@ def replaced_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _flush(path.parent)
+
+
+def retried(read: Callable[[], Content], pauses: Sequence[float] = (0.5, 1.0, 2.0)) -> Content:
+    """What ``read`` returns, tried again after errors of the storage, as networks have them for moments.
+
+    A file that is not there, or that may not be read, is no such error, nor is one of the content.
+
+    Args:
+        read: may be called several times; raises OSError, or an error that has one as its cause.
+        pauses: seconds before each further try.
+    """
+    for pause in pauses:
+        try:
+            return read()
+        except Exception as error:
+            reason = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(reason, OSError) or reason.errno is None or reason.errno in _LASTING:
+                raise
+            logger.warning("reading failed (%s), and is tried again in %g s", reason, pause)
+            time.sleep(pause)
+    return read()
 
 
 def remove_leftovers(directory: Path, name: str | None = None) -> None:

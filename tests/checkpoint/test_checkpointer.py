@@ -2,16 +2,15 @@ import logging
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
 
 from detrex.checkpoint import Checkpointer, CheckpointError, checkpointer
 from detrex.runtime.files import replaced_file
+from tests.reliability.disks import files_of_at_most
 
 
 def save(saver: Checkpointer, iteration: int) -> None:
@@ -78,17 +77,6 @@ def test_a_failure_while_writing_leaves_the_previous_checkpoint(tmp_path, monkey
     save(saver, 2)
     assert saver.resume().iteration == 2
     assert not list(tmp_path.glob(".tmp-*"))
-
-
-@contextmanager
-def files_of_at_most(size: int):
-    """Writing beyond it fails as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("large", ["weights", "state", "average"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,8 +14,13 @@ from tests.engine import dummy
 CONFIG = Path(__file__).with_name("dummy_config.py")
 
 
+@cache
+def _config() -> DictConfig:
+    return LazyConfig.load(CONFIG)
+
+
 def load(output_dir: Path, *overrides: str) -> DictConfig:
-    return LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [f"train.output_dir={output_dir}", *overrides])
+    return LazyConfig.apply_overrides(_config(), [f"train.output_dir={output_dir}", *overrides])
 
 
 def evaluating(*values: float | None, name: str = "dummy/accuracy") -> str:

@@ -67,6 +67,11 @@ def test_milestones_after_the_end_are_named(caplog):
     assert "scheduler.milestones [8] come after the end of training, train.max_iter=8" in caplog.text
 
 
+def test_a_warm_up_that_is_longer_than_the_run_is_named(caplog):
+    in_iterations(load("train.max_iter=8", "scheduler.warmup_iters=9"), LOADER)
+    assert "scheduler.warmup_iters=9 is longer than the run, train.max_iter=8" in caplog.text
+
+
 def test_a_length_of_some_epochs_is_never_0():
     assert iterations(0.01, 3) == 1 and iterations(0, 3) == 0
     with pytest.raises(ConfigError, match="-1 epochs"):

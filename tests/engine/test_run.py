@@ -184,7 +184,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_report(tmp_path):
     assert all(p.isfinite().all() for p in model.parameters())
     with pytest.raises(FileNotFoundError):
         read_weights(tmp_path / "model_final.safetensors")
-    assert [p.name for p in (tmp_path / "checkpoints").glob("it*")] == ["iteration_0000003"]
+    newest = max(p.name for p in (tmp_path / "checkpoints").glob("it*"))
+    assert newest == "iteration_0000004"  # the last complete step
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
@@ -197,9 +198,26 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert kept == ["iteration_0000003", "iteration_0000005"]
 
 
-def test_an_unknown_best_metric_names_the_known_ones(tmp_path):
+@pytest.mark.parametrize("key", ["checkpoint.best_metric", "early_stopping.metric"])
+@pytest.mark.parametrize("name", ["segm/AP", "ema/dummy/accuracy"])
+def test_an_unknown_metric_is_found_before_the_first_step_and_names_the_known_ones(tmp_path, key, name):
+    message = rf"train\.{key} is '{name}', but evaluation returns dummy/accuracy"
+    with pytest.raises(ValueError, match=message):
+        do_train(load(tmp_path, f"train.{key}={name}"))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_evaluators_that_do_not_say_what_they_measure_are_asked_at_the_first_evaluation(tmp_path):
     with pytest.raises(ValueError, match="'segm/AP', but evaluation returns dummy/accuracy"):
-        do_train(load(tmp_path, "train.max_iter=1", "train.checkpoint.best_metric=segm/AP"))
+        do_train(load(tmp_path, evaluating(1.0), "train.max_iter=1", "train.checkpoint.best_metric=segm/AP"))
+
+
+def test_a_longer_resumed_run_has_the_learning_rate_of_its_own_schedule_from_the_first_step(tmp_path):
+    do_train(load(tmp_path / "parts", "train.max_iter=4", "train.eval_period=0"))
+    do_train(load(tmp_path / "parts", "train.max_iter=8", "train.eval_period=0"), resume=True)
+    do_train(load(tmp_path / "whole", "train.max_iter=8", "train.eval_period=0"))
+    rates = [[m["lr"] for _, m in losses(tmp_path / name)][4:] for name in ("whole", "parts")]
+    assert len(rates[0]) == 4 and rates[0] == rates[1]
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

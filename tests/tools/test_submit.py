@@ -10,7 +10,7 @@ import pytest
 from detrex.cli.train import main
 from detrex.config import LazyCall as L
 from detrex.config import LazyConfig
-from detrex.engine.hooks.interruption import EXIT_INTERRUPTED
+from detrex.runtime.interruption import EXIT_INTERRUPTED
 from tests.engine import dummy
 from tests.engine.runs import CONFIG, load, losses, metrics
 from tests.tools.interrupted_loader import InterruptedLoader

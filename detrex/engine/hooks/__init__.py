@@ -3,7 +3,6 @@
 from detrex.engine.hooks.checkpoints import CheckpointHook
 from detrex.engine.hooks.evaluation import BestCheckpoint, EarlyStopping, EvalHook, EvaluationHistory, Goal
 from detrex.engine.hooks.hook import Hook, Training
-from detrex.engine.hooks.interruption import InterruptionHook
 from detrex.engine.hooks.logging import LogHook, ProgressHook, gradient_norms, learning_rates, memory
 from detrex.engine.hooks.profiler import ProfilerHook
 
@@ -15,7 +14,6 @@ __all__ = [
     "EvaluationHistory",
     "Goal",
     "Hook",
-    "InterruptionHook",
     "LogHook",
     "ProfilerHook",
     "ProgressHook",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
 from detrex.engine.hooks.hook import Hook, Training
-from detrex.runtime.distributed import all_gather_objects, is_main_process
+from detrex.engine.parallel import is_split
+from detrex.runtime import interruption
+from detrex.runtime.distributed import all_gather_objects, alone, is_main_process, world_size
+
+_LONGEST_SAVE = 120.0  # seconds to wait for the checkpoint of another process
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +28,8 @@ class CheckpointHook(Hook):
 
     A checkpoint that cannot be written, for example because the disk is full, is an error in the log;
     training goes on, for earlier checkpoints are untouched and the next one may succeed. What is missing at
-    the end is raised by :meth:`check`.
+    the end is raised by :meth:`check`. A run that ends with an error, or is asked to stop, saves its last
+    complete step first.
     """
 
     def __init__(
@@ -46,6 +53,38 @@ class CheckpointHook(Hook):
     def after_train(self, trainer: Training) -> None:
         weights = trainer.weights()
         self._attempt("the final weights", lambda: self._write_final(trainer, weights))
+
+    def after_failure(self, trainer: Training) -> None:
+        """Saves the last complete step, on whichever process comes here first.
+
+        It knows the random numbers of itself alone, so that those of other processes will be others.
+        """
+        if trainer.stopping or world_size() == 1:
+            self.save(trainer)
+        elif is_split(trainer.module):
+            logger.error("one process cannot save a checkpoint where weights are split over several")
+        else:
+            with alone(), self._first_to_come(trainer.iteration) as first:
+                if first:
+                    self.save(trainer)
+
+    @contextmanager
+    def _first_to_come(self, iteration: int) -> Iterator[bool]:
+        """Whether no other process saves the same step; waits for one that does."""
+        claim = self._checkpointer.directory / f".saving-{iteration}"
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            until = time.monotonic() + _LONGEST_SAVE
+            while claim.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)
 
     def save(self, trainer: Training) -> None:
         """Saves now, if this has not been done after the same step; to be called on all processes."""
@@ -71,15 +110,16 @@ class CheckpointHook(Hook):
     def _attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Writes on the main process; whether it succeeded is known to all, which wait for it."""
         failure = None
-        if is_main_process():
-            try:
-                write()
-            except OSError as error:
-                failure = error.strerror or str(error)
-                logger.error(
-                    "could not save %s: %s. Earlier checkpoints are untouched; going on.", what, failure
-                )
-        failure = all_gather_objects(failure)[0]
+        with interruption.deferred():
+            if is_main_process():
+                try:
+                    write()
+                except OSError as error:
+                    failure = error.strerror or str(error)
+                    logger.error(
+                        "could not save %s: %s. Earlier checkpoints are untouched; going on.", what, failure
+                    )
+            failure = all_gather_objects(failure)[0]
         self._failures.pop(what, None)
         if failure is not None:
             self._failures[what] = failure

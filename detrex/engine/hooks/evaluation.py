@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from detrex.checkpoint import Checkpointer
 from detrex.engine.hooks.checkpoints import CheckpointHook
 from detrex.engine.hooks.hook import Hook, Training
 from detrex.engine.writers import Writers
+from detrex.runtime import interruption
 from detrex.runtime.distributed import all_gather_objects, barrier, is_main_process
 from detrex.runtime.files import replaced_file
 from detrex.runtime.random_state import preserved_random_state
@@ -60,12 +62,17 @@ class EvaluationHistory:
     def _read(self) -> dict[int, dict[str, float]]:
         try:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
+            return {
+                int(entry["iteration"]): {
+                    k: math.nan if v is None else float(v) for k, v in entry["metrics"].items()
+                }
+                for entry in entries
+            }
         except FileNotFoundError:
             return {}
-        return {
-            entry["iteration"]: {k: math.nan if v is None else v for k, v in entry["metrics"].items()}
-            for entry in entries
-        }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s is damaged (%s); earlier evaluations do not count", self._path, error)
+            return {}
 
     def _write(self) -> None:
         entries = [
@@ -78,7 +85,7 @@ class EvaluationHistory:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure of evaluations and which of its values are good.
+    """A metric of evaluations and which of its values are good.
 
     Attributes:
         metric: such as ``segm/AP``.
@@ -95,14 +102,25 @@ class Goal:
             raise ValueError(f"the mode beside {self.source} must be max or min, not {self.mode!r}")
 
     def value(self, metrics: Mapping[str, float]) -> float:
-        """The figure among those of an evaluation.
+        """The metric among those of an evaluation.
 
         Raises:
             ValueError: it is none of them.
         """
-        if self.metric not in metrics:
-            raise ValueError(f"{self.source} is {self.metric!r}, but evaluation returns {', '.join(metrics)}")
+        self.check(list(metrics))
         return metrics[self.metric]
+
+    def check(self, names: Sequence[str]) -> None:
+        """
+        Raises:
+            ValueError: the metric is none of ``names``, those that evaluations return.
+        """
+        if self.metric not in names:
+            near = difflib.get_close_matches(self.metric, names, n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{self.source} is {self.metric!r}, but evaluation returns {', '.join(names)}{advice}"
+            )
 
     def improves(self, value: float, best: float | None, by: float = 0.0) -> bool:
         """Whether ``value`` is better than ``best`` (None: nothing yet) by more than ``by``; NaN never is."""
@@ -115,7 +133,7 @@ class BestCheckpoint:
     """Keeps the checkpoint whose evaluation was the best so far."""
 
     def __init__(self, goal: Goal, checkpoints: CheckpointHook, checkpointer: Checkpointer):
-        self._goal = goal
+        self.goal = goal
         self._checkpoints = checkpoints
         self._checkpointer = checkpointer
 
@@ -125,18 +143,25 @@ class BestCheckpoint:
         Raises:
             ValueError: the evaluation does not return the metric.
         """
-        value = self._goal.value(metrics)
+        value = self.goal.value(metrics)
         best = None
-        for earlier in before.values(self._goal.metric):
-            if self._goal.improves(earlier, best):
+        for earlier in before.values(self.goal.metric):
+            if self.goal.improves(earlier, best):
                 best = earlier
-        if not self._goal.improves(value, best):
+        if not self.goal.improves(value, best):
             return
-        logger.info("best %s so far: %.4g", self._goal.metric, value)
+        logger.info("best %s so far: %.4g", self.goal.metric, value)
         self._checkpoints.save(trainer)
         # A checkpoint that could not be written is in the log; the best one before it stays.
         if is_main_process() and self._checkpointer.path_of(trainer.iteration).is_dir():
-            self._checkpointer.mark_best(trainer.iteration, self._goal.metric, value)
+            try:
+                self._checkpointer.mark_best(trainer.iteration, self.goal.metric, value)
+            except OSError as error:
+                logger.warning(
+                    "%s could not be marked as the best: %s",
+                    self._checkpointer.path_of(trainer.iteration),
+                    error.strerror or error,
+                )
         barrier()
 
 
@@ -235,9 +260,12 @@ class EvalHook(Hook):
 
     def _run(self, trainer: Training) -> None:
         start = time.perf_counter()
+        if self._evaluated is None and trainer.iteration > 0:
+            self._checkpoints.save(trainer)  # a fault in evaluation is mostly one of the first
         with preserved_random_state():
             # The main process's, so that all decide alike.
-            results = all_gather_objects(self._evaluate())[0]
+            with interruption.interruptible():
+                results = all_gather_objects(self._evaluate())[0]
             self._evaluated = trainer.iteration
             logger.info(
                 "evaluation after iteration %d took %.1f s", trainer.iteration, time.perf_counter() - start

@@ -87,9 +87,6 @@ class Training(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and their average; to be called on all processes."""
 
-    def request_stop(self) -> None:
-        """Asks all processes to set :attr:`stopping` in the current or next step."""
-
 
 class Hook:
     """Called by the trainer on every process; a subclass fills in what it needs."""
@@ -105,6 +102,12 @@ class Hook:
 
     def after_train(self, trainer: Training) -> None:
         """After the last step."""
+
+    def after_failure(self, trainer: Training) -> None:
+        """After an error or a request to stop, with everything as it was after the last complete step.
+
+        Other processes may not come to it, unless ``trainer.stopping``: then all do.
+        """
 
     def close(self) -> None:
         """At the very end, after an error too."""

@@ -79,6 +79,12 @@ class ProfilerHook(Hook):
             self._step = None
 
     def _save(self, finished: profile) -> None:
+        try:
+            self._write(finished)
+        except (OSError, RuntimeError) as error:  # the latter is PyTorch's word for a full disk
+            logger.warning("the profile %s could not be written: %s", self._path, error)
+
+    def _write(self, finished: profile) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trace = self._path.with_suffix(".json.gz")
         finished.export_chrome_trace(str(trace))

@@ -1,0 +1,64 @@
+"""A folder for one program at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_NAME = ".lock"
+
+logger = logging.getLogger(__name__)
+
+
+class FolderInUseError(OSError):
+    """Another program works in the folder; the message names it."""
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Inside the block no other program gets the lock of ``folder``, which is made if need be.
+
+    The operating system holds the lock, also between machines that share the folder, and gives it up when
+    this process ends in whatever way. So a file that is left behind locks nothing.
+
+    Raises:
+        FolderInUseError: another program has it; its process, machine and start are named.
+    """
+    import fcntl  # not on Windows
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_NAME
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            # Of the process, not of the open file: forked workers that outlive it do not keep the lock.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                logger.warning("%s cannot be locked (%s); see to it that no other run uses it", folder, error)
+                yield
+                return
+            file.seek(0)
+            raise FolderInUseError(
+                f"{folder} is in use by another run, {_describe(file.read())}: wait for its end, stop it, or "
+                "set another train.output_dir"
+            ) from None
+        file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        json.dump({"process": os.getpid(), "host": socket.gethostname(), "started": started}, file)
+        file.flush()
+        yield
+
+
+def _describe(content: str) -> str:
+    try:
+        holder = json.loads(content)
+        return f"process {holder['process']} on {holder['host']}, started at {holder['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "which is only just starting"

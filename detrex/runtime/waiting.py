@@ -1,0 +1,122 @@
+"""Batches from a loader, with an eye on how long they take and on the worker processes that make them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from detrex.runtime import interruption
+
+Batch = TypeVar("Batch")
+
+FIRST_WARNING = 60.0  # seconds; then after twice as long each time
+GRACE = 5.0  # seconds that a batch may still take after a request to stop
+_CHECKED_EVERY = 0.5  # seconds
+
+logger = logging.getLogger(__name__)
+
+
+class LostWorkerError(RuntimeError):
+    """A worker process of a loader has ended before its work."""
+
+
+def watched(batches: Iterable[Batch], purpose: str) -> Iterator[Batch]:
+    """``batches`` one after another; says so where one does not come.
+
+    A request to stop does not have to wait for a batch that never comes: after :data:`GRACE` seconds it
+    raises :class:`~detrex.runtime.interruption.Interrupted` here.
+
+    Args:
+        batches: of a loader.
+        purpose: what they are for, for messages.
+
+    Raises:
+        LostWorkerError: a worker process was killed, whatever the loader says of it.
+    """
+    watch = _Watch(purpose)
+    try:
+        iterator = iter(batches)
+        while True:
+            with watch.waiting():
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    if (lost := _lost_worker()) is not None:
+                        raise LostWorkerError(lost) from error
+                    raise
+            yield batch
+    finally:
+        watch.stop()
+
+
+class _Watch:
+    """A thread that sees for how long the main one has been waiting."""
+
+    def __init__(self, purpose: str):
+        self._purpose = purpose
+        self._since: float | None = None
+        self._stopped = threading.Event()
+        threading.Thread(target=self._look, name=f"watch on {purpose}", daemon=True).start()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        with interruption.interruptible_by_force():
+            self._since = time.monotonic()
+            try:
+                yield
+            finally:
+                self._since = None
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _look(self) -> None:
+        warned_at: tuple[float, float] | None = None  # the beginning of the wait and how long it was
+        while not self._stopped.wait(_CHECKED_EVERY):
+            if (since := self._since) is None:
+                continue
+            waited = time.monotonic() - since
+            if interruption.requested() and min(waited, interruption.seconds_since_request()) > GRACE:
+                interruption.force()
+            limit = 2 * warned_at[1] if warned_at is not None and warned_at[0] == since else FIRST_WARNING
+            if waited > limit:
+                warned_at = since, waited
+                logger.warning(
+                    "waiting for %s for %.0f s: reading is slow, or the storage does not answer. "
+                    "The run goes on when it does; SIGTERM saves and ends it.",
+                    self._purpose,
+                    waited,
+                )
+
+
+def _lost_worker() -> str | None:
+    """What became of a child process that ended badly; None if there is none.
+
+    A loader that reads from a dead worker may fail in any way before it notices.
+    """
+    for _ in range(5):
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+        if ended is not None and (ended.si_code != os.CLD_EXITED or ended.si_status):
+            how = f"exited with code {ended.si_status}"
+            if ended.si_code != os.CLD_EXITED:
+                how = f"was killed by {signal.Signals(ended.si_status).name}"
+            return (
+                f"a worker process of the data loader (pid {ended.si_pid}) {how}. It may have used too much "
+                "memory: lower num_workers of the data loaders."
+            )
+        if not multiprocessing.active_children():
+            return None
+        time.sleep(0.1)
+    return None
