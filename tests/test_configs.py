@@ -34,7 +34,7 @@ REDUCTIONS = {
     "model.*.points.num_points": 64,
     "model.*encoder.num_layers": 1,
     "model.encoder.num_layers": 1,
-    "model.decoder.num_layers": 2,
+    "model.decoder.layers.num_layers": 2,
     "model.*.num_queries": 12,
     "model.backbone.channels": 32,
     "model.backbone.pretrained": False,

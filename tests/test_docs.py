@@ -82,7 +82,9 @@ def place(tmp_path_factory) -> Path:
             place / f"photos/{name}.jpg"
         )
     own_data(place / "mydata")
-    small = "model.encoder.num_layers=1 model.decoder.num_layers=1 dataloader.train.mapper.image_size=64"
+    small = (
+        "model.encoder.num_layers=1 model.decoder.layers.num_layers=1 dataloader.train.mapper.image_size=64"
+    )
     command = (
         "python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py "
         f"dataloader.root=mydata train.output_dir=output/mine train.max_iter=1 {small}"

@@ -50,7 +50,7 @@ examples:
   benchmark.py op --device cuda --dtype bf16 --batch 2
   benchmark.py model --config-file CONFIG.py --size 480x640 train.device=cpu
   benchmark.py model --config-file CONFIG.py --mode training --batch 2 --objects 20 train.amp=bf16
-  benchmark.py model --config-file CONFIG.py --compare "" "model.decoder.num_layers=6 train.amp=bf16"
+  benchmark.py model --config-file CONFIG.py --compare "" "model.decoder.layers.num_layers=6 train.amp=bf16"
   benchmark.py model --compare OLD.py NEW.py --mode inference --output compared.json
   benchmark.py data --config-file CONFIG.py --workers 8 dataloader.root=/path/to/coco
   benchmark.py evaluation --config-file CONFIG.py dataloader.root=/path/to/coco

@@ -34,7 +34,7 @@ examples:
   all pictures     demo.py --model output/mine --input photos --tasks instance panoptic semantic
   JSON alone       demo.py --model output/mine --input photos --json found.json
   camera           demo.py --model output/mine --webcam 0 --show
-  config changes   demo.py --model output/mine --input photos --output found model.postprocess.temperature=0.1
+  config changes   demo.py --model output/mine --input photos --output found model.class_score.temperature=0.1
 
 A picture of NAME.jpg is NAME_TASK.png, a video NAME_TASK.mp4; files that a pattern finds in subfolders keep
 these below the output folder. Where two inputs have one name, the later keeps its suffix or gets a number.

@@ -33,6 +33,10 @@ _SHARED = [
     ("transformer.enc_output.", f"{_QUERIES}projection."),
     ("transformer.pos_trans_norm.", f"{_QUERIES}box_norm."),
     ("transformer.pos_trans.", f"{_QUERIES}box_projection."),
+    ("transformer.pix_trans_norm.", f"{_QUERIES}token_norm."),
+    ("transformer.pix_trans.", f"{_QUERIES}token_projection."),
+    ("tgt_embed.", f"{_QUERIES}content."),
+    ("refpoint_embed.", f"{_QUERIES}reference."),
     ("transformer.decoder.norm.", "decoder.heads.norm."),
     ("label_enc.", "denoising.label_embed."),
 ]
@@ -130,7 +134,9 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         new = names(name)
-        if name == "query_embedding.weight" or (name == "query_embed.weight" and names.deformable):
+        if name == "query_embedding.weight" and "transformer.enc_output.weight" in state:
+            out[f"{_QUERIES}content.weight"] = value  # H-DETR: positions come from proposals
+        elif name == "query_embedding.weight" or (name == "query_embed.weight" and names.deformable):
             position, content = value.chunk(2, 1)
             out |= {f"{_QUERIES}position.weight": position, f"{_QUERIES}content.weight": content}
         elif name == "denoising_generator.label_encoder.weight":

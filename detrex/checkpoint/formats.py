@@ -81,7 +81,8 @@ def _convert_family(tensors: Mapping[str, Tensor], model: nn.Module) -> Converte
         converted = Converted("DETR-family detector", from_family(tensors, shared))
     if not is_original(tensors):
         return converted
-    no_object = getattr(_heads(model), "no_object_class", False)
+    class_score = getattr(model, "class_score", None)
+    no_object = class_score is not None and class_score.num_logits(1) > 1
     converted.tensors, notes = with_classes(converted.tensors, getattr(model, "num_classes", 0), no_object)
     if is_dino(tensors):
         notes.append(

@@ -2,7 +2,13 @@
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
-from detrex.layers.functional import at_least_single, inverse_sigmoid, sample_bool_masks, sample_maps
+from detrex.layers.functional import (
+    LOGIT_EPS,
+    at_least_single,
+    inverse_sigmoid,
+    sample_bool_masks,
+    sample_maps,
+)
 from detrex.layers.mlp import MLP
 from detrex.layers.onednn import linear, use_onednn
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
@@ -19,6 +25,7 @@ from detrex.layers.transformer import (
 from detrex.ops import multi_scale_deformable_attention
 
 __all__ = [
+    "LOGIT_EPS",
     "MLP",
     "ConditionalAttention",
     "ConditionalDecoderLayer",

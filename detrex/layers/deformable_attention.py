@@ -64,8 +64,16 @@ class DeformableAttention(nn.Module):
 
         Returns:
             (B, Q, dim).
+
+        Raises:
+            ValueError: if the memory has not ``num_levels`` levels.
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        if len(memory.shapes) != levels:
+            raise ValueError(
+                f"the encoder gives {len(memory.shapes)} levels, this attention takes {levels}: set "
+                "model.decoder.layers.num_levels to the number of model.encoder.strides"
+            )
         value = self.value_proj(memory.tokens)
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)

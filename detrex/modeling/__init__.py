@@ -1,69 +1,107 @@
 """Models and their replaceable parts."""
 
-from detrex.modeling.backbone import TimmBackbone, backbone_channels
+from detrex.modeling.assignment import (
+    Assignment,
+    Known,
+    Matches,
+    OneToMany,
+    OneToOne,
+    SupervisedPrediction,
+    Truth,
+)
+from detrex.modeling.backbones import (
+    SwinBackbone,
+    TimmBackbone,
+    VitPyramid,
+    backbone_channels,
+    pyramid_channels,
+)
+from detrex.modeling.class_score import (
+    ClassProbabilities,
+    ClassScore,
+    ClassTargets,
+    SigmoidScore,
+    SoftmaxScore,
+)
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.decoder import (
-    ConditionalDecoder,
+    ConditionalDecoderLayers,
     Decoder,
     DecoderOutput,
-    DeformableDecoder,
-    PlainDecoder,
+    DeformableDecoderLayers,
+    PlainDecoderLayers,
 )
-from detrex.modeling.denoising import ContrastiveDenoising, Denoising, DenoisingQueries
 from detrex.modeling.detector import Detector
 from detrex.modeling.encoder import DeformableEncoder, PlainEncoder
 from detrex.modeling.heads import PredictionHeads
-from detrex.modeling.losses import FocalClassLoss, SoftmaxClassLoss
-from detrex.modeling.matcher import HungarianMatcher
+from detrex.modeling.matcher import Matcher
 from detrex.modeling.pixel_head import PixelHead
 from detrex.modeling.points import GridPoints, RandomPoints
-from detrex.modeling.postprocess import InstanceInference, PanopticInference, PostProcess, SemanticInference
-from detrex.modeling.query_init import (
+from detrex.modeling.queries import (
+    AnchorPosition,
+    BoxesFromMasks,
+    BoxPosition,
+    ConditionalPosition,
+    ContrastiveDenoising,
+    Denoising,
     EncodedProposals,
+    FixedPosition,
     InitialQueries,
     LearnedBoxes,
     LearnedPositions,
     ProposalQueries,
+    QueryGroup,
+    QuerySource,
 )
-from detrex.modeling.query_position import AnchorPosition, BoxPosition, ConditionalPosition, FixedPosition
-from detrex.modeling.simple_pyramid import VitPyramid, pyramid_channels
-from detrex.modeling.swin import SwinBackbone
+from detrex.modeling.results import InstanceInference, PanopticInference, PostProcess, SemanticInference
 
 __all__ = [
     "AnchorPosition",
+    "Assignment",
     "BoxPosition",
-    "ConditionalDecoder",
+    "BoxesFromMasks",
+    "ClassProbabilities",
+    "ClassScore",
+    "ClassTargets",
+    "ConditionalDecoderLayers",
     "ConditionalPosition",
     "ContrastiveDenoising",
     "Decoder",
     "DecoderOutput",
-    "DeformableDecoder",
+    "DeformableDecoderLayers",
     "DeformableEncoder",
     "Denoising",
-    "DenoisingQueries",
     "Detector",
     "EncodedProposals",
     "FixedPosition",
-    "FocalClassLoss",
     "GridPoints",
-    "HungarianMatcher",
     "InitialQueries",
     "InstanceInference",
+    "Known",
     "LearnedBoxes",
     "LearnedPositions",
+    "Matcher",
+    "Matches",
+    "OneToMany",
+    "OneToOne",
     "PanopticInference",
     "PixelHead",
-    "PlainDecoder",
+    "PlainDecoderLayers",
     "PlainEncoder",
     "PostProcess",
     "PredictionHeads",
     "ProposalQueries",
+    "QueryGroup",
+    "QuerySource",
     "RandomPoints",
     "SemanticInference",
     "SetCriterion",
-    "SoftmaxClassLoss",
+    "SigmoidScore",
+    "SoftmaxScore",
+    "SupervisedPrediction",
     "SwinBackbone",
     "TimmBackbone",
+    "Truth",
     "VitPyramid",
     "backbone_channels",
     "pyramid_channels",

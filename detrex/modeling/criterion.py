@@ -1,156 +1,225 @@
-"""The set criterion: what is supervised, by what, and how much it counts.
+"""The set criterion: the losses of all supervised predictions.
 
-Shape letters: B images, Q queries of all parts together, P parts, M matched pairs.
+Shape letters: B images, P supervised predictions, Q queries of all of them together, M matched pairs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from detrex.modeling.decoder import DecoderOutput
-from detrex.modeling.losses import FocalClassLoss, SoftmaxClassLoss
+from detrex.modeling.assignment import Matches, SupervisedPrediction
+from detrex.modeling.class_score import ClassScore, ClassTargets, SigmoidScore
 from detrex.modeling.mask_losses import MaskLosses
-from detrex.modeling.matcher import HungarianMatcher
+from detrex.modeling.matcher import Matcher
 from detrex.modeling.points import GridPoints, RandomPoints
-from detrex.modeling.supervision import Matches, Part, Supervision
 from detrex.runtime.distributed import mean_over_processes
-from detrex.structures import BatchTargets, Prediction, aligned_giou
+from detrex.structures import BatchTargets, Prediction, aligned_giou, aligned_iou
 
 
 class SetCriterion(nn.Module):
-    """Weighted losses of every prediction stage.
+    """Weighted losses of every supervised prediction.
 
     Args:
-        matcher: assigns queries to objects.
-        class_loss: focal or softmax.
-        box_weight, giou_weight, mask_weight, dice_weight: of L1, GIoU, mask cross-entropy and dice. A weight
-            of 0 leaves the loss out.
+        matcher: finds which queries answer for which objects.
+        class_score: gives the class loss.
+        class_weight, box_weight, giou_weight, mask_weight, dice_weight: of the class loss, L1, GIoU, mask
+            cross-entropy and dice. A weight of 0 leaves the loss out.
         points: where masks are compared.
         box_stuff: whether stuff regions take part in box losses (the published panoptic models do it).
             Without, box losses still divide by the number of all objects.
-        initial_denoising: whether denoising queries are supervised before the first layer too. Published
-            models do it with queries from proposals, and not with learned ones.
         memory_limit_mb: what the mask losses may take, besides their inputs and the gradients of these;
             losses that take more are computed in pieces, and again in the backward pass.
     """
 
     def __init__(
         self,
-        matcher: HungarianMatcher,
-        class_loss: FocalClassLoss | SoftmaxClassLoss,
+        matcher: Matcher | None = None,
+        class_score: ClassScore | None = None,
+        class_weight: float = 1.0,
         box_weight: float = 5.0,
         giou_weight: float = 2.0,
-        mask_weight: float = 5.0,
-        dice_weight: float = 5.0,
+        mask_weight: float = 0.0,
+        dice_weight: float = 0.0,
         points: RandomPoints | GridPoints | None = None,
         box_stuff: bool = True,
-        initial_denoising: bool = True,
         memory_limit_mb: int = 2048,
     ):
         super().__init__()
-        self.matcher, self.class_loss = matcher, class_loss
-        self.box_weight, self.giou_weight = box_weight, giou_weight
+        self.matcher, self.class_score = matcher or Matcher(), class_score or SigmoidScore()
+        self.class_weight, self.box_weight, self.giou_weight = class_weight, box_weight, giou_weight
         self.mask_weight, self.dice_weight = mask_weight, dice_weight
         self.points = points or RandomPoints()
-        self.box_stuff, self.initial_denoising = box_stuff, initial_denoising
-        self.memory_limit_mb = memory_limit_mb
+        self.box_stuff, self.memory_limit_mb = box_stuff, memory_limit_mb
 
-    def forward(self, output: DecoderOutput, targets: BatchTargets) -> dict[str, Tensor]:
+    def forward(
+        self,
+        predictions: Sequence[SupervisedPrediction],
+        pixel_embed: Tensor | None,
+        targets: BatchTargets,
+    ) -> dict[str, Tensor]:
         """Losses by published name (``loss_ce``, ``loss_mask_3``, ``loss_dice_interm``, ``loss_bbox_dn_0``).
 
         Every entry is weighted and counts once in the total. Computed in float32 whatever the autocast.
+
+        Args:
+            predictions: what is supervised.
+            pixel_embed: (B, D, H / 4, W / 4), with which mask embeddings become masks; None without masks.
+            targets: ground truth of the batch.
         """
-        device = output.final.logits.device
+        device = targets.labels.device
         with torch.autocast(device.type, enabled=False):
-            supervision = self._supervise(output, targets)
+            matches = self.matcher(predictions, pixel_embed, targets)
+            joined = JoinedPredictions.join(predictions, matches, len(targets.counts))
             objects = mean_over_processes(torch.full((), float(len(targets)), device=device)).clamp(min=1)
-            count = objects * supervision.per_part([p.queries_per_object for p in supervision.parts])  # (P,)
-            losses = {
-                self.class_loss.name: self._class_loss(supervision, targets, count),
-                **self._box_losses(supervision, targets, count),
-                **self._mask_losses(supervision, output.pixel_embed, targets, count),
+            normalizer = objects * joined.per_prediction(
+                [p.assignment.queries_per_object for p in predictions]
+            )
+            class_loss, pair_weight = self._class_loss(joined, targets, normalizer)
+            pair_losses = {
+                **self._box_losses(joined, targets),
+                **self._mask_losses(joined, pixel_embed, targets),
             }
-        return {
-            loss + part.suffix: value
-            for loss, values in losses.items()
-            for part, value in zip(supervision.parts, values, strict=True)
-        }
+        losses = {"loss_ce": class_loss} if self.class_weight else {}  # (P,) each
+        for name, (weight, per_pair) in pair_losses.items():
+            losses[name] = weight * joined.sum_by_prediction(per_pair * pair_weight) / normalizer
+        total: dict[str, Tensor] = {}
+        for name, per_prediction in losses.items():
+            for prediction, value in zip(predictions, per_prediction, strict=True):
+                key = name + prediction.loss_suffix
+                total[key] = total[key] + value if key in total else value
+        return total
 
-    def parts(self, output: DecoderOutput) -> list[Part]:
-        """What of ``output`` is supervised, and how; a project with other parts overrides it."""
-        suffixes = [*(f"_{i}" for i in range(len(output.layers) - 1)), ""]
-        # Further groups of queries stand beside the first, each matched by itself.
-        stages = [Prediction.concatenate(list(s)) for s in zip(output.layers, *output.groups, strict=True)]
-        parts = [Part(*row, groups=1 + len(output.groups)) for row in zip(suffixes, stages, strict=True)]
-        if output.proposals is not None:
-            parts.append(Part("_interm", output.proposals, binary=output.binary_proposals))
-        if output.denoising:
-            first = int(output.initial and not self.initial_denoising)
-            rows = list(zip(suffixes, output.denoising, strict=True))[first:]
-            parts += [Part(f"_dn{s}", p, denoising=output.denoising_queries) for s, p in rows]
-        return parts
-
-    def _supervise(self, output: DecoderOutput, targets: BatchTargets) -> Supervision:
-        parts = self.parts(output)
-        matched = [p for p in parts if p.denoising is None]
-        known = [p for p in parts if p.denoising is not None]
-        matches = Matches.concatenate(
-            self.matcher(matched, output.pixel_embed, targets),
-            *(Matches.known(len(matched) + i, p.denoising, targets.counts) for i, p in enumerate(known)),
-        )
-        return Supervision.of([*matched, *known], matches, len(targets.counts))
-
-    def _class_loss(self, supervision: Supervision, targets: BatchTargets, count: Tensor) -> Tensor:
-        logits = supervision.joined.logits
-        background = logits.shape[-1] - self.class_loss.no_object_class
+    def _class_loss(
+        self, joined: JoinedPredictions, targets: BatchTargets, normalizer: Tensor
+    ) -> tuple[Tensor, Tensor | float]:
+        """The weighted class loss of every prediction (P,), and the weight of pairs in other losses (M,)."""
+        logits, place = joined.prediction.logits, (joined.matches.image, joined.query)
+        has_class = joined.per_prediction([not p.assignment.class_agnostic for p in joined.parts]).long()
+        label = targets.labels[joined.matches.object] * has_class[joined.matches.stage]  # (M,)
+        # Softmax has a logit for "no object", the last one; sigmoid has none.
+        background = logits.shape[-1] - (self.class_score.num_logits(1) - 1)
         labels = torch.full(logits.shape[:2], background, device=logits.device)
-        matches = supervision.matches
-        has_class = supervision.per_part([not p.binary for p in supervision.parts]).long()
-        truth = targets.labels[matches.object] * has_class[matches.part]
-        labels[matches.image, supervision.joined_query] = truth
-        sizes = [p.size for p in supervision.parts]
-        loss, weight = self.class_loss.per_query(logits, labels)
-        total = torch.stack([part.sum() for part in loss.split(sizes, 1)])
+        labels[place] = label
+        wanted = ClassTargets(labels)
+        pair_weight: Tensor | float = 1.0
+        if self.class_score.uses_quality:
+            quality = joined.pair_iou(targets)  # (M,)
+            with torch.no_grad():
+                of_label = logits[place].gather(1, label[:, None]).squeeze(1)  # (M,)
+                pair_weight = self.class_score.pair_weights(
+                    of_label, quality, joined.same_object(len(targets))
+                )
+            wanted.quality, wanted.weight = (torch.zeros_like(logits[..., 0]) for _ in range(2))
+            wanted.quality[place], wanted.weight[place] = quality, pair_weight
+        loss, weight = self.class_score.loss(logits, wanted)  # (B, Q)
+        total = torch.stack([part.sum() for part in loss.split(joined.sizes, 1)])
         if weight is not None:
-            count = torch.stack([part.sum() for part in weight.split(sizes, 1)])
-        return self.class_loss.weight * total / count
+            normalizer = torch.stack([part.sum() for part in weight.split(joined.sizes, 1)])
+        return self.class_weight * total / normalizer, pair_weight
 
     def _box_losses(
-        self, supervision: Supervision, targets: BatchTargets, count: Tensor
-    ) -> dict[str, Tensor]:
-        matches = supervision.matches
-        predicted = supervision.joined.boxes[matches.image, supervision.joined_query]
-        truth = targets.boxes[matches.object]
-        counted = torch.ones_like(predicted[:, 0]) if self.box_stuff else targets.is_thing[matches.object]
+        self, joined: JoinedPredictions, targets: BatchTargets
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Weight and values (M,) of each loss."""
+        predicted, truth = joined.pair_boxes(targets)
+        counted = torch.ones_like(predicted[:, 0])
+        if not self.box_stuff:
+            counted = targets.is_thing[joined.matches.object].float()
         losses = {}
         if self.box_weight:
             distance = F.l1_loss(predicted, truth, reduction="none").sum(-1)
-            losses["loss_bbox"] = self.box_weight * supervision.sum_by_part(distance * counted) / count
+            losses["loss_bbox"] = self.box_weight, distance * counted
         if self.giou_weight:
             giou = aligned_giou(*(box_convert(b, "cxcywh", "xyxy") for b in (predicted, truth)))
-            losses["loss_giou"] = self.giou_weight * supervision.sum_by_part((1 - giou) * counted) / count
+            losses["loss_giou"] = self.giou_weight, (1 - giou) * counted
         return losses
 
     def _mask_losses(
-        self, supervision: Supervision, pixel_embed: Tensor | None, targets: BatchTargets, count: Tensor
-    ) -> dict[str, Tensor]:
-        embed = supervision.joined.mask_embed
-        if embed is None or targets.masks is None or not (self.mask_weight or self.dice_weight):
+        self, joined: JoinedPredictions, pixel_embed: Tensor | None, targets: BatchTargets
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Weight and values (M,) of each loss."""
+        embed = joined.prediction.mask_embed
+        if embed is None or pixel_embed is None or targets.masks is None:
             return {}
-        matches = supervision.matches
+        if not (self.mask_weight or self.dice_weight):
+            return {}
         cross_entropy, dice = MaskLosses(self.points, self.memory_limit_mb)(
-            embed[matches.image, supervision.joined_query],
+            embed[joined.matches.image, joined.query],
             pixel_embed.float(),
-            supervision.pairs_per_image,
+            joined.pairs_per_image,
             targets.masks,
-            matches.object,
+            joined.matches.object,
         )
-        losses = {}
-        if self.mask_weight:
-            losses["loss_mask"] = self.mask_weight * supervision.sum_by_part(cross_entropy) / count
-        if self.dice_weight:
-            losses["loss_dice"] = self.dice_weight * supervision.sum_by_part(dice) / count
-        return losses
+        losses = {
+            "loss_mask": (self.mask_weight, cross_entropy),
+            "loss_dice": (self.dice_weight, dice),
+        }
+        return {name: (weight, values) for name, (weight, values) in losses.items() if weight}
+
+
+@dataclass
+class JoinedPredictions:
+    """All supervised predictions side by side, so that every loss is one pass over all of them.
+
+    Attributes:
+        parts: the supervised predictions.
+        prediction: their queries one after another, in float32: (B, Q, ...).
+        matches: which query of which of them answers for which object, ordered by image.
+        query: (M,) index of every matched query among the joined ones.
+        pairs_per_image: how many pairs every image has, Python ints.
+    """
+
+    parts: Sequence[SupervisedPrediction]
+    prediction: Prediction
+    matches: Matches
+    query: Tensor
+    pairs_per_image: list[int]
+
+    @classmethod
+    def join(cls, parts: Sequence[SupervisedPrediction], matches: Matches, batch: int) -> JoinedPredictions:
+        """Joins the predictions of a ``batch`` of images; ``matches`` are on the CPU."""
+        joined = Prediction.concatenate([p.prediction for p in parts])
+        embed = None if joined.mask_embed is None else joined.mask_embed.float()
+        joined = Prediction(joined.logits.float(), joined.boxes.float(), embed)
+        matches = matches.ordered_by_object()
+        starts = torch.tensor([0, *(p.size for p in parts[:-1])]).cumsum(0)
+        query = starts[matches.stage] + matches.query
+        device = joined.logits.device
+        pairs = torch.bincount(matches.image, minlength=batch).tolist()
+        return cls(parts, joined, matches.to(device), query.to(device, non_blocking=True), pairs)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Queries of every prediction."""
+        return [p.size for p in self.parts]
+
+    def per_prediction(self, values: Sequence[float]) -> Tensor:
+        """One number for each prediction, (P,) float32 on their device."""
+        return torch.tensor(values, dtype=torch.float32).to(self.query.device, non_blocking=True)
+
+    def sum_by_prediction(self, values: Tensor) -> Tensor:
+        """Values of pairs (M,) summed within predictions: (P,)."""
+        return values.new_zeros(len(self.parts)).index_add(0, self.matches.stage, values)
+
+    def pair_boxes(self, targets: BatchTargets) -> tuple[Tensor, Tensor]:
+        """Predicted and true boxes of all pairs, (M, 4) normalised cxcywh each."""
+        return self.prediction.boxes[self.matches.image, self.query], targets.boxes[self.matches.object]
+
+    @torch.no_grad()
+    def pair_iou(self, targets: BatchTargets) -> Tensor:
+        """IoU of the boxes of all pairs, (M,), without gradient."""
+        return aligned_iou(*(box_convert(b, "cxcywh", "xyxy") for b in self.pair_boxes(targets)))
+
+    def same_object(self, objects: int) -> Tensor:
+        """(M,) int64, equal for pairs of a prediction and block of queries that answer for one object."""
+        blocks = self.per_prediction([p.assignment.blocks for p in self.parts]).long()[self.matches.stage]
+        sizes = self.per_prediction(self.sizes).long()[self.matches.stage]
+        block = self.matches.query * blocks // sizes
+        most = max((p.assignment.blocks for p in self.parts), default=1)
+        return (self.matches.stage * most + block) * objects + self.matches.object

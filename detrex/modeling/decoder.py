@@ -1,14 +1,13 @@
 """The decoder loop: queries refine boxes, classes and masks layer by layer.
 
-Shape letters: B images, P denoising queries, Q matching queries, D channels.
+Shape letters: B images, Q queries of all groups, D channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,55 +15,40 @@ from detrex.layers import (
     ConditionalDecoderLayer,
     DeformableDecoderLayer,
     PlainDecoderLayer,
-    at_least_single,
     inverse_sigmoid,
 )
-from detrex.modeling.denoising import DenoisingQueries
+from detrex.modeling.assignment import SupervisedPrediction
 from detrex.modeling.encoder import run
 from detrex.modeling.heads import PredictionHeads
-from detrex.modeling.query_init import InitialQueries
-from detrex.modeling.query_position import QueryState
-from detrex.structures import Prediction, Pyramid
+from detrex.modeling.queries.group import MATCHING, QueryGroup, QuerySource, blocked_pairs, join
+from detrex.modeling.queries.position import QueryPositionEncoder, QueryState
+from detrex.structures import BatchTargets, Prediction, Pyramid
 
 
 @dataclass
 class DecoderOutput:
-    """Predictions of all stages.
+    """What a decoder makes of its queries.
 
     Attributes:
-        layers: one per decoder layer, after the initial prediction if there is one; of matching queries.
-        denoising: the same for denoising queries, or empty.
-        proposals: the encoder's, where queries were selected from it.
+        supervised: predictions of all stages and groups, of which training takes losses.
+        final: the last layer's prediction of the matching queries, which becomes results.
         pixel_embed: (B, mask_dim, H / 4, W / 4), with which mask embeddings become masks; None without masks.
-        denoising_queries: their arrangement, or None.
-        initial: whether the first entry of ``layers`` and ``denoising`` is an initial prediction.
-        binary_proposals: whether proposals only tell objects from background, by the logit of class 0.
-        groups: like ``layers`` for every further group of matching queries, which training adds.
     """
 
-    layers: list[Prediction]
-    denoising: list[Prediction] = field(default_factory=list)
-    proposals: Prediction | None = None
+    supervised: list[SupervisedPrediction]
+    final: Prediction
     pixel_embed: Tensor | None = None
-    denoising_queries: DenoisingQueries | None = None
-    initial: bool = False
-    binary_proposals: bool = False
-    groups: list[list[Prediction]] = field(default_factory=list)
-
-    @property
-    def final(self) -> Prediction:
-        """The last layer's prediction."""
-        return self.layers[-1]
 
 
 class Decoder(nn.Module):
     """Layers over queries with deep supervision and, if wanted, boxes that every layer refines.
 
     Args:
-        query_init: makes the first queries, see :mod:`detrex.modeling.query_init`.
-        position: tells layers where queries are, see :mod:`detrex.modeling.query_position`.
+        query_init: makes the first queries, see :mod:`detrex.modeling.queries`.
+        position: tells layers where queries are, see :mod:`detrex.modeling.queries.position`.
         heads: make the predictions.
-        layers: called as :meth:`detrex.layers.DecoderLayer.forward`.
+        layers: called as :meth:`detrex.layers.DecoderLayer.forward`; such as from
+            :class:`DeformableDecoderLayers`.
         refine_boxes: every layer starts from the box of the layer before; else all from the first.
         look_forward_twice: the predicted box of a layer gives a gradient to the refinement before it too
             (DINO, arXiv 2203.03605).
@@ -73,19 +57,22 @@ class Decoder(nn.Module):
         logit_eps: coordinates of references are kept this far from 0 and 1 when their logits are taken.
             Trained weights depend on it where boxes reach the edges: 1e-5 in Mask DINO, 1e-3 in the rest of
             the detrex zoo.
+
+    Raises:
+        ValueError: if the number of sets of heads does not fit the number of layers.
     """
 
     def __init__(
         self,
-        query_init: nn.Module,
-        position: nn.Module,
+        query_init: QuerySource,
+        position: QueryPositionEncoder,
         heads: PredictionHeads,
         layers: Sequence[nn.Module],
         refine_boxes: bool = False,
         look_forward_twice: bool = False,
         initial_prediction: bool = False,
         checkpointing: bool = False,
-        logit_eps: float = 1e-5,
+        logit_eps: float = 1e-3,
     ):
         super().__init__()
         if heads.num_sets not in (1, len(layers)):
@@ -94,74 +81,77 @@ class Decoder(nn.Module):
                 "num_sets to 1 or to the number of layers"
             )
         self.query_init, self.position, self.heads = query_init, position, heads
-        self.layers = nn.ModuleList(layers)
+        self.layers = layers if isinstance(layers, nn.ModuleList) else nn.ModuleList(layers)
         self.refine_boxes, self.look_forward_twice = refine_boxes, look_forward_twice
         self.initial_prediction, self.checkpointing = initial_prediction, checkpointing
         self.logit_eps = logit_eps
 
     def forward(
-        self, memory: Pyramid, pixel_embed: Tensor | None = None, denoising: DenoisingQueries | None = None
+        self,
+        memory: Pyramid,
+        pixel_embed: Tensor | None = None,
+        extra_groups: Sequence[QueryGroup] = (),
+        targets: BatchTargets | None = None,
     ) -> DecoderOutput:
         """Decodes.
 
         Args:
             memory: encoded tokens (B, S, D).
             pixel_embed: (B, mask_dim, H / 4, W / 4), or None without masks.
-            denoising: queries to put before the matching ones (training).
+            extra_groups: of queries besides those of ``query_init``, such as denoising queries.
+            targets: ground truth in training, for sources of queries that use it.
 
         Raises:
-            ValueError: if there are denoising queries and the matching ones do not start from boxes alone.
+            ValueError: if groups of queries do not start alike.
         """
-        start = self.query_init(memory, pixel_embed, self.heads)
-        content, reference = start.content, start.reference
-        sizes = start.group_sizes or [content.shape[1]]
-        if reference is not None:
-            reference = at_least_single(reference).sigmoid()
-        if denoising is not None:
-            _check_boxes_alone(start)
-            content = torch.cat([denoising.content, content], 1)
-            reference = torch.cat([denoising.reference.sigmoid(), reference], 1)
-            sizes = [denoising.content.shape[1], *sizes]
-        blocked = self.blocked(start, denoising)
+        start = self.query_init(memory, pixel_embed, self.heads, targets)
+        groups = [*extra_groups, *start.groups]
+        stages = self.stages(groups, memory)  # one prediction a stage
+        by_group = zip(*(stage.split([g.size for g in groups]) for stage in stages), strict=True)
+        supervised, final = [], []
+        for group, predictions in zip(groups, by_group, strict=True):
+            if group.name == MATCHING:
+                final.append(predictions[-1])
+            if group.size:  # an empty denoising group has nothing to learn
+                supervised += self._supervise(group, predictions)
+        return DecoderOutput([*supervised, *start.supervised], Prediction.concatenate(final), pixel_embed)
+
+    def _supervise(self, group: QueryGroup, predictions: Sequence[Prediction]) -> list[SupervisedPrediction]:
+        suffixes = [*(f"_{i}" for i in range(len(predictions) - 1)), ""]
+        reference = None if group.reference is None else group.reference.detach()
+        first = int(self.initial_prediction and not group.supervise_initial)
+        return [
+            SupervisedPrediction(
+                prediction,
+                group.assignment.at_stage(stage, len(predictions)),
+                group.loss_suffix.format(stage=suffix),
+                reference,
+            )
+            for stage, (suffix, prediction) in enumerate(zip(suffixes, predictions, strict=True))
+        ][first:]
+
+    def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> list[Prediction]:
+        """The predictions (B, Q) of all stages for the queries of all groups."""
+        content, reference, learned = join(groups)
+        blocked = blocked_pairs(groups)
         predictions = []
         if self.initial_prediction:
+            if reference is None:
+                raise ValueError(
+                    "queries without a place have no initial prediction: set "
+                    "model.decoder.initial_prediction=false"
+                )
             logits, embed = self.heads.classify(0, content)
             predictions.append(Prediction(logits, reference, embed))
-        predictions += self._refine(content, reference, start.position, memory, blocked)
-
-        groups = [list(stages) for stages in zip(*(p.split(sizes) for p in predictions), strict=True)]
-        known = [] if denoising is None else groups.pop(0)
-        return DecoderOutput(
-            layers=groups[0],
-            denoising=known,
-            proposals=start.proposals,
-            pixel_embed=pixel_embed,
-            denoising_queries=denoising,
-            initial=self.initial_prediction,
-            binary_proposals=start.binary_proposals,
-            groups=groups[1:],
-        )
-
-    def blocked(self, start: InitialQueries, denoising: DenoisingQueries | None) -> Tensor | None:
-        """Which queries do not see which, see :func:`blocked_queries`."""
-        return blocked_queries(start, denoising)
-
-    def _refine(
-        self,
-        content: Tensor,
-        reference: Tensor | None,
-        learned: Tensor | None,
-        memory: Pyramid,
-        blocked: Tensor | None,
-    ) -> list[Prediction]:
-        predictions = []
         # The first reference keeps its gradient, by which learned boxes learn; proposals come without one.
         fixed = reference
         for i, layer in enumerate(self.layers):
             if i > 0 and self.refine_boxes:
                 # A layer attends around a fixed box. The box that it predicts is an offset to the undetached
                 # one when looking forward twice: gradients reach the update before, but go no further.
-                reference = (self.heads.box(i - 1, content) + _box_logits(fixed, self.logit_eps)).sigmoid()
+                change = self.heads.box(i - 1, content)
+                reference = change if fixed is None else change + _box_logits(fixed, self.logit_eps)
+                reference = reference.sigmoid()
                 fixed = reference.detach()
                 reference = reference if self.look_forward_twice else fixed
             position = self.position(QueryState(i, content, fixed, learned, memory))
@@ -180,13 +170,15 @@ class Decoder(nn.Module):
         return Prediction(logits, boxes.sigmoid(), embed)
 
 
-class PlainDecoder(Decoder):
-    """Decoder whose queries see every token (DETR, arXiv 2005.12872).
+class PlainDecoderLayers(nn.ModuleList):
+    """Layers whose queries see every token (DETR, arXiv 2005.12872).
 
     Args:
         hidden_dim, ffn_dim, num_heads, dropout: of the layers.
         num_layers: how many.
-        others: see :class:`Decoder`.
+
+    Raises:
+        ValueError: if ``hidden_dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -196,20 +188,20 @@ class PlainDecoder(Decoder):
         num_heads: int = 8,
         num_layers: int = 6,
         dropout: float = 0.0,
-        **others,
     ):
-        layers = [PlainDecoderLayer(hidden_dim, ffn_dim, num_heads, dropout) for _ in range(num_layers)]
-        super().__init__(layers=layers, **others)
-        _init_xavier(self.layers)
+        check_heads(hidden_dim, num_heads)
+        super().__init__(
+            PlainDecoderLayer(hidden_dim, ffn_dim, num_heads, dropout) for _ in range(num_layers)
+        )
+        init_xavier(self)
 
 
-class ConditionalDecoder(Decoder):
-    """Decoder that compares content and position apart (Conditional DETR, arXiv 2108.06152).
+class ConditionalDecoderLayers(nn.ModuleList):
+    """Layers that compare content and position apart (Conditional DETR, arXiv 2108.06152).
 
     Args:
         hidden_dim, ffn_dim, num_heads, dropout, prelu: of the layers.
         num_layers: how many.
-        others: see :class:`Decoder`.
     """
 
     layer_type = ConditionalDecoderLayer
@@ -222,24 +214,21 @@ class ConditionalDecoder(Decoder):
         num_layers: int = 6,
         dropout: float = 0.0,
         prelu: bool = False,
-        **others,
     ):
-        layers = [
+        super().__init__(
             self.layer_type(hidden_dim, ffn_dim, num_heads, dropout, first=i == 0, prelu=prelu)
             for i in range(num_layers)
-        ]
-        super().__init__(layers=layers, **others)
-        _init_xavier(self.layers)
+        )
+        init_xavier(self)
 
 
-class DeformableDecoder(Decoder):
-    """Decoder whose queries see the memory around their references (Deformable DETR, arXiv 2010.04159).
+class DeformableDecoderLayers(nn.ModuleList):
+    """Layers whose queries see the memory around their references (Deformable DETR, arXiv 2010.04159).
 
     Args:
         num_levels: levels of the memory.
         hidden_dim, ffn_dim, num_heads, num_points, dropout: of the layers.
         num_layers: how many.
-        others: see :class:`Decoder`.
 
     Raises:
         ValueError: if ``hidden_dim`` is not a multiple of ``num_heads``.
@@ -249,60 +238,16 @@ class DeformableDecoder(Decoder):
         self,
         num_levels: int = 4,
         hidden_dim: int = 256,
-        ffn_dim: int = 1024,
+        ffn_dim: int = 2048,
         num_heads: int = 8,
         num_points: int = 4,
         num_layers: int = 6,
         dropout: float = 0.0,
-        **others,
     ):
-        if hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}")
-        layers = [
+        check_heads(hidden_dim, num_heads)
+        super().__init__(
             DeformableDecoderLayer(hidden_dim, ffn_dim, num_heads, num_levels, num_points, dropout)
             for _ in range(num_layers)
-        ]
-        super().__init__(layers=layers, **others)
-        self.num_levels = num_levels
-
-    def forward(
-        self, memory: Pyramid, pixel_embed: Tensor | None = None, denoising: DenoisingQueries | None = None
-    ) -> DecoderOutput:
-        """As :meth:`Decoder.forward`.
-
-        Raises:
-            ValueError: if the memory has another number of levels than the decoder.
-        """
-        if len(memory.shapes) != self.num_levels:
-            raise ValueError(
-                f"the encoder gives {len(memory.shapes)} levels, the decoder takes {self.num_levels}: "
-                "set model.decoder.num_levels to the number of model.encoder.strides"
-            )
-        return super().forward(memory, pixel_embed, denoising)
-
-
-def blocked_queries(start: InitialQueries, denoising: DenoisingQueries | None) -> Tensor | None:
-    """Attention mask of denoising queries before matching ones, (P + Q, P + Q) bool; None if all see all.
-
-    True where the query of the row must not see that of the column. Groups do not see one another, but
-    denoising queries see the first group of matching queries, which would read the answers off them.
-    """
-    sizes = start.group_sizes or [start.content.shape[1]]
-    if denoising is None and len(sizes) == 1:
-        return None
-    known, repeats = ([], []) if denoising is None else (list(range(1, denoising.groups + 1)), denoising.size)
-    counts = [*[repeats] * len(known), *sizes]
-    numbers = torch.tensor([*known, *(-i for i in range(len(sizes)))])
-    group = numbers.repeat_interleave(torch.tensor(counts)).to(start.content.device, non_blocking=True)
-    apart = group[:, None] != group
-    return apart & ~((group[:, None] > 0) & (group == 0))
-
-
-def _check_boxes_alone(start: InitialQueries) -> None:
-    if start.reference is None or start.reference.shape[-1] != 4 or start.position is not None:
-        raise ValueError(
-            "denoising queries are boxes, from which this decoder's queries do not start: set "
-            "model.denoising to null, or model.decoder.query_init to LearnedBoxes or ProposalQueries"
         )
 
 
@@ -311,7 +256,14 @@ def _box_logits(reference: Tensor, eps: float) -> Tensor:
     return F.pad(inverse_sigmoid(reference, eps), (0, 4 - reference.shape[-1]))
 
 
-def _init_xavier(layers: nn.Module) -> None:
+def check_heads(hidden_dim: int, num_heads: int) -> None:
+    """Raises ValueError if the channels cannot be divided into the heads."""
+    if hidden_dim % num_heads:
+        raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}")
+
+
+def init_xavier(layers: nn.Module) -> None:
+    """Draws all matrices as Xavier's uniform numbers, as DETR starts them."""
     for parameter in layers.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

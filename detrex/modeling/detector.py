@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.decoder import Decoder, DecoderOutput
-from detrex.modeling.denoising import Denoising
-from detrex.modeling.postprocess import Frame, PostProcess
+from detrex.modeling.queries import Denoising
+from detrex.modeling.results import Frame, PostProcess
 from detrex.structures import BatchTargets, PaddedImages, Sample
 
 
@@ -28,6 +29,8 @@ class Detector(nn.Module):
         criterion: predictions and targets to weighted losses.
         postprocess: predictions to results.
         num_classes: C; the other parts should refer to this entry of the config.
+        class_score: what class logits mean; heads, matcher, criterion and post-processing should refer to
+            this entry of the config.
         pixel_head: feature maps and tokens to a per-pixel embedding, or None for a model without masks.
         denoising: makes denoising queries in training, or None.
         pixel_mean, pixel_std: of RGB in 0..255 (ImageNet's by default).
@@ -41,9 +44,11 @@ class Detector(nn.Module):
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
 
     Raises:
-        ValueError: if decoder, criterion and post-processing disagree on a "no object" class, or boxes come
-            from masks although padding is masked.
+        ValueError: if boxes come from masks although padding is masked.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class Detector(nn.Module):
         criterion: SetCriterion,
         postprocess: PostProcess,
         num_classes: int,
+        class_score: ClassScore | None = None,
         pixel_head: nn.Module | None = None,
         denoising: Denoising | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
@@ -63,15 +69,15 @@ class Detector(nn.Module):
         true_boxes_relative_to_image: bool = False,
     ):
         super().__init__()
-        _check_no_object(decoder.heads.no_object_class, criterion, postprocess)
-        if mask_padding and getattr(decoder.query_init, "box_init", "no") != "no":
+        if mask_padding and getattr(decoder.query_init, "box_init", None) is not None:
             raise ValueError(
                 "boxes from masks are relative to the padded batch: model.decoder.query_init.box_init must "
-                "be 'no' where model.mask_padding is true"
+                "be null where model.mask_padding is true"
             )
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
-        self.num_classes, self.size_divisor, self.mask_padding = num_classes, size_divisor, mask_padding
+        self.num_classes, self.class_score = num_classes, class_score or SigmoidScore()
+        self.size_divisor, self.mask_padding = size_divisor, mask_padding
         self.true_boxes_relative_to_image = mask_padding or true_boxes_relative_to_image
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
@@ -84,13 +90,32 @@ class Detector(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, samples: list[Sample]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Losses in training mode, results in evaluation mode.
+        """:meth:`losses` in training mode, :meth:`detect` in evaluation mode."""
+        return self.losses(samples) if self.training else self.detect(samples)
+
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Weighted losses by name, to be summed.
 
         Args:
-            samples: see :class:`~detrex.structures.Sample`; with ``targets`` in training.
+            samples: with ``targets``, see :class:`~detrex.structures.Sample`.
+
+        Raises:
+            ValueError: if a sample has no targets, or such that do not fit the model or their image.
+        """
+        images = self.preprocess(samples)
+        targets = self._collate_targets(samples, images)
+        output = self.predict(images, targets)
+        return self.criterion(output.supervised, output.pixel_embed, targets)
+
+    def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
+        """Results.
+
+        Args:
+            samples: see :class:`~detrex.structures.Sample`; targets are not needed.
+            postprocess: makes the results, in the place of the model's.
 
         Returns:
-            In training weighted losses by name, to be summed. In evaluation one dictionary per sample with
+            One dictionary per sample with
 
             * ``instances``: :class:`~detrex.structures.Instances`,
             * ``panoptic_seg``: segment ids (H, W) int32 (0: none) and a list of segments (``id``,
@@ -100,9 +125,6 @@ class Detector(nn.Module):
             as far as post-processing makes them, at each sample's ``height`` x ``width``.
         """
         images = self.preprocess(samples)
-        if self.training:
-            targets = self._collate_targets(samples, images)
-            return self.criterion(self.predict(images, targets), targets)
         output = self.predict(images)
         frames = [
             Frame(
@@ -113,7 +135,7 @@ class Detector(nn.Module):
             )
             for s, size in zip(samples, images.sizes, strict=True)
         ]
-        return self.postprocess(output.final, output.pixel_embed, frames)
+        return (postprocess or self.postprocess)(output.final, output.pixel_embed, frames)
 
     def preprocess(self, samples: list[Sample]) -> PaddedImages:
         """Normalises images on the model's device and pads them into one batch.
@@ -139,12 +161,10 @@ class Detector(nn.Module):
         features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
         memory = self.encoder(features, images if self.mask_padding else None)
         pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
-        denoising = self.denoising(targets) if self.denoising is not None and targets is not None else None
-        output = self.decoder(memory, pixel_embed, denoising)
-        if self.denoising is not None and targets is not None and denoising is None:
-            # Distributed training waits for a gradient of every parameter, here from a batch without objects.
-            output.layers[-1].logits = output.final.logits + 0 * self.denoising.label_embed.weight.sum()
-        return output
+        denoising = []
+        if self.denoising is not None and targets is not None:
+            denoising.append(self.denoising(targets))
+        return self.decoder(memory, pixel_embed, denoising, targets)
 
     def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
         for sample, size in zip(samples, images.sizes, strict=True):
@@ -167,16 +187,6 @@ class Detector(nn.Module):
                 f"{_describe(sample)}: masks of {tuple(masks.shape[1:])} pixels (height, width) for an image "
                 f"of {size}; targets must be in the frame of their image"
             )
-
-
-def _check_no_object(has_logit: bool, criterion: SetCriterion, postprocess: PostProcess) -> None:
-    says = {
-        "decoder": has_logit,
-        "criterion.class_loss": criterion.class_loss.no_object_class,
-        "postprocess": postprocess.no_object_class,
-    }
-    if len(set(says.values())) > 1:
-        raise ValueError(f"the parts of the model disagree on a 'no object' class: {says}")
 
 
 def _describe(sample: Sample) -> str:

@@ -40,7 +40,7 @@ class DeformableEncoder(nn.Module):
         in_channels: Mapping[int, int],
         strides: Sequence[int] = (8, 16, 32, 64),
         hidden_dim: int = 256,
-        ffn_dim: int = 1024,
+        ffn_dim: int = 2048,
         num_heads: int = 8,
         num_points: int = 4,
         num_layers: int = 6,
@@ -81,7 +81,7 @@ class DeformableEncoder(nn.Module):
         return pyramid
 
     def _project(self, features: Mapping[int, Tensor]) -> list[Tensor]:
-        maps = []
+        maps: list[Tensor] = []
         for stride, projection in zip(self.strides, self.projections, strict=True):
             # The first extra level comes from the backbone itself, later ones from the level before.
             extra = maps[-1] if stride > 2 * self.coarsest_input else features[self.coarsest_input]
@@ -168,9 +168,9 @@ def _check_strides(strides: Sequence[int], in_channels: Mapping[int, int]) -> No
         )
 
 
-def _projections(in_channels: Mapping[int, int], strides: Sequence[int], dim: int) -> list[nn.Module]:
+def _projections(in_channels: Mapping[int, int], strides: Sequence[int], dim: int) -> list[nn.Sequential]:
     coarsest = max(in_channels)
-    layers = []
+    layers: list[nn.Sequential] = []
     for stride in strides:
         if stride in in_channels:
             layers.append(conv_norm(in_channels[stride], dim, 1))
@@ -178,6 +178,8 @@ def _projections(in_channels: Mapping[int, int], strides: Sequence[int], dim: in
             source = in_channels[coarsest] if stride == 2 * coarsest else dim
             layers.append(conv_norm(source, dim, 3, stride=2))
     for layer in layers:
-        nn.init.xavier_uniform_(layer[0].weight)
-        nn.init.zeros_(layer[0].bias)
+        conv = layer[0]
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(conv.bias)
     return layers

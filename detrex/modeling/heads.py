@@ -5,14 +5,12 @@ Shape letters: B images, Q queries, C class logits, D channels.
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor, nn
 
 from detrex.layers import MLP, at_least_single
+from detrex.modeling.class_score import ClassScore, SigmoidScore
 
-# Probability that a freshly initialised focal classifier gives to every class (RetinaNet, arXiv 1708.02002).
-PRIOR_PROBABILITY = 0.01
 # The stage of proposals, where decoder layers are numbered from 0.
 PROPOSALS = -1
 
@@ -20,15 +18,20 @@ PROPOSALS = -1
 class HeadSet(nn.Module):
     """A class, a box and, with ``mask_dim``, a mask head."""
 
-    def __init__(self, hidden_dim: int, num_classes: int, mask_dim: int | None, no_object_class: bool):
+    def __init__(self, hidden_dim: int, num_classes: int, mask_dim: int | None, class_score: ClassScore):
         super().__init__()
-        self.classes = nn.Linear(hidden_dim, num_classes + no_object_class)
+        self.classes = class_score.classifier(hidden_dim, num_classes)
         self.box = MLP(hidden_dim, hidden_dim, 4, 3)
         self.mask = None if mask_dim is None else MLP(hidden_dim, hidden_dim, mask_dim, 3)
-        if not no_object_class:
-            nn.init.constant_(self.classes.bias, math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
-        nn.init.zeros_(self.box.layers[-1].weight)
-        nn.init.zeros_(self.box.layers[-1].bias)
+        for parameter in self.box.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def set_first_size(self, logit: float) -> None:
+        """Lets width and height start from ``logit`` instead of 0."""
+        last = self.box.layers[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.bias[2:] = logit
 
 
 class PredictionHeads(nn.Module):
@@ -38,11 +41,12 @@ class PredictionHeads(nn.Module):
         hidden_dim: D of the queries.
         num_classes: number of classes.
         mask_dim: size of the mask embedding; None for no masks.
-        no_object_class: whether classifiers have a last logit for "no object" (softmax losses).
+        class_score: makes the classifiers.
         num_sets: 1 for heads that all decoder layers share, or the number of layers.
         own_proposals: whether proposals have a set of their own.
         norm: whether queries are normalised before the heads.
         norm_again: normalise once more before classes and masks, and proposals too, as Mask DINO does.
+        size_bias: first bias of the logits of width and height, of the first layer's box head.
     """
 
     def __init__(
@@ -50,22 +54,24 @@ class PredictionHeads(nn.Module):
         hidden_dim: int,
         num_classes: int,
         mask_dim: int | None = None,
-        no_object_class: bool = False,
+        class_score: ClassScore | None = None,
         num_sets: int = 1,
         own_proposals: bool = False,
         norm: bool = True,
         norm_again: bool = False,
+        size_bias: float = 0.0,
     ):
         super().__init__()
-        self.no_object_class, self.norm_again = no_object_class, norm_again
+        class_score = class_score or SigmoidScore()
+        self.norm_again = norm_again
         self.norm = nn.LayerNorm(hidden_dim) if norm else nn.Identity()
         self.sets = nn.ModuleList(
-            HeadSet(hidden_dim, num_classes, mask_dim, no_object_class)
-            for _ in range(num_sets + own_proposals)
+            HeadSet(hidden_dim, num_classes, mask_dim, class_score) for _ in range(num_sets + own_proposals)
         )
         self.num_sets = num_sets
+        self._at(0).set_first_size(size_bias)
 
-    def scores(self, tokens: Tensor) -> Tensor:
+    def proposal_logits(self, tokens: Tensor) -> Tensor:
         """Class logits (B, S, C) by which proposals are chosen among tokens (B, S, D)."""
         return self._at(PROPOSALS).classes(tokens)
 
@@ -81,4 +87,6 @@ class PredictionHeads(nn.Module):
 
     def _at(self, stage: int) -> HeadSet:
         # Counted from the end, proposals have the last set, whether it is their own or not.
-        return self.sets[stage if self.num_sets > 1 or stage == PROPOSALS else 0]
+        heads = self.sets[stage if self.num_sets > 1 or stage == PROPOSALS else 0]
+        assert isinstance(heads, HeadSet)
+        return heads

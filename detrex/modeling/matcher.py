@@ -1,22 +1,21 @@
-"""Hungarian matching of predictions to ground truth (DETR, arXiv 2005.12872), with mask costs.
+"""Matching of predictions to ground truth: costs on the model's device, decisions on the CPU.
 
-Shape letters: B images, Q queries of all parts, N objects of an image, D mask embedding size, K points.
+Shape letters: B images, Q queries of all predictions, N objects of an image, D mask embedding size, K points.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert
 
 from detrex.layers import linear, sample_bool_masks, sample_maps
+from detrex.modeling.assignment import Matches, SupervisedPrediction, Truth
+from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
-from detrex.modeling.supervision import Matches, Part
 from detrex.structures import BatchTargets, Prediction, pairwise_giou
 
 FLOAT_BYTES = 4
@@ -26,33 +25,14 @@ FLOAT_BYTES = 4
 PER_QUERY_POINT, PER_OBJECT_POINT, PER_PAIR, PER_CLASS = 4, 20, 24, 8
 
 
-@dataclass
-class Truth:
-    """What the queries of one image are compared with.
+class Matcher:
+    """Finds the objects of all supervised predictions, by the cost of pairs and each one's assignment.
 
-    Attributes:
-        labels: (N,) int64.
-        boxes: (N, 4) normalised cxcywh.
-        is_thing: (N,) bool.
-        pixels: (D, K) per-pixel embedding at the points, or None where masks are not compared.
-        inside: (N, K) true masks at the points, or None.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    is_thing: Tensor
-    pixels: Tensor | None = None
-    inside: Tensor | None = None
-
-
-class HungarianMatcher:
-    """Finds for every object the query that costs least, all objects of an image together.
+    The cost is that of DETR (arXiv 2005.12872), with the mask costs of Mask DINO.
 
     Args:
-        class_cost, box_cost, giou_cost, mask_cost, dice_cost: weights of the parts of the cost.
-        alpha, gamma: of the focal-style class cost.
-        softmax_classes: whether the class cost is the negative softmax probability instead (DETR). Mask
-            DINO's is focal-style even where its loss is a softmax's.
+        class_score: gives the class cost.
+        class_cost, box_cost, giou_cost, mask_cost, dice_cost: weights of the terms of the cost.
         points: where masks are compared.
         box_stuff: whether stuff regions are compared by box too. If not, their box costs are an
             object's mean over things, so that they neither attract nor repel.
@@ -62,66 +42,93 @@ class HungarianMatcher:
 
     def __init__(
         self,
-        class_cost: float = 4.0,
+        class_score: ClassScore | None = None,
+        class_cost: float = 2.0,
         box_cost: float = 5.0,
         giou_cost: float = 2.0,
-        mask_cost: float = 5.0,
-        dice_cost: float = 5.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        softmax_classes: bool = False,
+        mask_cost: float = 0.0,
+        dice_cost: float = 0.0,
         points: RandomPoints | GridPoints | None = None,
         box_stuff: bool = True,
         memory_limit_mb: int = 2048,
     ):
+        self.class_score = class_score or SigmoidScore()
         self.class_cost, self.box_cost, self.giou_cost = class_cost, box_cost, giou_cost
         self.mask_cost, self.dice_cost = mask_cost, dice_cost
-        self.alpha, self.gamma, self.softmax_classes = alpha, gamma, softmax_classes
         self.points = points or RandomPoints()
         self.box_stuff, self.memory_limit_mb = box_stuff, memory_limit_mb
 
     @torch.no_grad()
-    def __call__(self, parts: list[Part], pixel_embed: Tensor | None, targets: BatchTargets) -> Matches:
-        """Matches every part, and every group of its queries, by itself.
+    def __call__(
+        self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
+    ) -> Matches:
+        """Matches every prediction by itself.
 
         Args:
-            parts: what to match; numbers of queries may differ.
+            predictions: what to match; numbers of queries may differ.
             pixel_embed: (B, D, H / 4, W / 4), or None for boxes only.
             targets: ground truth of the batch.
 
         Returns:
-            Matches on the CPU. With more objects than queries the best-fitting objects are matched.
+            The pairs, on the CPU.
         """
-        joined = Prediction.concatenate([p.prediction for p in parts])
-        device = joined.logits.device
-        # Where objects are only told from background, all of them have the first class.
-        has_class = torch.tensor([not p.binary for p in parts])
-        has_class = has_class.repeat_interleave(torch.tensor([p.size for p in parts]))
+        values = _to_cpu(list(self._values(predictions, pixel_embed, targets)))  # the one transfer
+        counts, found = targets.counts, []
+        first_object = [sum(counts[:image]) for image in range(len(counts))]
+        decided: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for stage, (prediction, key) in enumerate(zip(predictions, map(_key, predictions), strict=True)):
+            if key not in decided:
+                decided[key] = prediction.assignment.pairs([row[stage] for row in values], counts)
+            for image, (query, matched) in enumerate(decided[key]):
+                fixed = torch.full_like(query, stage), torch.full_like(query, image)
+                found.append(Matches(*fixed, query, matched + first_object[image]))
+        return Matches.concatenate(found)
+
+    def _values(
+        self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
+    ) -> Iterator[list[Tensor | None]]:
+        """For every image, the (Q, N) by which each of the predictions is assigned."""
+        compared = [p for p in predictions if p.assignment.needs_cost]
+        sizes = [p.size for p in compared]
+        joined = Prediction.concatenate([p.prediction for p in compared]) if compared else None
+        device = targets.labels.device
+        # Of class-agnostic predictions, all objects have the first class.
+        has_class = torch.tensor([not p.assignment.class_agnostic for p in compared], dtype=torch.bool)
+        has_class = has_class.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
         has_class = has_class.to(device, non_blocking=True)
         points = None
-        if pixel_embed is not None and targets.masks is not None:
+        if joined is not None and pixel_embed is not None and targets.masks is not None:
             points = self.points.shared(len(pixel_embed), device)
         with torch.autocast(device.type, enabled=False):
-            costs = [
-                self._cost(joined, image, has_class, self._truth(targets, image, pixel_embed, points))
-                for image in range(len(targets.counts))
-            ]
-        costs = torch.cat([c.flatten() for c in costs]).cpu()  # the one transfer
-        return _assign(costs, parts, targets.counts)
+            for image in range(len(targets.counts)):
+                truth = self._truth(targets, image, pixel_embed, points)
+                costs: Iterator[Tensor] = iter(())
+                if joined is not None:
+                    costs = iter(self._cost(joined, image, has_class, truth).split(sizes))
+                yield [
+                    p.assignment.values(
+                        next(costs) if p.assignment.needs_cost else None,
+                        None if p.reference is None else p.reference[image],
+                        truth,
+                    )
+                    for p in predictions
+                ]
 
     def _truth(
         self, targets: BatchTargets, image: int, pixel_embed: Tensor | None, points: Tensor | None
     ) -> Truth:
         first = sum(targets.counts[:image])
-        own = slice(first, first + targets.counts[image])
-        truth = Truth(targets.labels[own], targets.boxes[own], targets.is_thing[own])
-        if points is not None:
-            truth.pixels = sample_maps(pixel_embed[image, None].float(), points[image, None])[0]
-            index = torch.arange(own.start, own.stop, device=points.device)
+        objects = slice(first, first + targets.counts[image])
+        truth = Truth(targets.labels[objects], targets.boxes[objects], targets.is_thing[objects])
+        if points is not None and pixel_embed is not None and targets.masks is not None:
+            truth.pixel_embed = sample_maps(pixel_embed[image, None].float(), points[image, None])[
+                0
+            ]  # (D, K)
+            index = torch.arange(objects.start, objects.stop, device=points.device)
             pieces = index.split(self._rows(PER_OBJECT_POINT * self.points.num_points))
             truth.inside = torch.cat(
                 [sample_bool_masks(targets.masks, i, points[image].expand(len(i), -1, -1)) for i in pieces]
-            )
+            )  # (N, K)
         return truth
 
     def _rows(self, floats: int) -> int:
@@ -132,30 +139,22 @@ class HungarianMatcher:
         """(Q, N) cost of one image."""
         floats = PER_PAIR * len(truth.labels) + PER_CLASS * joined.logits.shape[-1]
         step = self._rows(floats)
-        if truth.pixels is not None:
+        if truth.pixel_embed is not None:
             count = self.points.num_points
             most = max(1, points_at_once(joined.logits) // count)
             step = min(most, self._rows(floats + PER_QUERY_POINT * count))
         costs = []
         for first in range(0, len(has_class), step):
             rows = slice(first, first + step)
-            cost = self._class_cost(joined.logits[image, rows].float(), has_class[rows], truth.labels)
+            labels = has_class[rows, None] * truth.labels  # (rows, N)
+            logits = joined.logits[image, rows].float()
+            cost = self.class_cost * self.class_score.cost(logits, labels)
             cost = cost + self._box_costs(joined.boxes[image, rows].float(), truth)
-            if truth.pixels is not None:
-                logits = linear(joined.mask_embed[image, rows].float(), truth.pixels.t())  # (rows, K)
-                cost = cost + self._mask_costs(logits, truth.inside)
+            if truth.pixel_embed is not None and truth.inside is not None and joined.mask_embed is not None:
+                masks = linear(joined.mask_embed[image, rows].float(), truth.pixel_embed.t())  # (rows, K)
+                cost = cost + self._mask_costs(masks, truth.inside)
             costs.append(cost)
         return torch.cat(costs)
-
-    def _class_cost(self, logits: Tensor, has_class: Tensor, labels: Tensor) -> Tensor:
-        if self.softmax_classes:
-            cost = -logits.softmax(-1)
-        else:
-            probability = logits.sigmoid()
-            positive = self.alpha * (1 - probability) ** self.gamma * -(probability + 1e-8).log()
-            negative = (1 - self.alpha) * probability**self.gamma * -(1 - probability + 1e-8).log()
-            cost = positive - negative
-        return self.class_cost * cost.gather(1, has_class[:, None] * labels)
 
     def _box_costs(self, boxes: Tensor, truth: Truth) -> Tensor:
         corners = (box_convert(b, "cxcywh", "xyxy") for b in (boxes, truth.boxes))
@@ -175,31 +174,21 @@ class HungarianMatcher:
         return self.mask_cost * cross_entropy + self.dice_cost * (1 - (overlap + 1) / (total + 1))
 
 
-def _assign(costs: Tensor, parts: list[Part], counts: list[int]) -> Matches:
-    """Matches by the concatenated (Q, N) costs of the images, which have ``counts`` objects."""
-    sizes, first, found = [p.size for p in parts], 0, []
-    of_images = costs.split([sum(sizes) * n for n in counts])
-    for image, (count, cost) in enumerate(zip(counts, of_images, strict=True)):
-        blocks = cost.view(sum(sizes), count).split(sizes)
-        for number, (part, block) in enumerate(zip(parts, blocks, strict=True)):
-            query, own = _assign_part(block, part)
-            fixed = torch.full_like(query, number), torch.full_like(query, image)
-            found.append(Matches(*fixed, query, own + first))
-        first += count
-    return Matches.concatenate(*found)
+def _key(prediction: SupervisedPrediction) -> tuple[int, ...]:
+    """Equal for predictions that are assigned alike: by one assignment that does not see what they predict.
+
+    Such an assignment decides once for all layers, even where it draws at random.
+    """
+    if prediction.assignment.needs_cost:
+        return (id(prediction),)
+    return id(prediction.assignment), id(prediction.reference)
 
 
-def _assign_part(cost: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-    """Queries, and objects of the image, that go together by the part's (queries, N) costs."""
-    size, count = part.size // part.groups, cost.shape[1]
-    rows = []
-    for group, own in enumerate(_finite(cost).split(size)):
-        objects, queries = linear_sum_assignment(own.T.repeat(part.copies, 1).numpy())
-        rows.append(np.stack([queries + group * size, objects % max(count, 1)]))
-    query, matched = torch.from_numpy(np.concatenate(rows, 1))
-    return query, matched
-
-
-def _finite(cost: Tensor) -> Tensor:
-    """A diverged run must reach the trainer's check of its losses, not fail inside the assignment."""
-    return cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
+def _to_cpu(images: list[list[Tensor | None]]) -> list[list[Tensor | None]]:
+    """The same values on the CPU, by one transfer."""
+    present = [value for row in images for value in row if value is not None]
+    if not present:
+        return images
+    flat = torch.cat([value.float().flatten() for value in present]).cpu()
+    moved = iter(flat.split([value.numel() for value in present]))
+    return [[None if v is None else next(moved).view(v.shape) for v in row] for row in images]

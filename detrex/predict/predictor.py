@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.data import DataError, Record
+from detrex.modeling import PostProcess
 from detrex.predict.inputs import ImageInput, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
@@ -158,14 +159,14 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         thresholds = _thresholds(score_threshold)
-        model = self._configured(thresholds, max_detections, tasks)
+        postprocess = self._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error)
-        return self._stream(model, records, batch_size, keep_scores, thresholds.get("instance"))
+        return self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
 
-    def _configured(
+    def _postprocess(
         self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None
-    ) -> nn.Module:
-        """The model with other post-processing. Its weights are shared, and ``self.model`` stays as it is."""
+    ) -> PostProcess:
+        """The model's post-processing with other settings; that of ``self.model`` stays as it is."""
         if max_detections is not None and max_detections < 1:
             raise ValueError(f"max_detections={max_detections}: expected at least 1")
         unknown = sorted(set(tasks or ()) - set(self.tasks))
@@ -182,13 +183,11 @@ class Predictor:
             if task == "instance" and max_detections is not None:
                 inference = replace(inference, max_detections=max_detections)
             setattr(postprocess, task, inference if tasks is None or task in tasks else None)
-        model = copy.copy(self.model)
-        model.postprocess = postprocess
-        return model
+        return postprocess
 
     def _stream(
         self,
-        model: nn.Module,
+        postprocess: PostProcess,
         records: Iterator[Record],
         batch_size: int,
         keep_scores: bool,
@@ -198,17 +197,17 @@ class Predictor:
         while read := list(islice(records, window)):
             samples = [self.mapper(record) for record in read]
             results: dict[int, Result] = {}
-            for batch in _batches(samples, getattr(model, "size_divisor", 1), batch_size):
-                outputs = self._forward(model, [samples[i] for i in batch])
+            for batch in _batches(samples, getattr(self.model, "size_divisor", 1), batch_size):
+                outputs = self._forward([samples[i] for i in batch], postprocess)
                 for i, output in zip(batch, outputs, strict=True):
                     results[i] = _result(read[i], output, self.categories, keep_scores, drawn_from)
             for i in range(len(read)):
                 yield results.pop(i)
 
     @torch.inference_mode()
-    def _forward(self, model: nn.Module, samples: list[Sample]) -> list[dict[str, Any]]:
+    def _forward(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
         with autocast(self.amp, self.device):
-            return model(samples)
+            return self.model.detect(samples, postprocess)
 
 
 def _thresholds(value: Threshold) -> dict[str, float]:

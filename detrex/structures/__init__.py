@@ -1,7 +1,7 @@
 """Plain data types with documented shapes; they know nothing of models or data sets."""
 
 from detrex.structures.batch import BatchTargets
-from detrex.structures.boxes import aligned_giou, boxes_from_masks, pairwise_giou
+from detrex.structures.boxes import aligned_giou, aligned_iou, boxes_from_masks, pairwise_giou, pairwise_iou
 from detrex.structures.categories import Categories, distinct_colors
 from detrex.structures.images import PaddedImages
 from detrex.structures.instances import Instances
@@ -21,7 +21,9 @@ __all__ = [
     "Sample",
     "Targets",
     "aligned_giou",
+    "aligned_iou",
     "boxes_from_masks",
     "distinct_colors",
     "pairwise_giou",
+    "pairwise_iou",
 ]

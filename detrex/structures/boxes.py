@@ -32,11 +32,31 @@ def aligned_giou(a: Tensor, b: Tensor) -> Tensor:
     return _giou(a, b)
 
 
+def aligned_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of box ``i`` of ``a`` with box ``i`` of ``b``: (..., 4) and (..., 4) xyxy to (...) in [0, 1]."""
+    return _iou(a, b)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every box of ``a`` with every box of ``b``: (..., N, 4) and (..., M, 4) xyxy to (..., N, M)."""
+    return _iou(a.unsqueeze(-2), b.unsqueeze(-3))
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    intersection, union = _overlap(a, b)
+    return intersection / (union + EPS)
+
+
 def _giou(a: Tensor, b: Tensor) -> Tensor:
-    intersection = _extent(torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
+    intersection, union = _overlap(a, b)
     hull = _extent(torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
-    union = _area(a) + _area(b) - intersection
     return intersection / (union + EPS) - (hull - union) / (hull + EPS)
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and union."""
+    intersection = _extent(torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
+    return intersection, _area(a) + _area(b) - intersection
 
 
 def _area(boxes: Tensor) -> Tensor:

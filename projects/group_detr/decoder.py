@@ -1,4 +1,4 @@
-"""The decoder as Group DETR's published code trains it.
+"""The decoder layers as Group DETR's published code trains them.
 
 Shape letters: B images, G groups, Q queries of a group, D channels.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from detrex.layers import ConditionalDecoderLayer, QueryPosition
-from detrex.modeling import ConditionalDecoder, DenoisingQueries, InitialQueries
+from detrex.modeling import ConditionalDecoderLayers
 
 
 class MixedGroupsLayer(ConditionalDecoderLayer):
@@ -25,21 +25,32 @@ class MixedGroupsLayer(ConditionalDecoderLayer):
     num_groups = 1
 
     def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
+        """As of the base class, with the results mixed up: (B, G * Q, D)."""
         attended = super().attend_to_queries(content, position, blocked)
         groups = self.num_groups if self.training else 1
         return attended.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
-class MixedGroupsDecoder(ConditionalDecoder):
-    """Decoder of :class:`MixedGroupsLayer`; arguments of :class:`~detrex.modeling.ConditionalDecoder`."""
+class MixedGroupsLayers(ConditionalDecoderLayers):
+    """Layers of :class:`MixedGroupsLayer`.
+
+    Args:
+        num_groups: G in training.
+        hidden_dim, ffn_dim, num_heads, num_layers, dropout: see
+            :class:`~detrex.modeling.ConditionalDecoderLayers`.
+    """
 
     layer_type = MixedGroupsLayer
 
-    def __init__(self, **options):
-        super().__init__(**options)
-        for layer in self.layers:
-            layer.num_groups = self.query_init.num_groups
-
-    def blocked(self, start: InitialQueries, denoising: DenoisingQueries | None) -> Tensor | None:  # noqa: ARG002
-        """All queries see one another."""
-        return None
+    def __init__(
+        self,
+        num_groups: int,
+        hidden_dim: int = 256,
+        ffn_dim: int = 2048,
+        num_heads: int = 8,
+        num_layers: int = 6,
+        dropout: float = 0.0,
+    ):
+        super().__init__(hidden_dim, ffn_dim, num_heads, num_layers, dropout)
+        for layer in self:
+            layer.num_groups = num_groups

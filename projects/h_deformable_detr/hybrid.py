@@ -1,55 +1,59 @@
-"""Hybrid matching (H-DETR, arXiv 2207.13080): a second group of queries in training, matched one to many."""
+"""Hybrid matching (H-DETR, arXiv 2207.13080): a second group of queries in training, matched one to many.
+
+Shape letters: B images, Q queries, D channels.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from detrex.modeling import DecoderOutput, EncodedProposals, InitialQueries, PredictionHeads, SetCriterion
-from detrex.modeling.supervision import Part
-from detrex.structures import Pyramid
+from detrex.modeling import Assignment, EncodedProposals, OneToMany, QueryGroup
+from detrex.modeling.queries.proposals import ANCHOR_SIZES
 
 
 class HybridProposals(EncodedProposals):
     """The best proposals become queries; in training the next best ones become a second group.
 
+    Positions come from the proposals' boxes, contents are learned.
+
     Args:
         num_queries: of the first group, which inference uses.
-        num_extra: of the second group.
-        others: see :class:`~detrex.modeling.EncodedProposals`.
+        num_extra: of the second group; fewer where the image has fewer tokens.
+        extra_assignment: of objects to queries of the second group; six queries for each by default.
+        hidden_dim, anchor_sizes: see :class:`~detrex.modeling.EncodedProposals`.
     """
 
-    def __init__(self, num_queries: int = 300, num_extra: int = 1500, **others):
-        super().__init__(num_queries + num_extra, **others)
-        self.first_group = num_queries
+    def __init__(
+        self,
+        num_queries: int = 300,
+        num_extra: int = 1500,
+        hidden_dim: int = 256,
+        anchor_sizes: Sequence[float] = ANCHOR_SIZES,
+        extra_assignment: Assignment | None = None,
+    ):
+        super().__init__(num_queries + num_extra, hidden_dim, anchor_sizes)
+        self.first_group, self.extra_assignment = num_queries, extra_assignment or OneToMany(copies=6)
+        self.content = nn.Embedding(num_queries + num_extra, hidden_dim)
 
-    def forward(self, memory: Pyramid, pixel_embed: Tensor | None, heads: PredictionHeads) -> InitialQueries:
-        """Arguments as of :meth:`~detrex.modeling.ProposalQueries.forward`."""
-        start = super().forward(memory, pixel_embed, heads)
-        total = start.content.shape[1]  # fewer in small images, perhaps too few for a second group
-        first = min(self.first_group, total)
-        if self.training and first < total:
-            return replace(start, group_sizes=[first, total - first])
-        kept = {name: getattr(start, name)[:, :first] for name in ("content", "reference", "position")}
-        return replace(start, **kept)
+    def start(self, tokens: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Content and position of queries (B, Q, D), best first."""
+        _, position = super().start(tokens, boxes)
+        return self.content.weight[: tokens.shape[1]].expand_as(tokens), position
 
-
-class HybridCriterion(SetCriterion):
-    """Matches the first group one to one, and ``copies`` queries of the second to every object.
-
-    Args:
-        copies: see :class:`~detrex.modeling.supervision.Part`.
-        others: see :class:`~detrex.modeling.SetCriterion`.
-    """
-
-    def __init__(self, copies: int = 6, **others):
-        super().__init__(**others)
-        self.copies = copies
-
-    def parts(self, output: DecoderOutput) -> list[Part]:
-        parts = super().parts(replace(output, groups=[]))
-        for layers in output.groups:
-            many = super().parts(DecoderOutput(layers))
-            parts += [replace(p, suffix=f"{p.suffix}_one2many", copies=self.copies) for p in many]
-        return parts
+    def groups(self, content: Tensor, boxes: Tensor, position: Tensor) -> list[QueryGroup]:
+        """The best queries, and in training the others, of (B, Q, ...)."""
+        best, rest = slice(self.first_group), slice(self.first_group, None)
+        groups = [QueryGroup(content[:, best], boxes[:, best], position[:, best], self.assignment)]
+        if self.training:
+            extra = QueryGroup(
+                content[:, rest],
+                boxes[:, rest],
+                position[:, rest],
+                self.extra_assignment,
+                name="one to many",
+                loss_suffix="{stage}_one2many",
+            )
+            groups.append(extra)
+        return groups

@@ -21,7 +21,7 @@ def tiny(root: Path) -> tuple[str, ...]:
         "model.backbone.name=test_resnet",
         "model.backbone.options={}",
         "model.encoder.num_layers=1",
-        "model.decoder.num_layers=1",
+        "model.decoder.layers.num_layers=1",
         "model.decoder.query_init.num_queries=10",
         "model.criterion.points.num_points=64",
         "train.device=cpu",

@@ -11,9 +11,7 @@ from detrex.checkpoint.backbones import (
     resnet_name,
     swin_name,
 )
-from detrex.modeling import TimmBackbone
-from detrex.modeling.simple_pyramid import VitPyramid
-from detrex.modeling.swin import SwinBackbone
+from detrex.modeling import SwinBackbone, TimmBackbone, VitPyramid
 
 SWIN = "swin_tiny_patch4_window7_224"
 SMALL_SWIN = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}

@@ -21,7 +21,7 @@ IDS = [entry["id"] for entry in CLASSES]
 TINY = [
     "model.backbone.options={channels: [32, 64, 64, 64], stem_width: 8}",
     "model.encoder={hidden_dim: 32, ffn_dim: 16, num_heads: 4, num_layers: 2}",
-    "model.decoder={ffn_dim: 16, num_heads: 4, num_layers: 2}",
+    "model.decoder.layers={ffn_dim: 16, num_heads: 4, num_layers: 2}",
     "model.decoder.query_init.num_queries=7",
 ]
 

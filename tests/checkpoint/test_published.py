@@ -18,18 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Settings of a published kind each: order of levels in the published pixel decoder, and the config's part.
 LEARNED = (
     "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}",
-    "model.decoder.heads.no_object_class=true",
-    "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss}",
+    "model.class_score={_target_: detrex.modeling.SoftmaxScore}",
 )
-THREE = ("model.encoder.strides=[8,16,32]", "model.decoder.num_levels=3")
+THREE = ("model.encoder.strides=[8,16,32]", "model.decoder.layers.num_levels=3")
 FIVE = (
     "model.encoder.strides=[4,8,16,32,64]",
-    "model.decoder.num_levels=5",
+    "model.decoder.layers.num_levels=5",
     "model.decoder.query_init.anchor_sizes=[0.8,0.4,0.2,0.1,0.05]",
 )
 SIX = (
     "model.encoder.strides=[4,8,16,32,64,128]",
-    "model.decoder.num_levels=6",
+    "model.decoder.layers.num_levels=6",
     "model.decoder.query_init.anchor_sizes=[0.05,0.1,0.2,0.4,0.8,1.6]",
 )
 VARIANTS = {"four levels": (), "learned": (*THREE, *LEARNED), "five levels": FIVE, "coarsest first": SIX}

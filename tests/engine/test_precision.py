@@ -7,7 +7,7 @@ from detrex.config import LazyConfig, instantiate
 from detrex.engine import Trainer, build_adamw, do_eval, do_train, schedule
 from detrex.engine.ema import WeightAverage
 from detrex.layers import deformable_attention
-from detrex.modeling import query_position
+from detrex.modeling.queries import position
 from detrex.runtime.device import set_tf32
 from detrex.structures import Sample, Targets
 from tests.engine.runs import load
@@ -37,7 +37,7 @@ def forever(batch):
 
 def check(model, monkeypatch, tmp_path, device: str, amp: str) -> None:
     seen = {"locations": set(), "positions": set(), "boxes": set(), "losses": set(), "logits": set()}
-    attend, encode = deformable_attention.multi_scale_deformable_attention, query_position.box_sine_encoding
+    attend, encode = deformable_attention.multi_scale_deformable_attention, position.box_sine_encoding
 
     def attending(value, shapes, locations, weights):
         seen["locations"].add(locations.dtype)
@@ -49,7 +49,7 @@ def check(model, monkeypatch, tmp_path, device: str, amp: str) -> None:
         return encoded
 
     def after_decoder(_module, _inputs, output):
-        predictions = [*output.layers, *output.denoising, output.proposals]
+        predictions = [part.prediction for part in output.supervised]
         seen["boxes"] |= {p.boxes.dtype for p in predictions}
         seen["logits"] |= {p.logits.dtype for p in predictions}
 
@@ -57,7 +57,7 @@ def check(model, monkeypatch, tmp_path, device: str, amp: str) -> None:
         seen["losses"] |= {loss.dtype for loss in losses.values()}
 
     monkeypatch.setattr(deformable_attention, "multi_scale_deformable_attention", attending)
-    monkeypatch.setattr(query_position, "box_sine_encoding", encoding)
+    monkeypatch.setattr(position, "box_sine_encoding", encoding)
     model.to(device).register_forward_hook(after_model)
     model.decoder.register_forward_hook(after_decoder)
     optimizer = build_adamw(model, lr=1e-4)

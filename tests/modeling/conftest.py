@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from detrex.config import LazyConfig, instantiate
-from detrex.modeling import DecoderOutput
+from detrex.modeling import Assignment, OneToOne, SupervisedPrediction
 from detrex.structures import BatchTargets, Prediction, Sample, Targets, boxes_from_masks
+from tests.modeling.peak_memory import PeakMemory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLASSES, QUERIES, POINTS = 5, 10, 64
@@ -19,9 +20,8 @@ TINY = [
     "model.backbone.name=test_resnet",
     "model.backbone.frozen_norm=false",
     "model.pixel_head.mask_dim=16",
-    "model.encoder={hidden_dim: 64, ffn_dim: 32, num_heads: 4}",
-    "model.encoder={num_points: 2, num_layers: 1}",
-    "model.decoder={num_heads: 4, ffn_dim: 32, num_layers: 2, num_points: 2}",
+    "model.encoder={hidden_dim: 64, ffn_dim: 32, num_heads: 4, num_points: 2, num_layers: 1}",
+    "model.decoder.layers={num_heads: 4, ffn_dim: 32, num_layers: 2, num_points: 2}",
     f"model.decoder.query_init.num_queries={QUERIES}",
     "model.denoising.num_queries=12",
     f"model.criterion.points.num_points={POINTS}",
@@ -33,7 +33,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> DictConfig:
     """The published R50 config, smaller."""
     config = LazyConfig.load(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
@@ -99,20 +99,45 @@ def collate(make_targets) -> Callable[..., BatchTargets]:
 
 
 @pytest.fixture
-def random_prediction() -> Callable[..., Prediction]:
-    def random(batch=2, queries=QUERIES, classes=CLASSES, dim=16) -> Prediction:
-        return Prediction(
-            torch.randn(batch, queries, classes),
-            torch.cat([torch.rand(batch, queries, 2), 0.05 + 0.5 * torch.rand(batch, queries, 2)], -1),
-            torch.randn(batch, queries, dim),
-        )
+def random_boxes() -> Callable[..., Prediction]:
+    """Predictions without masks."""
+
+    def random(batch=2, queries=QUERIES, classes=CLASSES) -> Prediction:
+        boxes = torch.cat([torch.rand(batch, queries, 2), 0.05 + 0.5 * torch.rand(batch, queries, 2)], -1)
+        return Prediction(torch.randn(batch, queries, classes), boxes)
 
     return random
 
 
 @pytest.fixture
-def perfect_output() -> Callable[..., DecoderOutput]:
-    """A decoder output of one layer whose first queries are the objects, and the rest empty.
+def random_prediction(random_boxes) -> Callable[..., Prediction]:
+    """Predictions with mask embeddings of ``dim`` channels."""
+
+    def random(dim=16, **sizes) -> Prediction:
+        prediction = random_boxes(**sizes)
+        prediction.mask_embed = torch.randn(*prediction.boxes.shape[:2], dim)
+        return prediction
+
+    return random
+
+
+@pytest.fixture
+def supervise() -> Callable[..., list[SupervisedPrediction]]:
+    """``supervise(prediction, ...)``: each by itself, the last as the last layer, others by number."""
+
+    def supervise(*predictions: Prediction, assignment: Assignment | None = None, suffix: str = ""):
+        names = [*(f"{suffix}_{i}" for i in range(len(predictions) - 1)), suffix]
+        return [
+            SupervisedPrediction(p, assignment or OneToOne(), name)
+            for p, name in zip(predictions, names, strict=True)
+        ]
+
+    return supervise
+
+
+@pytest.fixture
+def perfect_prediction() -> Callable[..., tuple[Prediction, Tensor]]:
+    """A prediction whose first queries are the objects, and the rest empty, and its per-pixel embedding.
 
     The per-pixel embedding holds the true masks of an image, one channel each, so an embedding that picks
     channel j is a mask logit of ``sharpness`` inside object j and of its negative outside.
@@ -120,7 +145,7 @@ def perfect_output() -> Callable[..., DecoderOutput]:
 
     def make(
         targets: BatchTargets, queries=QUERIES, classes=CLASSES, sharpness=20.0, stride=4
-    ) -> DecoderOutput:
+    ) -> tuple[Prediction, Tensor]:
         batch = len(targets.counts)
         logits = torch.full((batch, queries, classes), -sharpness)
         boxes = torch.full((batch, queries, 4), 0.5)
@@ -135,7 +160,13 @@ def perfect_output() -> Callable[..., DecoderOutput]:
                 inside = masks[first + j, stride // 2 :: stride, stride // 2 :: stride]
                 pixels[b, j][inside] = 1.0
             first += count
-        embed: Tensor = sharpness * torch.eye(queries).expand(batch, -1, -1)
-        return DecoderOutput([Prediction(logits, boxes, embed)], [], None, pixels, None)
+        embed = sharpness * torch.eye(queries).expand(batch, -1, -1)
+        return Prediction(logits, boxes, embed), pixels
 
     return make
+
+
+@pytest.fixture
+def peak_memory() -> type[PeakMemory]:
+    """``with peak_memory() as memory`` finds ``memory.peak``, bytes."""
+    return PeakMemory

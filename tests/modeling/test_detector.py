@@ -10,7 +10,7 @@ from detrex.structures import Instances, Sample
 
 ALL_TASKS = [
     "model.postprocess.panoptic={_target_: detrex.modeling.PanopticInference, score_threshold: 0.0}",
-    "+model.postprocess.panoptic.overlap_threshold=0.0",
+    "model.postprocess.panoptic.overlap_threshold=0.0",
     "model.postprocess.semantic={_target_: detrex.modeling.SemanticInference}",
     "model.postprocess.thing_classes=[0,1,2]",
 ]
@@ -125,11 +125,6 @@ def test_masks_of_another_frame_are_refused(tiny_model, make_sample, make_target
         tiny_model([sample])
 
 
-def test_parts_that_disagree_on_no_object_are_refused(build):
-    with pytest.raises(Exception, match=r"'no object'.*'decoder': True.*'criterion.class_loss': False"):
-        build("model.decoder.heads.no_object_class=true")
-
-
 def test_objects_without_a_pixel_give_finite_losses_and_gradients(build, make_sample):
     """Published panoptic training keeps segments that a crop cuts away."""
     model = build().train()
@@ -145,9 +140,7 @@ def test_objects_without_a_pixel_give_finite_losses_and_gradients(build, make_sa
 class Recording(nn.Module):
     """A criterion that keeps the targets it is given."""
 
-    no_object_class = False
-
-    def forward(self, output, targets):  # noqa: ARG002
+    def forward(self, predictions, pixel_embed, targets):  # noqa: ARG002
         self.targets = targets
         return {}
 
@@ -168,19 +161,26 @@ def test_what_true_boxes_are_relative_to(relative_to_image, build, make_sample):
 
 
 def test_boxes_from_masks_need_padding_to_count_as_image(build):
-    with pytest.raises(Exception, match=r"box_init must be 'no' where model.mask_padding is true"):
+    with pytest.raises(Exception, match=r"box_init must be null where model.mask_padding is true"):
         build("model.mask_padding=true")
 
 
-def test_levels_that_do_not_fit_are_named(build, make_sample):
-    model = build("model.encoder.strides=[8, 16, 32]").eval()
-    with pytest.raises(ValueError, match="gives 3 levels.*takes 4.*num_levels"):
-        model([make_sample()])
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([0.4, 0.2, 0.1, 0.05], "4 anchor sizes for 3 levels.*query_init.anchor_sizes"),
+        ([0.4, 0.2, 0.1], "gives 3 levels.*takes 4.*model.decoder.layers.num_levels"),
+    ],
+)
+def test_levels_that_do_not_fit_are_named(build, make_sample, sizes, message):
+    overrides = ["model.encoder.strides=[8, 16, 32]", f"model.decoder.query_init.anchor_sizes={sizes}"]
+    with pytest.raises(ValueError, match=message):
+        build(*overrides).eval()([make_sample()])
 
 
 def test_heads_that_do_not_divide_the_channels_are_named(build):
-    with pytest.raises(InstantiationError, match="model.decoder .*hidden_dim 64 .*num_heads 7"):
-        build("model.decoder.num_heads=7")
+    with pytest.raises(InstantiationError, match="model.decoder.layers .*hidden_dim 64 .*num_heads 7"):
+        build("model.decoder.layers.num_heads=7")
 
 
 def test_double_precision(build, make_sample):
@@ -223,7 +223,7 @@ def test_layers_that_are_computed_again_change_nothing(build, make_sample, mask_
     for again in ("false", "true"):
         model = build(
             "model.encoder.dropout=0.1",
-            "model.decoder.dropout=0.1",
+            "model.decoder.layers.dropout=0.1",
             f"model.encoder.checkpointing={again}",
             f"model.decoder.checkpointing={again}",
         ).train()

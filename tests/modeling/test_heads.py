@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detrex.modeling import PredictionHeads
+from detrex.modeling import PredictionHeads, SoftmaxScore
 from detrex.modeling.heads import PROPOSALS
 
 DIM = 8
@@ -17,7 +17,7 @@ def test_new_heads_say_one_percent_and_no_change_of_box():
     torch.testing.assert_close(logits.sigmoid(), torch.full((1, 2, 5), 0.01))
     assert embed.shape == (1, 2, 16)
     assert not heads.box(0, torch.randn(1, 2, DIM)).any()
-    assert PredictionHeads(DIM, 5, 16, no_object_class=True).sets[0].classes.out_features == 6
+    assert PredictionHeads(DIM, 5, 16, SoftmaxScore()).sets[0].classes.out_features == 6
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_which_set_a_stage_uses(options, layers, proposals, count):
         logits, embed = heads.classify(stage, features)
         assert (logits == expected).all() and (embed == expected).all()
         assert (heads.box(stage, features) == expected).all()
-    assert (heads.scores(features) == proposals).all()
+    assert (heads.proposal_logits(features) == proposals).all()
 
 
 def test_classes_and_masks_may_be_normalised_once_more():
@@ -55,8 +55,8 @@ def test_classes_and_masks_may_be_normalised_once_more():
         torch.testing.assert_close(logits, head.classes(x))
         torch.testing.assert_close(embed, head.mask(x))
         torch.testing.assert_close(heads.box(0, features), head.box(features))
-        # Proposals are chosen by scores without the further norm.
-        torch.testing.assert_close(heads.scores(features), head.classes(features))
+        # Proposals are chosen by logits without the further norm.
+        torch.testing.assert_close(heads.proposal_logits(features), head.classes(features))
 
 
 def test_without_masks_and_without_norm():
@@ -64,3 +64,10 @@ def test_without_masks_and_without_norm():
     features = torch.randn(1, 2, DIM)
     assert heads.classify(0, features)[1] is None
     assert torch.equal(heads.norm(features), features)
+
+
+def test_the_first_box_head_starts_with_a_size():
+    heads = PredictionHeads(DIM, 5, num_sets=2, own_proposals=True, size_bias=-2.0)
+    features = torch.randn(1, 2, DIM)
+    for stage, size in ((0, -2.0), (1, 0.0), (PROPOSALS, 0.0)):
+        assert heads.box(stage, features)[0].tolist() == [[0, 0, size, size]] * 2

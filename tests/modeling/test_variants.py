@@ -6,15 +6,11 @@ import torch
 from detrex.config import ConfigError
 
 LEARNED = "model.decoder.query_init={_target_: detrex.modeling.LearnedBoxes, num_queries: 10, hidden_dim: 64}"
-SOFTMAX = [
-    "model.decoder.heads.no_object_class=true",
-    "model.criterion.class_loss={_target_: detrex.modeling.SoftmaxClassLoss, weight: 2.0}",
-]
+SOFTMAX = "model.class_score={_target_: detrex.modeling.SoftmaxScore}"
 SMALL_SWIN = [
     "model.backbone.name=swin_tiny_patch4_window7_224",
-    "model.backbone.options={img_size: [64, 64], strict_img_size: false, embed_dim: 16}",
-    "+model.backbone.options.depths=[1,1,1,1]",
-    "+model.backbone.options.num_heads=[1,2,4,8]",
+    "model.backbone.options={img_size: [64, 64], strict_img_size: false, embed_dim: 16, "
+    "depths: [1, 1, 1, 1], num_heads: [1, 2, 4, 8]}",
 ]
 
 
@@ -22,7 +18,7 @@ def levels(strides):
     sizes = [0.05 * 2**i for i in range(len(strides))][::-1]
     return [
         f"model.encoder.strides={strides}",
-        f"model.decoder.num_levels={len(strides)}",
+        f"model.decoder.layers.num_levels={len(strides)}",
         f"model.decoder.query_init.anchor_sizes={sizes}",
     ]
 
@@ -47,18 +43,18 @@ def trains_and_predicts(model, samples):
         levels([4, 8, 16, 32, 64]),
         levels([8, 16, 32, 64, 128]),
         ["model.encoder.hidden_dim=96", "model.pixel_head.mask_dim=24"],
-        ["model.encoder.num_heads=2", "model.decoder.num_heads=8"],
-        ["model.encoder.num_points=1", "model.decoder.num_points=3"],
-        ["model.encoder.num_layers=2", "model.decoder.num_layers=1"],
-        ["model.encoder.dropout=0.1", "model.decoder.dropout=0.1"],
-        ["model.decoder.query_init.box_init=no"],
-        ["model.decoder.query_init.box_init=bitmask"],
+        ["model.encoder.num_heads=2", "model.decoder.layers.num_heads=8"],
+        ["model.encoder.num_points=1", "model.decoder.layers.num_points=3"],
+        ["model.encoder.num_layers=2", "model.decoder.layers.num_layers=1"],
+        ["model.encoder.dropout=0.1", "model.decoder.layers.dropout=0.1"],
+        ["model.decoder.query_init.box_init=null"],
+        ["model.decoder.query_init.box_init.past_last_pixel=true"],
         ["model.decoder.query_init.num_queries=3"],
         ["model.criterion.box_stuff=false"],
         ["model.denoising=null"],
         [LEARNED],
-        SOFTMAX,
-        [LEARNED, *SOFTMAX],
+        [SOFTMAX],
+        [LEARNED, SOFTMAX],
         ["model.backbone.strides=[4,8,16]"],
         ["model.backbone.name=test_convnext"],
         ["model.backbone.name=test_mambaout"],
@@ -83,7 +79,7 @@ def test_more_queries_than_tokens(build, make_sample):
 @pytest.mark.parametrize("classes", [1, 3, 91])
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_number_of_classes(build, make_sample, classes, softmax):
-    model = build(f"model.num_classes={classes}", *(SOFTMAX if softmax else []))
+    model = build(f"model.num_classes={classes}", *([SOFTMAX] if softmax else []))
     assert model.decoder.heads.sets[0].classes.out_features == classes + softmax
     assert model.denoising.label_embed.num_embeddings == classes
     assert model.num_classes == classes
@@ -116,7 +112,6 @@ def test_a_backbone_without_the_strides_is_named(build):
         ("model.encoder.strides=[2,4,8,16]", r"no map of stride \[2\]; it has \[4, 8, 16, 32\]"),
         ("model.encoder.hidden_dim=40", r"40 is not a multiple of 32"),
         ("model.encoder.num_heads=5", r"64 is not a multiple of the number of heads 5"),
-        ("model.decoder.query_init.box_init=masks", r"'masks'.*mask2box"),
     ],
 )
 def test_sizes_that_do_not_fit_are_explained(build, override, message):

@@ -37,7 +37,7 @@ from agreement import Agreement, Arrays, training_agreement
 from ties import ties_swapped
 
 from detrex.checkpoint import load
-from detrex.config import LazyConfig, instantiate
+from detrex.config import LazyConfig, complete, instantiate
 
 # The kit is made without randomness: what is random in training, where a config has it.
 FIXED = (
@@ -45,7 +45,7 @@ FIXED = (
     "model.denoising.box_noise=0.0",
     "model.criterion.points={_target_: detrex.modeling.GridPoints, num_points: 12544}",
     "model.encoder.dropout=0.0",
-    "model.decoder.dropout=0.0",
+    "model.decoder.layers.dropout=0.0",
     "model.backbone.options.drop_path_rate=0.0",
 )
 
@@ -95,6 +95,7 @@ def load_reference(folder: Path) -> ModuleType:
 
 def without_randomness(config: DictConfig) -> DictConfig:
     """The config with the values of :data:`FIXED`, as far as it has their keys."""
+    config = complete(config)
     present = [o for o in FIXED if OmegaConf.select(config, o.partition("=")[0]) is not None]
     return LazyConfig.apply_overrides(config, present)
 

@@ -42,17 +42,19 @@ def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement
     for i, level in enumerate(maps):
         yield compare(f"memory.{i}", level[:, ::STEP], arrays[f"eval.memory.{i}"])
     order = slice(None)
-    if output.proposals is not None:
+    stages = {s.loss_suffix: s.prediction for s in output.supervised}
+    if "_interm" in stages:
         # Where two scores tie within rounding, queries change places.
-        logits, boxes = output.proposals.logits, output.proposals.boxes
+        logits, boxes = stages["_interm"].logits, stages["_interm"].boxes
         order = best_order(
             torch.cat([logits, boxes], -1)[0],
             np.concatenate([arrays["eval.encoder.pred_logits"], arrays["eval.encoder.pred_boxes"]], -1)[0],
         )
         yield compare("encoder.pred_logits", logits[:, order], arrays["eval.encoder.pred_logits"])
         yield compare("encoder.pred_boxes", boxes[:, order], arrays["eval.encoder.pred_boxes"])
-    for i, layer in enumerate(output.layers[:-1]):
-        yield compare(f"aux.{i}.pred_boxes", layer.boxes[:, order], arrays[f"eval.aux.{i}.pred_boxes"])
+    for i in range(len(model.decoder.layers)):
+        boxes = stages[f"_{i}"].boxes[:, order]
+        yield compare(f"aux.{i}.pred_boxes", boxes, arrays[f"eval.aux.{i}.pred_boxes"])
     yield compare("pred_logits", output.final.logits[:, order], arrays["eval.pred_logits"])
     yield compare("pred_boxes", output.final.boxes[:, order], arrays["eval.pred_boxes"])
     masks = output.final.mask_logits(pixel_embed)[:, order]

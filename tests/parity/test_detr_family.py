@@ -13,8 +13,30 @@ CASES = {
     "dn_detr_r50": ["dn_detr"],
     "group_detr_r50": ["group_detr"],
     "dino_r50_4scale": ["dino", "model.decoder.query_init.num_queries=300"],
+    "h_deformable_detr_r50_two_stage": [
+        "h_deformable_detr",
+        "model.decoder.query_init={num_queries: 100, num_extra: 200}",
+    ],
+    "align_detr_r50_4scale": ["align_detr", "model.decoder.query_init.num_queries=100"],
+    "dab_deformable_detr_r50": ["dab_deformable_detr"],
+    "dab_deformable_detr_r50_two_stage": ["dab_deformable_detr"],
+    "deta_r50_5scale": ["deta", "model.decoder.query_init.num_queries=300"],
+    "deta_r50_5scale_low_thresholds": [
+        "deta",
+        "model.decoder.query_init.num_queries=300",
+        "model.decoder.query_init.nms_iou=0.6",
+        "model.decoder.query_init.assignment.positive_iou=0.2",
+        "model.decoder.query_init.proposal_assignment.positive_iou=0.2",
+        "model.postprocess.instance.nms_iou=0.2",
+    ],
 }
-MODELS = {"dino_r50_4scale": "dino_r50"}  # where it is not the name of the case
+MODELS = {  # where it is not the name of the case
+    "dino_r50_4scale": "dino_r50",
+    "h_deformable_detr_r50_two_stage": "h_deformable_detr_r50",
+    "align_detr_r50_4scale": "align_detr_r50",
+    "deta_r50_5scale": "deta_r50",
+    "deta_r50_5scale_low_thresholds": "deta_r50",
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -28,7 +28,7 @@ def test_every_array_of_the_kit_agrees(parity, case, capsys):
 def test_a_wrong_setting_is_found(parity, capsys):
     arguments = ["--kit", str(parity), "--case", "instance_r50"]
     arguments += ["--config-file", f"{CONFIGS}/maskdino_r50_coco_instance_50ep.py"]
-    arguments += ["model.decoder.query_init.box_init=bitmask"]
+    arguments += ["model.decoder.query_init.box_init.past_last_pixel=true"]
     assert main(parse_arguments(arguments)) == 1
     printed = capsys.readouterr().out
     assert "aux.0.pred_boxes" in next(line for line in printed.splitlines() if "OFF" in line)

@@ -15,8 +15,8 @@ SMALL = (
     "model.encoder.ffn_dim=96",
     "model.encoder.num_layers=2",
     "model.pixel_head.mask_dim=32",
-    "model.decoder.ffn_dim=96",
-    "model.decoder.num_layers=2",
+    "model.decoder.layers.ffn_dim=96",
+    "model.decoder.layers.num_layers=2",
     "model.decoder.query_init.num_queries=12",
     "model.denoising.num_queries=8",
 )

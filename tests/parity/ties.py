@@ -21,10 +21,10 @@ def ties_swapped() -> Iterator[None]:
     boxes, two queries of another order are two other queries, and so are all losses and gradients. (In the
     second image of DINO's training batch two scores are 7e-7 apart.)
     """
-    scores_of = PredictionHeads.scores
+    logits_of = PredictionHeads.proposal_logits
 
     def swapped(self: PredictionHeads, tokens: Tensor) -> Tensor:
-        scores = scores_of(self, tokens)
+        scores = logits_of(self, tokens)
         if not self.training:
             return scores
         scores = scores.detach().clone()
@@ -35,8 +35,8 @@ def ties_swapped() -> Iterator[None]:
             scores[image, pair] = scores[image, pair.flip(0)]
         return scores
 
-    PredictionHeads.scores = swapped
+    PredictionHeads.proposal_logits = swapped
     try:
         yield
     finally:
-        PredictionHeads.scores = scores_of
+        PredictionHeads.proposal_logits = logits_of

@@ -172,7 +172,7 @@ def test_weights_of_another_class_count(tiny_run):
 
 def test_weights_that_do_not_fit(tiny_run):
     with pytest.raises(CheckpointError, match=r"does not fit the model"):
-        load(tiny_run.folder, overrides=["model.decoder.num_layers=2"])
+        load(tiny_run.folder, overrides=["model.decoder.layers.num_layers=2"])
 
 
 def test_a_name_in_the_zoo_downloads_only_when_asked(zoo_row, weights, monkeypatch, reference):

@@ -8,7 +8,18 @@ import torch
 from detrex.config import LazyConfig, instantiate
 
 PROJECTS = Path(__file__).resolve().parent.parent.parent / "projects"
-NAMES = ("conditional_detr", "dab_detr", "deformable_detr", "detr", "dino", "dn_detr", "group_detr")
+NAMES = (
+    "align_detr",
+    "conditional_detr",
+    "dab_deformable_detr",
+    "dab_detr",
+    "deformable_detr",
+    "deta",
+    "detr",
+    "dino",
+    "dn_detr",
+    "group_detr",
+)
 RUNS = [path for name in NAMES for path in sorted((PROJECTS / name / "configs").glob("*_r50_*coco_*ep.py"))]
 BASES = [next(path for path in RUNS if path.parent.parent.name == name) for name in NAMES]
 # Of torchvision's ResNets, without the norms of 17 blocks more, which are frozen here.
@@ -46,14 +57,16 @@ def test_learning_rates_are_as_published(path):
         model = instantiate(config.model)
     optimizer = instantiate(config.optimizer, model=model)
     rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    slow = {n for n, p in model.named_parameters() if p in rates and rates[p] == pytest.approx(1e-5)}
+    project = path.parent.parent.name
+    fast = 2e-4 if project == "deta" else 1e-4
+    slow = {n for n, p in model.named_parameters() if p in rates and rates[p] == pytest.approx(fast / 10)}
     rest = {n for n, p in model.named_parameters() if p in rates} - slow
-    assert all(rates[p] == 1e-4 for n, p in model.named_parameters() if n in rest)
+    assert all(rates[p] == fast for n, p in model.named_parameters() if n in rest)
     parts = ["backbone."]
-    if "deformable_detr" in path.name:
+    if project in ("deformable_detr", "deta"):
         parts += ["sampling_offsets.", "query_init.point."]
     assert slow == {n for n in slow | rest if any(part in n for part in parts)}
     decays = {group["weight_decay"] for group in optimizer.param_groups}
     assert decays == {0.0, 1e-4}
-    assert config.train.clip_grad.max_norm == 0.1
+    assert config.train.clip_grad.max_norm == (None if project == "deta" else 0.1)
     assert config.dataloader.train.total_batch_size == 16

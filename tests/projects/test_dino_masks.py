@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.config import LazyConfig, instantiate
-from detrex.modeling import DecoderOutput
+from detrex.modeling import DecoderOutput, OneToOne, SupervisedPrediction
 from detrex.structures import Prediction, Sample, Targets, boxes_from_masks
 
 CONFIGS = Path(__file__).resolve().parents[2] / "projects/dino/configs"
@@ -17,7 +17,7 @@ TINY = [
     "model.backbone.name=test_resnet",
     "model.pixel_head.mask_dim=16",
     "model.encoder={hidden_dim: 32, ffn_dim: 16, num_heads: 4, num_layers: 1}",
-    "model.decoder={ffn_dim: 16, num_heads: 4, num_layers: 2}",
+    "model.decoder.layers={ffn_dim: 16, num_heads: 4, num_layers: 2}",
     "model.decoder.query_init.num_queries=8",
     "model.denoising.num_queries=4",
     "model.criterion.points.num_points=256",
@@ -65,7 +65,8 @@ def perfect(samples: list[Sample], queries: int = 8, mask_dim: int = 16) -> Deco
             centre = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
             boxes[b, j] = centre / torch.tensor([size[1], size[0]] * 2)
             cells[b, j, int(y0) // 4 : int(y1) // 4, int(x0) // 4 : int(x1) // 4] = 1.0
-    return DecoderOutput([Prediction(logits, boxes, embed)], pixel_embed=cells)
+    prediction = Prediction(logits, boxes, embed)
+    return DecoderOutput([SupervisedPrediction(prediction, OneToOne())], prediction, cells)
 
 
 def test_results_of_a_padded_image_lie_where_the_objects_are(model, samples):

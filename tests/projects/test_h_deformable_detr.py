@@ -1,6 +1,7 @@
 """H-DETR: the one-to-many group teaches, and neither the other group nor inference knows of it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from detrex.config import LazyConfig, instantiate
-from detrex.modeling import SetCriterion
+from detrex.modeling import OneToOne, SupervisedPrediction
 from detrex.structures import BatchTargets, Sample, Targets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,9 +20,9 @@ TINY = [
     "model.num_classes=4",
     "model.backbone.name=test_resnet",
     "model.encoder={hidden_dim: 32, ffn_dim: 16, num_heads: 4, num_layers: 1, dropout: 0.0}",
-    "model.decoder={ffn_dim: 16, num_heads: 4, num_layers: 2, dropout: 0.0}",
+    "model.decoder.layers={ffn_dim: 16, num_heads: 4, num_layers: 2, dropout: 0.0}",
     f"model.decoder.query_init={{num_queries: {QUERIES}, num_extra: {EXTRA}}}",
-    f"model.criterion.copies={COPIES}",
+    f"model.decoder.query_init.extra_assignment.copies={COPIES}",
 ]
 
 
@@ -45,64 +46,59 @@ def samples() -> list[Sample]:
     return rows
 
 
-def predict(model: nn.Module, samples: list[Sample]):
+def predict(model: nn.Module, samples: list[Sample]) -> dict[str, SupervisedPrediction]:
+    """What is supervised, by the suffix of its losses."""
     with torch.no_grad():
-        return model.predict(model.preprocess(samples))
+        return {s.loss_suffix: s for s in model.predict(model.preprocess(samples)).supervised}
 
 
-def same(one, other) -> None:
-    torch.testing.assert_close(one.logits, other.logits)
-    torch.testing.assert_close(one.boxes, other.boxes)
+def same(one: SupervisedPrediction, other: SupervisedPrediction) -> None:
+    torch.testing.assert_close(one.prediction.logits, other.prediction.logits)
+    torch.testing.assert_close(one.prediction.boxes, other.prediction.boxes)
 
 
 def test_inference_uses_what_training_has_as_its_first_group(model, samples):
-    trained = predict(model.train(), samples)
-    inferred = predict(model.eval(), samples)
-    assert [len(group) for group in trained.groups] == [2] and inferred.groups == []
-    assert trained.groups[0][0].logits.shape == (2, EXTRA, 4)
-    # Also that the groups do not see each other: the first is the same without the second.
-    for one, other in zip(trained.layers, inferred.layers, strict=True):
-        assert one.logits.shape == (2, QUERIES, 4)
-        same(one, other)
+    trained, inferred = predict(model.train(), samples), predict(model.eval(), samples)
+    assert set(inferred) == {"_0", "", "_interm"}
+    assert set(trained) == {*inferred, "_0_one2many", "_one2many"}
+    # Also that the first group does not see the second: it is the same without it.
+    for suffix in ("_0", ""):
+        assert trained[f"{suffix}_one2many"].prediction.logits.shape == (2, EXTRA, 4)
+        assert trained[suffix].prediction.logits.shape == (2, QUERIES, 4)
+        same(trained[suffix], inferred[suffix])
+    assert model(samples)[0]["instances"].scores.numel() <= QUERIES * 4
 
 
 def test_the_second_group_does_not_see_the_first(model, samples):
-    before = predict(model.train(), samples).groups[0]
+    before = predict(model.train(), samples)
     query_init, start = model.decoder.query_init, model.decoder.query_init.forward
 
     def other_first_queries(*arguments):
         queries = start(*arguments)
-        queries.content[:, :QUERIES] += 1
+        queries.groups[0].content = queries.groups[0].content + 1
         return queries
 
     query_init.forward = other_first_queries
-    for one, other in zip(before, predict(model, samples).groups[0], strict=True):
-        same(one, other)
+    after = predict(model, samples)
+    assert not torch.equal(before[""].prediction.logits, after[""].prediction.logits)
+    for suffix in ("_0_one2many", "_one2many"):
+        same(before[suffix], after[suffix])
 
 
 def test_losses_are_those_of_two_models(model, samples):
     """One with the first group, and one with the second whose images show every object several times."""
-    output = predict(model.train(), samples)
     targets = BatchTargets.collate(
         [s["targets"] for s in samples], (64, 96), torch.device("cpu"), [(64, 96)] * 2
     )
     order = torch.tensor([0, 1] * COPIES + [2, 3, 4] * COPIES)
     fields = {name: getattr(targets, name)[order] for name in ("labels", "boxes", "is_thing", "image")}
     repeated = BatchTargets(**fields, masks=None, counts=[2 * COPIES, 3 * COPIES])
-    plain = SetCriterion(model.criterion.matcher, model.criterion.class_loss)
-    (many,) = output.groups
-    output.groups = []
-    expected = plain(output, targets)
-    output.layers, output.proposals = many, None
-    expected |= {f"{name}_one2many": value for name, value in plain(output, repeated).items()}
+    parts = predict(model.train(), samples).values()
+    one = [part for part in parts if "one2many" not in part.loss_suffix]
+    many = [replace(part, assignment=OneToOne()) for part in parts if "one2many" in part.loss_suffix]
+    expected = {**model.criterion(one, None, targets), **model.criterion(many, None, repeated)}
     losses = model.train()(samples)
-    assert {name.split("_", 2)[2] for name in losses if name.startswith("loss_ce_")} == {
-        "0",
-        "interm",
-        "0_one2many",
-        "one2many",
-    }
-    assert sorted(losses) == sorted(expected)
+    assert sorted(losses) == sorted(expected) and len(losses) == 3 * 5
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-4)
 
@@ -110,7 +106,7 @@ def test_losses_are_those_of_two_models(model, samples):
 def test_images_with_few_tokens_have_no_second_group(model, samples):
     model.decoder.query_init.first_group = 1000
     output = predict(model.train(), samples)
-    assert output.groups == [] and output.final.logits.shape[1] == QUERIES + EXTRA
+    assert set(output) == {"_0", "", "_interm"} and output[""].size == QUERIES + EXTRA
     assert not any("one2many" in name for name in model(samples))
 
 
@@ -126,6 +122,6 @@ def test_the_page_on_new_projects_shows_this_one():
     assert stated == [lines.pop(PROJECT / "README.md"), lines.pop(Path(__file__)), small]
     rows = re.findall(r"^\| (\d+) \| \[`(.+?)`\]", page, re.M)
     assert {PROJECT / name: int(count) for count, name in rows} == lines
-    assert int(re.search(r"^\| \*\*(\d+)\*\* \|", page, re.M)[1]) == sum(lines.values()) < 100
+    assert int(re.search(r"^\| \*\*(\d+)\*\* \|", page, re.M)[1]) == sum(lines.values()) < 110
     excerpts = re.findall(r"```py\n(.*?)```", page, re.S)
     assert len(excerpts) == 3 and all(any(part in text for text in code.values()) for part in excerpts)

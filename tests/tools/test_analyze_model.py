@@ -241,7 +241,7 @@ def test_tables_of_the_command(data):
         (("--data", "1", "~dataloader.test"), "no dataloader.test"),
         (("~model",), "no 'model'"),
         (("model={_target_: torch.nn.Identity}",), "'model' is of class Identity"),
-        (("--input", "64x64", "model.decoder.num_levels=4"), "set model.decoder.num_levels"),
+        (("--input", "64x64", "model.decoder.layers.num_levels=4"), "set model.decoder.layers.num_levels"),
         (("model.decoder.num_lyers=4",), "num_layers"),
     ],
 )

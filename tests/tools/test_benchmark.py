@@ -75,11 +75,11 @@ def test_compare(benchmark, overrides):
             "2",
             *overrides,
         ),
-        *("--compare", "", "model.decoder.num_layers=2"),
+        *("--compare", "", "model.decoder.layers.num_layers=2"),
     )
     models, ratio = written["inference"]["models"], written["inference"]["ratios"]["B"]
     assert models["A"]["overrides"] == list(overrides)
-    assert models["B"]["overrides"] == [*overrides, "model.decoder.num_layers=2"]
+    assert models["B"]["overrides"] == [*overrides, "model.decoder.layers.num_layers=2"]
     for model in models.values():
         assert len(model["runs"]) == 2
         assert model["images_per_second"] == pytest.approx(2 / model["seconds"]["median"])

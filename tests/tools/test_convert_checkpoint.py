@@ -20,7 +20,7 @@ TINY = [
     "model.backbone.options={channels: [32, 64, 128, 256], stem_width: 8}",
     "model.pixel_head.mask_dim=16",
     "model.encoder={hidden_dim: 64, ffn_dim: 32, num_heads: 4, num_layers: 1}",
-    "model.decoder={num_heads: 4, ffn_dim: 32, num_layers: 2}",
+    "model.decoder.layers={num_heads: 4, ffn_dim: 32, num_layers: 2}",
 ]
 CONFIG = ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py"
 

@@ -403,7 +403,7 @@ def test_from_the_shell(folder, save, output, tmp_path):
     command = [sys.executable, "tools/demo.py", "--model", folder, "--input", tmp_path / "in"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--output", output, "--device", "cpu", "model.postprocess.temperature=0.1"],
+        [*command, "--output", output, "--device", "cpu", "model.class_score.temperature=0.1"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -17,7 +17,10 @@ _model = dict(
         frozen_stages=0,
     ),
     encoder=dict(hidden_dim=64, ffn_dim=256, num_heads=4, num_layers=2, dropout=0.0),
-    decoder=dict(ffn_dim=256, num_heads=4, num_layers=3, dropout=0.0, query_init=dict(num_queries=30)),
+    decoder=dict(
+        layers=dict(ffn_dim=256, num_heads=4, num_layers=3, dropout=0.0),
+        query_init=dict(num_queries=30),
+    ),
 )
 
 plain = {**_model, "backbone": {**_model["backbone"], "strides": [16]}}  # finer than the published 32
@@ -27,7 +30,7 @@ two_stage = {
     "encoder": {**_model["encoder"], "strides": [8, 16, 32]},
     "decoder": {
         **_model["decoder"],
-        "num_levels": 3,
+        "layers": {**_model["decoder"]["layers"], "num_levels": 3},
         "query_init": {**_model["decoder"]["query_init"], "anchor_sizes": [0.1, 0.2, 0.4]},
     },
 }

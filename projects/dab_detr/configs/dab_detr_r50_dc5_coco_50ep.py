@@ -11,6 +11,6 @@ Published result (arXiv 2201.12329): 44.5 box AP on val2017; this config builds 
 from .dab_detr_r50_coco_50ep import dataloader, model, optimizer, scheduler, train
 
 model.backbone.strides = [16]
-model.backbone.options.output_stride = 16  # the last stage is dilated and keeps the size of its map
+model.backbone.options = dict(output_stride=16)  # the last stage is dilated and keeps the size of its map
 
 train.output_dir = "output/dab_detr_r50_dc5_coco_50ep"

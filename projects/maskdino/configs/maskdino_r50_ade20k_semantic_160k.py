@@ -16,7 +16,7 @@ https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.modeling import LearnedBoxes, SemanticInference, SoftmaxClassLoss
+from detrex.modeling import LearnedBoxes, SemanticInference, SoftmaxScore
 
 from .models.maskdino_r50 import model
 
@@ -26,13 +26,12 @@ scheduler = get_config("common/schedule.py").ade20k_160k
 train = get_config("common/train.py").train
 
 model.num_classes = 150
+model.class_score = L(SoftmaxScore)(focal_cost=True)
 model.encoder.strides = [8, 16, 32]
 model.encoder.ffn_dim = 1024
-model.decoder.num_levels = 3
-model.decoder.heads.no_object_class = True
-model.decoder.query_init = L(LearnedBoxes)(num_queries=100, hidden_dim="${..hidden_dim}")
-model.criterion.class_loss = L(SoftmaxClassLoss)(weight=4.0, no_object_weight=0.1)
-model.criterion.initial_denoising = False
+model.decoder.layers.num_levels = 3
+model.decoder.query_init = L(LearnedBoxes)(num_queries=100, hidden_dim="${..layers.hidden_dim}")
+model.denoising.supervise_initial = False
 model.postprocess.instance = None
 model.postprocess.semantic = L(SemanticInference)(resize_masks=False)
 

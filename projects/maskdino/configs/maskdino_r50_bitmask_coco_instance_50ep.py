@@ -10,8 +10,11 @@ include the last pixel whole, instead of ending at its index.
 No result was published for it; this config builds 52.06 M parameters.
 """
 
+from detrex.config import LazyCall as L
+from detrex.modeling import BoxesFromMasks
+
 from .maskdino_r50_coco_instance_50ep import dataloader, model, optimizer, scheduler, train
 
-model.decoder.query_init.box_init = "bitmask"
+model.decoder.query_init.box_init = L(BoxesFromMasks)(past_last_pixel=True)
 
 train.output_dir = "output/maskdino_r50_bitmask_coco_instance_50ep"

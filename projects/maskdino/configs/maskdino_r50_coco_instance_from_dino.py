@@ -13,7 +13,7 @@ parameters.
 
 from .maskdino_r50_coco_instance_12ep import dataloader, model, optimizer, scheduler, train
 
-model.decoder.query_init.box_init = "no"
+model.decoder.query_init.box_init = None
 model.decoder.query_init.anchor_sizes = [0.05, 0.1, 0.2, 0.4]  # finest level first, as DINO was trained
 
 train.output_dir = "output/maskdino_r50_coco_instance_from_dino"

@@ -22,7 +22,7 @@ dataloader = get_config("common/data/coco_panoptic.py").dataloader
 dataloader.train.mapper.drop_invisible = False
 
 model.num_classes = 133  # ordered by id: 80 things, then 53 kinds of stuff
-model.decoder.query_init.box_init = "no"
+model.decoder.query_init.box_init = None
 model.postprocess.thing_classes = list(range(80))
 model.postprocess.panoptic = L(PanopticInference)(score_threshold=0.25, overlap_threshold=0.8)
 model.postprocess.semantic = L(SemanticInference)(resize_masks=True)

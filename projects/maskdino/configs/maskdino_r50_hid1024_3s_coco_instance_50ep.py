@@ -18,8 +18,8 @@ from .maskdino_r50_coco_instance_50ep import dataloader, model, optimizer, sched
 
 model.encoder.strides = [8, 16, 32]
 model.encoder.ffn_dim = 1024
-model.decoder.num_levels = 3
+model.decoder.layers.num_levels = 3
 model.decoder.query_init.anchor_sizes = [0.05, 0.1, 0.2]
-model.decoder.query_init.box_init = "bitmask"
+model.decoder.query_init.box_init.past_last_pixel = True
 
 train.output_dir = "output/maskdino_r50_hid1024_3s_coco_instance_50ep"

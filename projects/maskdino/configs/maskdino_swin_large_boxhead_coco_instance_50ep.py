@@ -14,6 +14,6 @@ https://github.com/IDEA-Research/detrex-storage/releases/download/maskdino-v0.1.
 
 from .maskdino_swin_large_coco_instance_50ep import dataloader, model, optimizer, scheduler, train
 
-model.decoder.query_init.box_init = "no"
+model.decoder.query_init.box_init = None
 
 train.output_dir = "output/maskdino_swin_large_boxhead_coco_instance_50ep"

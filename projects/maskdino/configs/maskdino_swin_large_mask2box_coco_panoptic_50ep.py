@@ -9,8 +9,11 @@
 No result was published for it; this config builds 222.83 M parameters.
 """
 
+from detrex.config import LazyCall as L
+from detrex.modeling import BoxesFromMasks
+
 from .maskdino_swin_large_coco_panoptic_50ep import dataloader, model, optimizer, scheduler, train
 
-model.decoder.query_init.box_init = "mask2box"
+model.decoder.query_init.box_init = L(BoxesFromMasks)()
 
 train.output_dir = "output/maskdino_swin_large_mask2box_coco_panoptic_50ep"

@@ -3,4 +3,4 @@
 from .deformable_detr_r50 import model
 
 model.decoder.refine_boxes = True
-model.decoder.heads.num_sets = "${..num_layers}"
+model.decoder.heads.num_sets = "${..layers.num_layers}"

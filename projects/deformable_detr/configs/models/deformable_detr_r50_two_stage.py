@@ -5,7 +5,5 @@ from detrex.modeling import EncodedProposals
 
 from .deformable_detr_r50_refine import model
 
-model.decoder.query_init = L(EncodedProposals)(
-    num_queries=300, hidden_dim="${..hidden_dim}", anchor_sizes=[0.05, 0.1, 0.2, 0.4]
-)
+model.decoder.query_init = L(EncodedProposals)(num_queries=300, hidden_dim="${..layers.hidden_dim}")
 model.decoder.heads.own_proposals = True

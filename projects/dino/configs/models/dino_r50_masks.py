@@ -13,5 +13,5 @@ model.pixel_head = L(PixelHead)(
 model.decoder.heads.mask_dim = "${...pixel_head.mask_dim}"
 model.criterion.mask_weight = model.criterion.matcher.mask_cost = 5.0
 model.criterion.dice_weight = model.criterion.matcher.dice_cost = 5.0
-model.criterion.points = L(RandomPoints)(num_points=12544, oversample=3.0, uncertain=0.75)
+model.criterion.points = L(RandomPoints)(num_points=12544)
 model.postprocess.instance.max_detections = 100

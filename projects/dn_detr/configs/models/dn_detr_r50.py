@@ -5,11 +5,8 @@ from detrex.config import get_config
 from projects.dn_detr.queries import IndicatedBoxes, IndicatedDenoising
 
 model = get_config("common/models/dab_detr.py").model
-model.decoder.query_init = L(IndicatedBoxes)(num_queries=300, hidden_dim="${..hidden_dim}")
+model.decoder.query_init = L(IndicatedBoxes)(num_queries=300, hidden_dim="${..layers.hidden_dim}")
 model.denoising = L(IndicatedDenoising)(
     num_classes="${..num_classes}",
     hidden_dim="${..encoder.hidden_dim}",
-    num_groups=5,
-    label_noise=0.2,
-    box_noise=0.4,
 )

@@ -5,7 +5,14 @@ Whatever two parts must agree on stands once; the other place refers to it.
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.modeling import BoxPosition, Denoising, PixelHead, ProposalQueries, RandomPoints
+from detrex.modeling import (
+    BoxesFromMasks,
+    BoxPosition,
+    Denoising,
+    PixelHead,
+    ProposalQueries,
+    RandomPoints,
+)
 
 _common = get_config("common/models/detection.py")
 
@@ -15,7 +22,6 @@ model.backbone.frozen_stages = 0
 
 model.encoder = _common.deformable_encoder
 model.encoder.ffn_dim = 2048
-model.encoder.dropout = 0.0
 model.encoder.position_offset = 0.0
 
 model.pixel_head = L(PixelHead)(
@@ -25,18 +31,15 @@ model.pixel_head = L(PixelHead)(
 model.decoder = _common.deformable_decoder
 model.decoder.query_init = L(ProposalQueries)(
     num_queries=300,
-    hidden_dim="${..hidden_dim}",
+    hidden_dim="${..layers.hidden_dim}",
     # Finest level first; see ProposalQueries for why the coarsest level has the smallest anchors.
     anchor_sizes=[0.4, 0.2, 0.1, 0.05],
-    box_init="mask2box",
-    learned_content=False,
+    box_init=L(BoxesFromMasks)(),
 )
-model.decoder.position = L(BoxPosition)(hidden_dim="${..hidden_dim}")
+model.decoder.position = L(BoxPosition)(hidden_dim="${..layers.hidden_dim}")
 model.decoder.heads.mask_dim = "${...pixel_head.mask_dim}"
 model.decoder.heads.norm_again = True
-model.decoder.ffn_dim = 2048
-model.decoder.num_layers = 9
-model.decoder.dropout = 0.0
+model.decoder.layers.num_layers = 9
 model.decoder.refine_boxes = True
 model.decoder.look_forward_twice = True
 model.decoder.initial_prediction = True
@@ -46,14 +49,12 @@ model.denoising = L(Denoising)(
     num_classes="${..num_classes}",
     hidden_dim="${..encoder.hidden_dim}",
     num_queries=100,
-    label_noise=0.4,
-    box_noise=0.4,
 )
 
-model.criterion.class_loss.weight = 4.0
+model.criterion.class_weight = 4.0
 model.criterion.mask_weight = 5.0
 model.criterion.dice_weight = 5.0
-model.criterion.points = L(RandomPoints)(num_points=12544, oversample=3.0, uncertain=0.75)
+model.criterion.points = L(RandomPoints)(num_points=12544)
 model.criterion.matcher.class_cost = 4.0
 model.criterion.matcher.mask_cost = 5.0
 model.criterion.matcher.dice_cost = 5.0

@@ -3,5 +3,5 @@
 from .maskdino_r50 import model
 
 model.encoder.strides = [4, 8, 16, 32, 64]
-model.decoder.num_levels = 5
+model.decoder.layers.num_levels = 5
 model.decoder.query_init.anchor_sizes = [0.8, 0.4, 0.2, 0.1, 0.05]

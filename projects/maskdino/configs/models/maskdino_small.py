@@ -13,14 +13,14 @@ model.encoder.ffn_dim = 256
 model.encoder.num_heads = 4
 model.encoder.num_layers = 2
 
-model.decoder.num_levels = 3
-model.decoder.num_heads = 4
-model.decoder.ffn_dim = 256
-model.decoder.num_layers = 3
+model.decoder.layers.num_levels = 3
+model.decoder.layers.num_heads = 4
+model.decoder.layers.ffn_dim = 256
+model.decoder.layers.num_layers = 3
 model.decoder.query_init.num_queries = 30
 model.decoder.query_init.anchor_sizes = [0.1, 0.2, 0.4]
 # Boxes around proposals' masks help where training is long; in a short one, masks are poor for most of it.
-model.decoder.query_init.box_init = "no"
+model.decoder.query_init.box_init = None
 
 model.denoising.num_queries = 20
 model.criterion.points.num_points = 256

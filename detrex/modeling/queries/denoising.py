@@ -6,30 +6,14 @@ Shape letters: B images, N objects, P denoising queries, Q matching queries, D c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from detrex.layers import inverse_sigmoid
+from detrex.layers import LOGIT_EPS
+from detrex.modeling.assignment import Known
+from detrex.modeling.queries.group import MATCHING, QueryGroup
 from detrex.structures import BatchTargets
-
-
-@dataclass
-class DenoisingQueries:
-    """Queries in ``groups`` groups of ``size``; object j of an image is query j of every group.
-
-    Attributes:
-        content: (B, P, D), P = groups * size; zeros beyond an image's own objects.
-        reference: (B, P, 4) logits of normalised cxcywh.
-        groups, size: Python ints. With contrastive denoising the second half of each group are negatives.
-    """
-
-    content: Tensor
-    reference: Tensor
-    groups: int
-    size: int
 
 
 class Denoising(nn.Module):
@@ -42,9 +26,12 @@ class Denoising(nn.Module):
         label_noise: a label is replaced by a random one with probability ``label_noise / 2``.
         box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise``.
         min_groups: groups that there are at least, however many objects an image has.
+        supervise_initial: whether the prediction before the first layer is supervised for these queries too,
+            where the decoder makes one. Published Mask DINO does it with queries from proposals, and not with
+            learned ones.
     """
 
-    parts = 1  # queries of every object in a group
+    repeats = 1  # queries of every object in a group
 
     def __init__(
         self,
@@ -54,30 +41,42 @@ class Denoising(nn.Module):
         label_noise: float = 0.4,
         box_noise: float = 0.4,
         min_groups: int = 0,
+        supervise_initial: bool = True,
     ):
         super().__init__()
         self.num_queries, self.label_noise, self.box_noise = num_queries, label_noise, box_noise
-        self.min_groups = min_groups
+        self.min_groups, self.supervise_initial = min_groups, supervise_initial
         self.label_embed = nn.Embedding(num_classes, hidden_dim)
 
-    def forward(self, targets: BatchTargets) -> DenoisingQueries | None:
-        """Noised queries, or None where there are no objects at all, or more than fit into one group."""
+    def forward(self, targets: BatchTargets) -> QueryGroup:
+        """Noised queries: blocks of equal size, in each of which query j of an image is its object j.
+
+        Contents are zeros and boxes in the middle beyond an image's own objects. With contrastive denoising
+        the second half of each block are negatives. The group has no queries where there are no objects at
+        all, or more than fit into one block.
+        """
         most = max(targets.counts, default=0)
-        groups = self.num_groups(most) if most else 0
-        if groups == 0:
-            return None
-        batch, count, copies, size = len(targets.counts), len(targets), groups * self.parts, most * self.parts
+        blocks = self.num_groups(most) if most else 0
+        batch, count = len(targets.counts), len(targets)
+        copies, size = blocks * self.repeats, most * self.repeats
         labels = self._noised_labels(targets.labels.repeat(copies))
-        boxes = self._noised_boxes(targets.boxes.repeat(copies, 1), count)
+        boxes = self._noised_boxes(targets.boxes.repeat(copies, 1), count).clamp(LOGIT_EPS, 1 - LOGIT_EPS)
         within = torch.cat([torch.arange(n) for n in targets.counts]).to(labels.device, non_blocking=True)
         copy = torch.arange(copies, device=labels.device).repeat_interleave(count)
-        place = targets.image.repeat(copies) * (groups * size) + copy * most + within.repeat(copies)
+        place = targets.image.repeat(copies) * (blocks * size) + copy * most + within.repeat(copies)
 
         embedded = self._content(labels)
-        content = embedded.new_zeros(batch * groups * size, embedded.shape[-1]).index_copy(0, place, embedded)
-        reference = boxes.new_zeros(batch * groups * size, 4).index_copy(0, place, inverse_sigmoid(boxes))
-        return DenoisingQueries(
-            content.unflatten(0, (batch, -1)), reference.unflatten(0, (batch, -1)), groups, size
+        content = embedded.new_zeros(batch * blocks * size, embedded.shape[-1]).index_copy(0, place, embedded)
+        reference = boxes.new_full((batch * blocks * size, 4), 0.5).index_copy(0, place, boxes)
+        return QueryGroup(
+            content.view(batch, blocks * size, content.shape[-1]),
+            reference.view(batch, blocks * size, 4),
+            assignment=Known(blocks, size),
+            name="denoising",
+            sees=(MATCHING,),
+            blocks=blocks,
+            loss_suffix="_dn{stage}",
+            supervise_initial=self.supervise_initial,
         )
 
     def num_groups(self, most: int) -> int:
@@ -107,7 +106,7 @@ class ContrastiveDenoising(Denoising):
             once to twice as much.
     """
 
-    parts = 2
+    repeats = 2
 
     def __init__(
         self,

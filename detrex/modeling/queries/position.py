@@ -6,6 +6,7 @@ Shape letters: B images, Q queries, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -31,6 +32,19 @@ class QueryState:
     learned: Tensor | None
     memory: Pyramid
 
+    def place(self) -> Tensor:
+        """``reference``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.reference is None:
+            raise ValueError(
+                "these queries have no place: model.decoder.position must be FixedPosition with this "
+                "model.decoder.query_init"
+            )
+        return self.reference
+
     def learned_position(self) -> Tensor:
         """``learned``.
 
@@ -43,6 +57,14 @@ class QueryState:
                 "be BoxPosition or AnchorPosition with this model.decoder.query_init"
             )
         return self.learned
+
+
+class QueryPositionEncoder(Protocol):
+    """Tells a decoder layer where its queries are."""
+
+    def __call__(self, queries: QueryState) -> QueryPosition:
+        """The position of the queries before a layer."""
+        ...
 
 
 class FixedPosition(nn.Module):
@@ -67,7 +89,7 @@ class BoxPosition(nn.Module):
         self.encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        on_levels = queries.memory.on_levels(queries.reference)
+        on_levels = queries.memory.on_levels(queries.place())
         # Published models encode boxes as they lie on the finest level.
         encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))
         return QueryPosition(encoding, on_levels)
@@ -86,7 +108,7 @@ class ConditionalPosition(nn.Module):
         self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        spatial = box_sine_encoding(queries.reference, self.hidden_dim // 2)
+        spatial = box_sine_encoding(queries.place(), self.hidden_dim // 2)
         if queries.layer > 0:  # the content of the first layer says nothing yet
             spatial = spatial * self.scale(queries.content)
         return QueryPosition(queries.learned_position(), spatial=spatial)
@@ -107,11 +129,11 @@ class AnchorPosition(nn.Module):
         self.size = MLP(hidden_dim, hidden_dim, 2, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        encoded = box_sine_encoding(queries.reference, self.hidden_dim // 2)
+        encoded = box_sine_encoding(queries.place(), self.hidden_dim // 2)
         spatial = encoded[..., : self.hidden_dim]  # y and x
         if queries.layer > 0:
             spatial = spatial * self.scale(queries.content)
         # The wider an anchor, the less its x counts; the encoding has y first.
-        stretch = (self.size(queries.content).sigmoid() / queries.reference[..., 2:]).flip(-1)
+        stretch = (self.size(queries.content).sigmoid() / queries.place()[..., 2:]).flip(-1)
         stretch = stretch.repeat_interleave(self.hidden_dim // 2, -1)
         return QueryPosition(self.encoder(encoded), spatial=spatial * stretch)

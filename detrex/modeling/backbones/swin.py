@@ -20,7 +20,7 @@ from timm.models.swin_transformer import (
 )
 from torch import Tensor, nn
 
-from detrex.modeling.backbone import timm_features
+from detrex.modeling.backbones.timm_backbone import timm_features
 
 FIXED_OPTIONS = {"strict_img_size": False, "always_partition": True}
 """Images of any size, and windows that never shrink to fit a small map."""
@@ -66,7 +66,7 @@ class SwinBackbone(nn.Module):
         for module in self.model.modules():
             if isinstance(module, SwinTransformerBlock):
                 # timm itself would take fused attention only when an environment variable asks for it.
-                module.attn.fused_attn = use_fused_attn()
+                vars(module.attn)["fused_attn"] = use_fused_attn()
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride)."""
@@ -93,7 +93,7 @@ def _check_swin(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"SwinBackbone: option '{option}' is always {value}; leave it out of 'options'")
 
 
-def _run_stage(stage: SwinTransformerStage, x: Tensor) -> Tensor:
+def _run_stage(stage: Any, x: Tensor) -> Tensor:
     x = stage.downsample(x)
     height, width = x.shape[1:3]
     rows, columns = stage.blocks[0].window_size
@@ -107,7 +107,7 @@ def _run_stage(stage: SwinTransformerStage, x: Tensor) -> Tensor:
     return x
 
 
-def _attend(block: SwinTransformerBlock, x: Tensor, padded: tuple[int, int], mask: Tensor | None) -> Tensor:
+def _attend(block: Any, x: Tensor, padded: tuple[int, int], mask: Tensor | None) -> Tensor:
     """Attention within windows of a map (B, H, W, C), which is padded to ``padded`` (height, width)."""
     height, width, channels = x.shape[1:]
     down, right = block.shift_size

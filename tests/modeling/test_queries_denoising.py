@@ -1,11 +1,12 @@
 """Denoising queries: arrangement, noise, and what others learn of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.ops import box_convert
 
 from detrex.modeling import ContrastiveDenoising, Denoising
-from detrex.modeling.denoising import DenoisingQueries
 
 
 def places(groups, size, counts):
@@ -18,9 +19,16 @@ def places(groups, size, counts):
         first += count
 
 
+def arrangement(queries):
+    """Blocks, and queries of each."""
+    assert queries.blocks == queries.assignment.blocks == queries.assignment.queries_per_object
+    assert queries.size == queries.blocks * queries.assignment.size
+    return queries.blocks, queries.assignment.size
+
+
 def test_as_many_groups_as_fit(collate):
     queries = Denoising(5, 8, num_queries=13)(collate([0, 1], [2, 3, 4], []))
-    assert (queries.groups, queries.size) == (4, 3)
+    assert arrangement(queries) == (4, 3)
     assert queries.content.shape == (3, 12, 8)
     assert queries.reference.shape == (3, 12, 4)
 
@@ -32,19 +40,19 @@ def test_without_noise_they_are_the_ground_truth(collate):
     real = torch.zeros(3, 12, dtype=torch.bool)
     for image, row, obj in places(4, 3, targets.counts):
         real[image, row] = True
-        torch.testing.assert_close(queries.reference[image, row].sigmoid(), targets.boxes[obj])
+        torch.testing.assert_close(queries.reference[image, row], targets.boxes[obj])
         assert torch.equal(queries.content[image, row], module.label_embed.weight[targets.labels[obj]])
-    assert not queries.content[~real].any() and not queries.reference[~real].any()
+    assert not queries.content[~real].any() and (queries.reference[~real] == 0.5).all()
 
 
 def noised(collate, **noise):
     targets = collate([0, 1, 2], [3])
     module = Denoising(5, 8, num_queries=3000, **noise)
     queries = module(targets)
-    rows = list(places(queries.groups, queries.size, targets.counts))
+    rows = list(places(*arrangement(queries), targets.counts))
     image, row, obj = (torch.tensor(column) for column in zip(*rows, strict=True))
     distance = torch.cdist(queries.content[image, row], module.label_embed.weight)
-    return targets, obj, queries.reference[image, row].sigmoid(), distance.argmin(1)
+    return targets, obj, queries.reference[image, row], distance.argmin(1)
 
 
 def test_boxes_move_within_their_bounds_and_fill_them(collate):
@@ -77,34 +85,39 @@ def test_labels_are_replaced_at_half_the_noise(collate):
 
 @pytest.mark.parametrize("labels", [[[], []], [[0, 1, 2, 3, 4], []]])
 def test_none_without_objects_or_with_more_than_fit(collate, labels):
-    assert Denoising(5, 8, num_queries=4)(collate(*labels)) is None
+    module = Denoising(5, 8, num_queries=4)
+    queries = module(collate(*labels))
+    assert queries.content.shape == (2, 0, 8) and queries.reference.shape == (2, 0, 4)
+    # Distributed training waits for a gradient of every parameter.
+    queries.content.sum().backward()
+    assert module.label_embed.weight.grad is not None and not module.label_embed.weight.grad.any()
 
 
 @pytest.mark.parametrize("labels", [[[0, 1, 2, 3, 4], []], [[0], [1, 2]]])
 def test_groups_that_there_are_at_least(collate, labels):
     queries = Denoising(5, 8, num_queries=4, min_groups=3)(collate(*labels))
-    assert (queries.groups, queries.size) == (3, max(len(row) for row in labels))
+    assert arrangement(queries) == (3, max(len(row) for row in labels))
 
 
 def test_contrastive_groups_have_every_object_twice(collate):
     targets = collate([0, 1], [2, 3, 4], [])
     module = ContrastiveDenoising(5, 8, num_queries=13, label_noise=0, box_noise=1e-4)
     queries = module(targets)
-    assert (queries.groups, queries.size) == (4, 6)
+    assert arrangement(queries) == (4, 6)
     assert queries.content.shape == (3, 24, 8) and queries.reference.shape == (3, 24, 4)
     real = torch.zeros(3, 24, dtype=torch.bool)
     for image, row, obj in [*places(8, 3, targets.counts)]:  # two halves of each of four groups
         real[image, row] = True
-        boxes = queries.reference[image, row].sigmoid()
+        boxes = queries.reference[image, row]
         torch.testing.assert_close(boxes, targets.boxes[obj], atol=1e-3, rtol=0)
         assert torch.equal(queries.content[image, row], module.label_embed.weight[targets.labels[obj]])
-    assert not queries.content[~real].any() and not queries.reference[~real].any()
+    assert not queries.content[~real].any() and (queries.reference[~real] == 0.5).all()
 
 
 def test_contrastive_denoising_takes_more_objects_than_fit(collate):
     queries = ContrastiveDenoising(5, 8, num_queries=2)(collate([0, 1, 2, 3, 4], []))
-    assert (queries.groups, queries.size) == (1, 10)
-    assert ContrastiveDenoising(5, 8, num_queries=2)(collate([], [])) is None
+    assert arrangement(queries) == (1, 10)
+    assert ContrastiveDenoising(5, 8, num_queries=2)(collate([], [])).size == 0
 
 
 @pytest.mark.parametrize("box_noise", [0.2, 0.45])  # so little that no corner passes the opposite one
@@ -113,8 +126,8 @@ def test_corners_of_negatives_move_once_to_twice_as_far(collate, box_noise):
     # Far enough from the edges that no corner is cut.
     targets.boxes = torch.tensor([[0.4, 0.5, 0.2, 0.3], [0.6, 0.5, 0.1, 0.2]])
     queries = ContrastiveDenoising(5, 8, num_queries=3000, box_noise=box_noise)(targets)
-    assert (queries.groups, queries.size) == (3000, 2)
-    corners = box_convert(queries.reference.sigmoid(), "cxcywh", "xyxy").unflatten(1, (3000, 2))
+    assert arrangement(queries) == (3000, 2)
+    corners = box_convert(queries.reference, "cxcywh", "xyxy").unflatten(1, (3000, 2))
     truth = box_convert(targets.boxes, "cxcywh", "xyxy")[:, None, None]
     # In units of box_noise / 2 of the box's size: below 1 for positives, and up to 2 for negatives.
     moved = (corners - truth) / (box_noise / 2 * targets.boxes[:, None, None, 2:].repeat(1, 1, 1, 2))
@@ -129,8 +142,8 @@ def test_corners_of_negatives_move_once_to_twice_as_far(collate, box_noise):
 
 def test_corners_of_contrastive_boxes_stay_in_the_image(collate):
     queries = ContrastiveDenoising(5, 8, num_queries=300, box_noise=2.0)(collate([0, 1, 2], [3]))
-    rows = torch.tensor([row for image, row, _ in places(2 * queries.groups, 3, [3, 1]) if image == 0])
-    corners = box_convert(queries.reference[0, rows].sigmoid(), "cxcywh", "xyxy")
+    rows = torch.tensor([row for image, row, _ in places(2 * queries.blocks, 3, [3, 1]) if image == 0])
+    corners = box_convert(queries.reference[0, rows], "cxcywh", "xyxy")
     assert corners.min() >= -1e-4 and corners.max() <= 1 + 1e-4
     assert corners.min() < 1e-3 and corners.max() > 1 - 1e-3
 
@@ -142,10 +155,14 @@ def encode(model, sample):
 
 
 def decode(model, memory, pixels, queries):
-    output = model.decoder(memory, pixels, queries)
-    matching = torch.cat([torch.cat([p.logits, p.boxes, p.mask_embed], -1) for p in output.layers])
-    denoising = torch.cat([torch.cat([p.logits, p.boxes, p.mask_embed], -1) for p in output.denoising])
-    return matching, denoising
+    """What is predicted for matching queries and for denoising queries, all stages one after another."""
+    stages = {"_dn": [], "": []}
+    for part in model.decoder(memory, pixels, [queries]).supervised:
+        p = part.prediction
+        if part.loss_suffix != "_interm":
+            kind = "_dn" if part.loss_suffix.startswith("_dn") else ""
+            stages[kind].append(torch.cat([p.logits, p.boxes, p.mask_embed], -1))
+    return torch.cat(stages[""]), torch.cat(stages["_dn"])
 
 
 @torch.no_grad()
@@ -153,11 +170,11 @@ def test_matching_queries_and_other_groups_learn_nothing_of_a_group(tiny_model, 
     model = tiny_model.eval()
     memory, pixels = encode(model, make_sample())
     queries = model.denoising(collate([0, 1, 3]))
-    assert (queries.groups, queries.size) == (4, 3)
+    assert arrangement(queries) == (4, 3)
     matching, denoising = decode(model, memory, pixels, queries)
-    changed = DenoisingQueries(queries.content.clone(), queries.reference.clone(), 4, 3)
+    changed = replace(queries, content=queries.content.clone(), reference=queries.reference.clone())
     changed.content[:, 3] += 1  # one query of the second group
-    changed.reference[:, 3] += 1
+    changed.reference[:, 3] *= 0.5
     matching_after, denoising_after = decode(model, memory, pixels, changed)
     torch.testing.assert_close(matching_after, matching)
     others = [0, 1, 2, *range(6, 12)]
@@ -171,8 +188,11 @@ def test_matching_queries_and_other_groups_learn_nothing_of_a_group(tiny_model, 
 def test_denoising_leaves_the_matching_queries_as_they_are_without(tiny_model, collate, make_sample):
     model = tiny_model.eval()
     memory, pixels = encode(model, make_sample())
-    with_denoising = model.decoder(memory, pixels, model.denoising(collate([0, 1, 3])))
+    with_denoising = model.decoder(memory, pixels, [model.denoising(collate([0, 1, 3]))])
     without = model.decoder(memory, pixels)
-    assert without.denoising == [] and len(with_denoising.denoising) == len(without.layers) == 3
+    suffixes = {part.loss_suffix for part in without.supervised}
+    assert suffixes == {"_0", "_1", "", "_interm"}
+    more = {part.loss_suffix for part in with_denoising.supervised} - suffixes
+    assert more == {"_dn_0", "_dn_1", "_dn"}
     torch.testing.assert_close(with_denoising.final.logits, without.final.logits)
     torch.testing.assert_close(with_denoising.final.boxes, without.final.boxes)

@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from detrex.modeling.backbone import check_ascending, create_features
+from detrex.modeling.backbones.timm_backbone import check_ascending, create_features
 
 PATCH_SIZE = 16
 
@@ -66,7 +66,7 @@ class VitPyramid(nn.Module):
         return {stride: scale(last) for stride, scale in zip(self.strides, self.scales, strict=True)}
 
 
-def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> Any:
     """timm's model, giving the map of its last block."""
     needed = f"VitPyramid needs a plain ViT of images of any size, with patches of {PATCH_SIZE} pixels"
     options = {**options, "dynamic_img_size": True}

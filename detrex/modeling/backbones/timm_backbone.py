@@ -31,7 +31,7 @@ def backbone_channels(
 
 def timm_features(
     name: str, strides: Sequence[int], pretrained: bool = False, options: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, dict[int, int]]:
+) -> tuple[Any, dict[int, int]]:
     """timm's model with just the feature maps at ``strides``, and the channels of these by stride.
 
     Raises:
@@ -43,8 +43,10 @@ def timm_features(
     return model, {stride: channels for stride, (_, channels) in maps.items()}
 
 
-def create_features(name: str, **options: Any) -> nn.Module:
+def create_features(name: str, **options: Any) -> Any:
     """``timm.create_model`` for feature maps; a name that timm does not know is answered with similar ones.
+
+    The result is a module with attributes of timm, of which type checkers do not know.
 
     Raises:
         ValueError: if timm has no such model.
@@ -131,7 +133,7 @@ class TimmBackbone(nn.Module):
         return dict(zip(self.strides, maps, strict=True))
 
 
-def _freeze_stages(model: nn.Module, count: int) -> None:
+def _freeze_stages(model: Any, count: int) -> None:
     if count == 0:
         return
     ends = [str(entry["module"]).replace(".", "_") for entry in model.feature_info.info]

@@ -7,15 +7,10 @@ import torch
 from torch import nn
 
 from detrex.modeling import AnchorPosition, BoxPosition, ConditionalPosition, FixedPosition
-from detrex.modeling.query_position import QueryState
+from detrex.modeling.queries import QueryState
 from detrex.structures import PaddedImages, Pyramid
 
 DIM, QUERIES = 8, 3
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.layers import linear
+from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.structures import Instances, Prediction
 
 # Pixels of resized masks that are in memory as floats at one time: what the cache of a CPU holds, and on a
@@ -125,7 +126,7 @@ class InstanceInference:
             frame: sizes.
             things: class indices that have instances; None for all.
         """
-        top, query, label = self._best(scores)
+        top, query, label = self.best(scores, boxes)
         # A mask's quality can only lower the score, so what fails now need not be resized.
         keep = top >= self.score_threshold
         if things is not None:
@@ -143,8 +144,13 @@ class InstanceInference:
         found = found[found.scores >= self.score_threshold]
         return found[found.scores.argsort(descending=True, stable=True)]
 
-    def _best(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, queries and classes of the results, best first."""
+    def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
+        """Scores, queries and classes of the results (N,), best first.
+
+        Args:
+            scores: (Q, C) class probabilities.
+            boxes: (Q, 4) normalised cxcywh.
+        """
         label = None
         if self.one_per_query:
             scores, label = scores.max(-1, keepdim=True)
@@ -206,8 +212,8 @@ class PanopticInference:
         won_area = torch.bincount(owner.flatten(), minlength=count)
         visible = torch.bincount(owner[inside], minlength=count)
         stays = (visible > 0) & (won_area >= self.overlap_threshold * own_area)
-        table = torch.stack([labels, stays.long()]).tolist()
-        segment_of, segments = self._number(*table, scores.tolist(), things)
+        found, kept_whole = torch.stack([labels, stays.long()]).tolist()
+        segment_of, segments = self._number(found, kept_whole, scores.tolist(), things)
         lookup = torch.tensor(segment_of, dtype=torch.int32, device=certainty.device)
         return lookup[owner] * inside, segments
 
@@ -233,7 +239,9 @@ class PanopticInference:
         labels: list[int], stays: list[int], scores: list[float], things: Sequence[int] | None
     ) -> tuple[list[int], list[dict[str, Any]]]:
         """Segment id of every mask (0: dropped) and the segments; stuff of one class shares an id."""
-        segment_of, segments, stuff = [], [], {}
+        segment_of: list[int] = []
+        segments: list[dict[str, Any]] = []
+        stuff: dict[int, dict[str, Any]] = {}
         for label, stay, score in zip(labels, stays, scores, strict=True):
             is_thing = things is None or label in things
             known = None if is_thing else stuff.get(label)
@@ -243,7 +251,7 @@ class PanopticInference:
                 segment_of.append(known["id"])
                 known["score"] = max(known["score"], score)
             else:
-                segment = {
+                segment: dict[str, Any] = {
                     "id": len(segments) + 1,
                     "category_id": label,
                     "isthing": is_thing,
@@ -284,10 +292,7 @@ class PostProcess:
     Args:
         instance, panoptic, semantic: the tasks, or None.
         thing_classes: class indices of the things; None if all classes are. Instances are things only.
-        no_object_class: the last logit means "no object" and classes exclude one another (softmax).
-            Without, classes are independent (sigmoid), and panoptic and semantic scores are made exclusive
-            by a softmax over the sigmoids.
-        temperature: of that softmax.
+        class_score: what class logits mean.
     """
 
     def __init__(
@@ -296,12 +301,11 @@ class PostProcess:
         panoptic: PanopticInference | None = None,
         semantic: SemanticInference | None = None,
         thing_classes: Sequence[int] | None = None,
-        no_object_class: bool = False,
-        temperature: float = 0.06,
+        class_score: ClassScore | None = None,
     ):
         self.instance, self.panoptic, self.semantic = instance, panoptic, semantic
         self.thing_classes = None if thing_classes is None else list(thing_classes)
-        self.no_object_class, self.temperature = no_object_class, temperature
+        self.class_score = class_score or SigmoidScore()
 
     def __call__(
         self, prediction: Prediction, pixel_embed: Tensor | None, frames: list[Frame]
@@ -316,36 +320,29 @@ class PostProcess:
         Raises:
             ValueError: panoptic or semantic results of a model without masks.
         """
-        without_masks = prediction.mask_embed is None or pixel_embed is None
-        if without_masks and (self.panoptic is not None or self.semantic is not None):
+        masks: Iterable[QueryMasks | None] = [None] * len(frames)
+        if prediction.mask_embed is not None and pixel_embed is not None:
+            masks = map(QueryMasks, prediction.mask_embed, pixel_embed)
+        elif self.panoptic is not None or self.semantic is not None:
             raise ValueError(
                 "panoptic and semantic results need masks, which this model has none of: set "
                 "model.postprocess.panoptic and model.postprocess.semantic to null"
             )
         rows = zip(prediction.logits.float(), prediction.boxes.float(), strict=True)
-        masks: Iterable[QueryMasks | None] = [None] * len(frames)
-        if not without_masks:
-            masks = map(QueryMasks, prediction.mask_embed, pixel_embed)
         return [
             self._one(logits, boxes, own, frame)
             for (logits, boxes), own, frame in zip(rows, masks, frames, strict=True)
         ]
 
     def _one(self, logits: Tensor, boxes: Tensor, masks: QueryMasks | None, frame: Frame) -> dict[str, Any]:
-        if self.no_object_class:
-            exclusive = logits.softmax(-1)
-            certainty, label = exclusive.max(-1)
-            certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
-            exclusive = independent = exclusive[:, :-1]
-        else:
-            independent = logits.sigmoid()
-            certainty = independent.amax(-1)
-            exclusive = (independent / self.temperature).softmax(-1)
+        classes = self.class_score.probabilities(logits)
         result: dict[str, Any] = {}
         if self.instance is not None:
-            result["instances"] = self.instance(independent, boxes, masks, frame, self.thing_classes)
-        if self.panoptic is not None:
-            result["panoptic_seg"] = self.panoptic(certainty, exclusive, masks, frame, self.thing_classes)
-        if self.semantic is not None:
-            result["sem_seg"] = self.semantic(exclusive, masks, frame)
+            result["instances"] = self.instance(classes.independent, boxes, masks, frame, self.thing_classes)
+        if self.panoptic is not None and masks is not None:
+            result["panoptic_seg"] = self.panoptic(
+                classes.certainty, classes.exclusive, masks, frame, self.thing_classes
+            )
+        if self.semantic is not None and masks is not None:
+            result["sem_seg"] = self.semantic(classes.exclusive, masks, frame)
         return result

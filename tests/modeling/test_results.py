@@ -5,8 +5,16 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_convert
 
-from detrex.modeling import InstanceInference, PanopticInference, PostProcess, SemanticInference, postprocess
-from detrex.modeling.postprocess import Frame
+from detrex.modeling import (
+    InstanceInference,
+    PanopticInference,
+    PostProcess,
+    SemanticInference,
+    SigmoidScore,
+    SoftmaxScore,
+    results,
+)
+from detrex.modeling.results import Frame
 from detrex.structures import Prediction
 
 FRAMES = [
@@ -19,7 +27,7 @@ QUERIES, CLASSES = 8, 5
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(postprocess, "CPU_PIXELS", 3 * 64 * 64)
+    monkeypatch.setattr(results, "CPU_PIXELS", 3 * 64 * 64)
 
 
 def smooth_masks(frame, count=QUERIES, seed=0):
@@ -88,7 +96,7 @@ def test_instances_of_a_softmax_model_leave_out_no_object():
     frame = FRAMES[0]
     prediction, masks = one_prediction(frame, no_object=True)
     prediction.logits[..., -1] = 9.0
-    process = PostProcess(InstanceInference(max_detections=1000), no_object_class=True)
+    process = PostProcess(InstanceInference(max_detections=1000), class_score=SoftmaxScore())
     found = run(process, prediction, masks, frame)["instances"]
     scores = prediction.logits[0].softmax(-1)[:, :-1]
     expected = direct_instances(scores, prediction.boxes[0], masks, frame, 1000)
@@ -149,10 +157,11 @@ def direct_panoptic(kept, scores, labels, masks, frame, things, overlap):
     """Pixel by pixel, segments as sets of pixels."""
     probability = {q: full_size(masks[q], frame).sigmoid() for q in kept}
     height, width = frame.output
+    value = {q: (scores[q] * probability[q]).tolist() for q in kept}
     won = {q: set() for q in kept}
     for y in range(height):
         for x in range(width):
-            winner = max(kept, key=lambda q: (scores[q] * probability[q][y, x]).item())
+            winner = max(kept, key=lambda q: value[q][y][x])
             won[winner].add((y, x))
     rows = []
     for q in kept:
@@ -188,7 +197,11 @@ def check_panoptic(result, expected, frame):
 def test_panoptic_of_a_sigmoid_model(frame, overlap, things):
     prediction, masks = one_prediction(frame, sharpness=2.0)
     prediction.logits[..., :3] -= 2.0  # several queries of the same classes
-    process = PostProcess(panoptic=PanopticInference(0.4, overlap), thing_classes=things, temperature=0.06)
+    process = PostProcess(
+        panoptic=PanopticInference(0.4, overlap),
+        thing_classes=things,
+        class_score=SigmoidScore(temperature=0.06),
+    )
     result = run(process, prediction, masks, frame)["panoptic_seg"]
     sigmoid = prediction.logits[0].sigmoid()
     kept = [q for q in range(QUERIES) if sigmoid[q].max() > 0.4]
@@ -203,7 +216,9 @@ def test_panoptic_of_a_softmax_model_leaves_out_no_object():
     frame = FRAMES[1]
     prediction, masks = one_prediction(frame, no_object=True)
     prediction.logits[0, :3, -1] = 20.0
-    process = PostProcess(panoptic=PanopticInference(0.3, 0.5), thing_classes=[0, 1], no_object_class=True)
+    process = PostProcess(
+        panoptic=PanopticInference(0.3, 0.5), thing_classes=[0, 1], class_score=SoftmaxScore()
+    )
     result = run(process, prediction, masks, frame)["panoptic_seg"]
     softmax = prediction.logits[0].softmax(-1)
     kept = [q for q in range(QUERIES) if softmax[q].argmax() < CLASSES and softmax[q].max() > 0.3]
@@ -255,7 +270,7 @@ def test_nothing_above_the_threshold_is_an_empty_result():
 @pytest.mark.parametrize("resize_masks", [True, False])
 def test_semantic_scores(frame, resize_masks):
     prediction, masks = one_prediction(frame)
-    process = PostProcess(semantic=SemanticInference(resize_masks), temperature=0.1)
+    process = PostProcess(semantic=SemanticInference(resize_masks), class_score=SigmoidScore(temperature=0.1))
     scores = run(process, prediction, masks, frame)["sem_seg"]
     sigmoid = prediction.logits[0].sigmoid()
     classes = torch.exp(sigmoid / 0.1) / torch.exp(sigmoid / 0.1).sum(1, keepdim=True)
@@ -280,7 +295,7 @@ def test_chunks_change_nothing(monkeypatch):
     )
     whole = run(process, prediction, masks, frame)
     for pixels in (1, 75 * 50 * 3):
-        monkeypatch.setattr(postprocess, "CPU_PIXELS", pixels)
+        monkeypatch.setattr(results, "CPU_PIXELS", pixels)
         parts = run(process, prediction, masks, frame)
         torch.testing.assert_close(parts["sem_seg"], whole["sem_seg"])
         assert torch.equal(parts["panoptic_seg"][0], whole["panoptic_seg"][0])
@@ -326,14 +341,14 @@ def test_one_result_per_query_is_its_best_class():
     """DETR: arg-max over the softmax without the background, and all queries."""
     prediction, masks = one_prediction(FRAMES[0], no_object=True)
     prediction.mask_embed = None
-    process = PostProcess(InstanceInference(one_per_query=True), no_object_class=True)
+    process = PostProcess(InstanceInference(one_per_query=True), class_score=SoftmaxScore())
     found = process(prediction, None, FRAMES[:1])[0]["instances"]
     scores, labels = prediction.logits[0].softmax(-1)[:, :-1].max(-1)
     order = scores.argsort(descending=True)
     torch.testing.assert_close(found.scores, scores[order])
     assert found.pred_classes.tolist() == labels[order].tolist()
     torch.testing.assert_close(found.pred_boxes, FRAMES[0].boxes(prediction.boxes[0])[order])
-    fewer = PostProcess(InstanceInference(3, one_per_query=True), no_object_class=True)
+    fewer = PostProcess(InstanceInference(3, one_per_query=True), class_score=SoftmaxScore())
     assert torch.equal(fewer(prediction, None, FRAMES[:1])[0]["instances"].pred_boxes, found.pred_boxes[:3])
 
 

@@ -1,0 +1,200 @@
+"""What class logits mean: one object for heads, matching, losses and results.
+
+Shape letters: B images, Q queries, N objects, C classes, L class logits, D channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Probability that a freshly initialised sigmoid classifier gives to each class (RetinaNet, arXiv
+# 1708.02002).
+PRIOR_PROBABILITY = 0.01
+# Keeps the logarithms of the matching cost finite, as published.
+LOG_EPS = 1e-8
+
+
+@dataclass
+class ClassTargets:
+    """What the classes of a prediction's queries should be.
+
+    Attributes:
+        labels: (B, Q) int64, C for "no object".
+        quality: (B, Q) IoU of the box of a query and of its object, without gradient, 0 without an object;
+            None unless :attr:`ClassScore.uses_quality`.
+        weight: (B, Q) as from :meth:`ClassScore.pair_weights`, 0 without an object; None likewise.
+    """
+
+    labels: Tensor
+    quality: Tensor | None = None
+    weight: Tensor | None = None
+
+
+@dataclass
+class ClassProbabilities:
+    """What class logits of an image say.
+
+    Attributes:
+        independent: (Q, C) probability of each class by itself, which scores instances.
+        exclusive: (Q, C) probabilities of classes that exclude one another, for pixels.
+        certainty: (Q,) that there is an object at all, negative where the query says "no object".
+    """
+
+    independent: Tensor
+    exclusive: Tensor
+    certainty: Tensor
+
+
+class ClassScore(Protocol):
+    """The meaning of class logits.
+
+    Attributes:
+        uses_quality: whether the loss is told how well boxes fit.
+    """
+
+    uses_quality: bool
+
+    def num_logits(self, num_classes: int) -> int:
+        """L for C classes."""
+        ...
+
+    def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
+        """The head that makes logits (..., L) of content (..., D)."""
+        ...
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Matching cost (Q, N) of logits (Q, L), where the object of each place has the class ``labels``.
+
+        Args:
+            logits: (Q, L).
+            labels: (Q, N) int64; rows differ where some predictions are class-agnostic.
+        """
+        ...
+
+    def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:
+        """Weights (M,) of matched pairs in the losses, if :attr:`uses_quality`.
+
+        Args:
+            logits: (M,) of the class of the object.
+            quality: (M,) IoU of the boxes of the pairs.
+            same_object: (M,) int64, equal for pairs that answer for one object together.
+        """
+        ...
+
+    def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
+        """Loss of every query (B, Q) for logits (B, Q, L).
+
+        The second value is the weight of every query in a mean, (B, Q); without one, losses are divided by
+        the number of objects.
+        """
+        ...
+
+    def probabilities(self, logits: Tensor) -> ClassProbabilities:
+        """What logits (Q, L) of an image say."""
+        ...
+
+
+class SigmoidScore:
+    """Every class is a yes-or-no question; losses and costs are focal (arXiv 1708.02002).
+
+    Args:
+        alpha, gamma: as in the paper.
+        temperature: of the softmax over probabilities that makes classes exclusive for pixels (Mask DINO).
+    """
+
+    uses_quality = False
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, temperature: float = 0.06):
+        self.alpha, self.gamma, self.temperature = alpha, gamma, temperature
+
+    def num_logits(self, num_classes: int) -> int:
+        """C."""
+        return num_classes
+
+    def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
+        """A linear layer that starts from a low probability of every class."""
+        layer = nn.Linear(hidden_dim, num_classes)
+        nn.init.constant_(layer.bias, math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
+        return layer
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """As of :meth:`ClassScore.cost`: the focal loss of "yes" less that of "no"."""
+        return focal_cost(logits, self.alpha, self.gamma).gather(1, labels)
+
+    def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
+        """All 1."""
+        return torch.ones_like(quality)
+
+    def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
+        """As of :meth:`ClassScore.loss`, summed over classes."""
+        positive = F.one_hot(targets.labels, logits.shape[-1] + 1)[..., :-1].to(logits.dtype)  # (B, Q, C)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
+        miss = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
+        balance = self.alpha * positive + (1 - self.alpha) * (1 - positive)
+        return (balance * cross_entropy * miss**self.gamma).sum(-1), None
+
+    def probabilities(self, logits: Tensor) -> ClassProbabilities:
+        """As of :meth:`ClassScore.probabilities`."""
+        independent = logits.sigmoid()
+        exclusive = (independent / self.temperature).softmax(-1)
+        return ClassProbabilities(independent, exclusive, independent.amax(-1))
+
+
+class SoftmaxScore:
+    """Classes exclude one another and the last logit says "no object" (DETR, arXiv 2005.12872).
+
+    Args:
+        no_object_weight: of queries without object in the weighted mean that the loss is.
+        focal_cost: whether matching costs are those of :class:`SigmoidScore`, as in Mask DINO's semantic
+            models, or else the negative probability.
+    """
+
+    uses_quality = False
+
+    def __init__(self, no_object_weight: float = 0.1, focal_cost: bool = False):
+        self.no_object_weight, self.focal_cost = no_object_weight, focal_cost
+
+    def num_logits(self, num_classes: int) -> int:
+        """C + 1."""
+        return num_classes + 1
+
+    def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
+        """A linear layer."""
+        return nn.Linear(hidden_dim, num_classes + 1)
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """As of :meth:`ClassScore.cost`."""
+        cost = focal_cost(logits) if self.focal_cost else -logits.softmax(-1)
+        return cost.gather(1, labels)
+
+    def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
+        """All 1."""
+        return torch.ones_like(quality)
+
+    def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
+        """As of :meth:`ClassScore.loss`: cross-entropy, and the weights of its mean."""
+        absent = targets.labels == logits.shape[-1] - 1
+        weight = torch.where(absent, self.no_object_weight, 1.0).to(logits.dtype)
+        return weight * F.cross_entropy(logits.transpose(1, 2), targets.labels, reduction="none"), weight
+
+    def probabilities(self, logits: Tensor) -> ClassProbabilities:
+        """As of :meth:`ClassScore.probabilities`; the same probabilities for both uses."""
+        probability = logits.softmax(-1)
+        certainty, label = probability.max(-1)
+        certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
+        classes = probability[:, :-1]
+        return ClassProbabilities(classes, classes, certainty)
+
+
+def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """What the focal loss of a class would change if a query took it, for each logit, any shape."""
+    probability = logits.sigmoid()
+    positive = alpha * (1 - probability) ** gamma * -(probability + LOG_EPS).log()
+    negative = (1 - alpha) * probability**gamma * -(1 - probability + LOG_EPS).log()
+    return positive - negative

@@ -1,0 +1,111 @@
+"""Learned queries, the same for every image.
+
+Shape letters: B images, Q queries, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detrex.layers import at_least_single
+from detrex.modeling.assignment import Assignment, OneToOne
+from detrex.modeling.heads import PredictionHeads
+from detrex.modeling.queries.group import InitialQueries, QueryGroup
+from detrex.structures import BatchTargets, Pyramid
+
+
+class LearnedBoxes(nn.Module):
+    """Every query has a learned box (DAB-DETR, arXiv 2201.12329; Mask DINO's semantic models).
+
+    Args:
+        num_queries: Q.
+        hidden_dim: D.
+        learned_content: whether contents are learned too, or else start from 0.
+        assignment: of objects to queries; one to one by default.
+    """
+
+    def __init__(
+        self,
+        num_queries: int = 300,
+        hidden_dim: int = 256,
+        learned_content: bool = True,
+        assignment: Assignment | None = None,
+    ):
+        super().__init__()
+        self.num_queries, self.hidden_dim = num_queries, hidden_dim
+        self.content = nn.Embedding(num_queries, hidden_dim) if learned_content else None
+        self.reference = nn.Embedding(num_queries, 4)
+        self.assignment = assignment or OneToOne()
+
+    def forward(
+        self,
+        memory: Pyramid,
+        pixel_embed: Tensor | None,  # noqa: ARG002
+        heads: PredictionHeads,  # noqa: ARG002
+        targets: BatchTargets | None = None,  # noqa: ARG002
+    ) -> InitialQueries:
+        """As of :class:`~detrex.modeling.queries.QuerySource`."""
+        shape = (len(memory.tokens), -1, -1)
+        reference = at_least_single(self.reference.weight).sigmoid()  # (Q, 4)
+        group = QueryGroup(self.contents().expand(shape), reference.expand(shape), assignment=self.assignment)
+        return InitialQueries([group])
+
+    def contents(self) -> Tensor:
+        """Content of the queries, (Q, D)."""
+        if self.content is not None:
+            return self.content.weight
+        return self.reference.weight.new_zeros(self.num_queries, self.hidden_dim)
+
+
+class LearnedPositions(nn.Module):
+    """Every query has a learned position encoding (DETR, Deformable and Conditional DETR).
+
+    Args:
+        num_queries: Q.
+        hidden_dim: D.
+        learned_content: whether contents are learned too, or else start from 0.
+        point: makes the logits of a point (x, y) of a position (Q, D); None for queries without a place.
+        num_groups: groups of ``num_queries`` that training uses side by side (Group DETR, arXiv 2207.13085).
+        see_other_groups: whether queries see those of the other groups.
+    """
+
+    def __init__(
+        self,
+        num_queries: int = 300,
+        hidden_dim: int = 256,
+        learned_content: bool = False,
+        point: nn.Module | None = None,
+        num_groups: int = 1,
+        see_other_groups: bool = False,
+    ):
+        super().__init__()
+        self.num_queries, self.num_groups, self.see_other_groups = num_queries, num_groups, see_other_groups
+        self.position = nn.Embedding(num_queries * num_groups, hidden_dim)
+        self.content = nn.Embedding(num_queries * num_groups, hidden_dim) if learned_content else None
+        self.point = point
+
+    def forward(
+        self,
+        memory: Pyramid,
+        pixel_embed: Tensor | None,  # noqa: ARG002
+        heads: PredictionHeads,  # noqa: ARG002
+        targets: BatchTargets | None = None,  # noqa: ARG002
+    ) -> InitialQueries:
+        """As of :class:`~detrex.modeling.queries.QuerySource`."""
+        groups = self.num_groups if self.training else 1
+        used = slice(groups * self.num_queries)
+        position = self.position.weight[used]
+        content = torch.zeros_like(position) if self.content is None else self.content.weight[used]
+        shape = (len(memory.tokens), -1, -1)
+        reference = None
+        if self.point is not None:
+            reference = at_least_single(self.point(position)).sigmoid().expand(shape)  # (B, Q, 2)
+        group = QueryGroup(
+            content.expand(shape),
+            reference,
+            position.expand(shape),
+            OneToOne(blocks=groups),
+            blocks=1 if self.see_other_groups else groups,
+        )
+        return InitialQueries([group])
