@@ -41,6 +41,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def field_cases() -> Path:
+    """The folder of annotation files as tools write them, with a table of right outcomes in its README.md."""
+    return _shared("field")
+
+
+@pytest.fixture(scope="session")
 def parity() -> Path:
     """The folder of published models' settings, weights and outputs beside the repository."""
     return _shared("parity")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from functools import partial
 from itertools import islice
 
@@ -19,12 +20,16 @@ from detrex.cli.gallery import (
     save_gallery,
 )
 from detrex.config import instantiate
-from detrex.data import ImageDataset, Record, TrainLoader
+from detrex.data import DataError, ImageDataset, Record, TrainLoader
+from detrex.data.census import Census, Split
+from detrex.data.checks import check_pixels
 from detrex.data.samplers import Draw, ShuffledBatches
 from detrex.engine.evaluation import build_dataset
 from detrex.report.pictures import spread
 from detrex.structures import Sample, Targets
 from detrex.visualization import draw_targets
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
 examples:
@@ -36,7 +41,8 @@ examples:
   images for evaluation       visualize_data.py --config-file CONFIG.py --split test
   without annotations         visualize_data.py --config-file CONFIG.py --split test --no-targets
 
-On the left is the image with its annotations. On the right, for training, is the augmented sample with its
+First comes a census: images, objects, classes, sizes. On the left is the image with its annotations. On the
+right, for training, is the augmented sample with its
 targets, as a run with this config gets it: the first samples, or those of the chosen images in the first
 epoch. For evaluation it is the image that the model gets. The same command draws the same pictures. A broken
 image is named, and the next one drawn; the exit code is then 1.
@@ -62,11 +68,26 @@ def main(arguments: list[str] | None = None) -> None:
         loader = loader_config(config, options.split)
         dataset = build_dataset(loader, targets=not options.no_targets)
         chosen = find_images(dataset, options.image_id, options.file_name)
+        show_census(dataset, options.split)
         kind = TrainingSamples if options.split == "train" else EvaluationSamples
         samples = kind(loader, dataset, chosen, options.count)
         draw = partial(draw_row, dataset, samples, not options.no_labels)
         save_gallery(samples.draws, draw, ["image", samples.title], options.output, options.grid)
     print(f"{len(samples.draws)} images drawn in {options.output}")
+
+
+def show_census(dataset: ImageDataset, split: str) -> None:
+    """Prints what the data set holds, and what is odd about it."""
+    if (counts := dataset.counts()) is not None:
+        census = Census([Split(split, dataset.categories, counts)])
+        print(census.text())
+        for warning in census.warnings():
+            logger.warning("%s", warning)
+    try:
+        for warning in check_pixels(dataset):
+            logger.warning("%s", warning)
+    except DataError as error:  # the other images are drawn all the same
+        logger.error("%s", error)
 
 
 class TrainingSamples:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+
+from detrex.runtime.tables import markdown_table
+from detrex.structures import Categories
+
+_NAMED = 10  # classes in a warning
 
 SMALL, LARGE = 32**2, 96**2
 """COCO's borders of small, medium and large objects, in square pixels of area."""
@@ -95,3 +101,100 @@ def count_objects(
         nearly_all=float(np.percentile(in_image, 99)),
         most=int(in_image.max()),
     )
+
+
+Rows = list[tuple[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one data set of a run holds.
+
+    Attributes:
+        name: ``"train"`` or ``"validation"``.
+        categories: its classes.
+        counts: of its objects.
+    """
+
+    name: str
+    categories: Categories
+    counts: ObjectCounts
+
+    @property
+    def by_class(self) -> dict[str, int]:
+        """Objects by the name of their class; classes of one name together."""
+        numbers: dict[str, int] = {}
+        for name, count in zip(self.categories.names, self.counts.per_class, strict=True):
+            numbers[name] = numbers.get(name, 0) + count
+        return numbers
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the data sets of a run hold, beside what its model can find.
+
+    Attributes:
+        splits: the data sets.
+        queries: how many objects of an image the model can find; None if that is not known.
+    """
+
+    splits: Sequence[Split]
+    queries: int | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Titles of the columns of both tables: the splits."""
+        return [split.name for split in self.splits]
+
+    def overview(self) -> Rows:
+        """Rows of a table: a title, and a cell for each split."""
+        counts = [split.counts for split in self.splits]
+        reasons = dict.fromkeys(reason for c in counts for reason in c.left_out)
+        titled = {
+            "images": [c.images for c in counts],
+            "images without objects": [c.empty_images for c in counts],
+            "objects": [c.objects for c in counts],
+            "crowds": [c.crowds for c in counts],
+            **{f"left out: {reason}": [c.left_out.get(reason, 0) for c in counts] for reason in reasons},
+            "small (area below 32 x 32)": [c.small for c in counts],
+            "medium": [c.medium for c in counts],
+            "large (from 96 x 96)": [c.large for c in counts],
+            "objects per image: median": [c.median for c in counts],
+            "99 % of the images have at most": [c.nearly_all for c in counts],
+            "most": [c.most for c in counts],
+        }
+        rows = [(title, [f"{value:g}" for value in values]) for title, values in titled.items()]
+        return rows + (
+            [] if self.queries is None else [("queries of the model", [str(self.queries)] * len(counts))]
+        )
+
+    def classes(self) -> Rows:
+        """Rows of a table: each class, and how many objects each split has of it."""
+        names = dict.fromkeys(name for split in self.splits for name in split.by_class)
+        numbers = [split.by_class for split in self.splits]
+        return [(name, [str(n[name]) if name in n else "-" for n in numbers]) for name in names]
+
+    def text(self) -> str:
+        """Both tables, for a log."""
+        overview = markdown_table(self.columns, self.overview())
+        return f"{overview}\n\nobjects per class:\n{markdown_table(self.columns, self.classes())}"
+
+    def warnings(self) -> list[str]:
+        """What may not be as it is meant."""
+        found = []
+        for split in self.splits:
+            bare = [name for name, count in split.by_class.items() if not count]
+            if bare and split.counts.objects:
+                first = ", ".join(bare[:_NAMED]) + (", ..." if len(bare) > _NAMED else "")
+                found.append(
+                    f"{split.name}: {len(bare)} of {len(split.by_class)} classes have no objects ({first})"
+                )
+            if self.queries is not None and split.counts.most > self.queries:
+                found.append(
+                    f"{split.name}: an image has {split.counts.most} objects, but the model finds at most "
+                    f"{self.queries}, the number of its queries; 99 % of the images have at most "
+                    f"{split.counts.nearly_all:g}"
+                )
+            if not split.counts.objects:
+                found.append(f"{split.name}: there are no objects: {split.counts.nothing_because()}")
+        return found

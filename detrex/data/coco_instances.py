@@ -68,7 +68,7 @@ class CocoInstances(ListedImages):
             self.log_warnings()
 
     def counts(self) -> ObjectCounts | None:
-        return self.file.counts(self.masks) if self.reads_targets else None
+        return self.file.counts(self.masks) if self.file.annotated else None
 
     def targets(self, index: int) -> Targets:
         targets, segmentations = self.undrawn_targets(index)

@@ -61,7 +61,7 @@ class CocoPanoptic(ListedImages):
             self.log_warnings()
 
     def counts(self) -> ObjectCounts | None:
-        return self.file.counts if self.reads_targets else None
+        return self.file.counts if self.file.annotated else None
 
     def targets(self, index: int) -> Targets:
         size = self.image_size(index)

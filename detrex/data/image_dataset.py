@@ -132,7 +132,7 @@ class ImageDataset(Dataset):
         return self.targets(index), None
 
     def counts(self) -> ObjectCounts | None:
-        """How many objects there are of which kind; None if that is not known, or targets are not read."""
+        """How many objects there are of which kind; None if that is not known."""
         return None
 
     def image_names(self) -> list[tuple[int | str, str]]:

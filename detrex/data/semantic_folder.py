@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from detrex.data.image_dataset import ImageDataset
 from detrex.data.image_io import Orientation, image_facts, read_label_map
 from detrex.structures import Targets
 
+_MUCH = 0.5  # share of ignored pixels that is worth a warning
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -88,18 +90,8 @@ class SemanticFolder(ImageDataset):
             return Targets.empty(height, width)
         path = self.label_path(index)
         label_map = read_label_map(path, (height, width))
-        if label_map.ndim != 2:
-            raise DataError(
-                f"{path} has {label_map.shape[2]} channels; a label map has one, or a palette. Convert its "
-                "colours to category ids."
-            )
+        self._check(label_map, path)
         present = [i for i in np.unique(label_map).tolist() if i not in self.ignore_labels]
-        unknown = [i for i in present if i not in self.categories.index_of]
-        if unknown:
-            raise DataError(
-                f"{path} has pixels of the values {unknown[:10]}, which are neither category ids nor "
-                f"ignore_label ({sorted(self.ignore_labels)}). Correct the classes or ignore_label."
-            )
         ids = torch.tensor(present, dtype=torch.int32)
         masks = torch.from_numpy(label_map.astype(np.int32)) == ids[:, None, None]
         targets = self.targets_from_masks(
@@ -107,6 +99,60 @@ class SemanticFolder(ImageDataset):
         )
         targets.is_thing = torch.zeros_like(targets.is_thing)
         return targets
+
+    def check_labels(self, indices: Sequence[int]) -> list[str]:
+        """Looks at the label maps of some images.
+
+        Returns:
+            What users of the data set should know: ignored pixels, and classes that do not occur.
+
+        Raises:
+            DataError: a label map cannot be read or has values that are no classes.
+        """
+        seen: Counter[int] = Counter()
+        for index in indices:
+            path = self.label_path(index)
+            label_map = read_label_map(path)
+            self._check(label_map, path)
+            values, counts = np.unique(label_map, return_counts=True)
+            seen.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        ignored = sum(seen[i] for i in self.ignore_labels)
+        share = ignored / max(1, seen.total())
+        names = dict(zip(self.categories.ids, self.categories.names, strict=True))
+        missing = [name for i, name in names.items() if i not in seen]
+        looked_at = f"in {len(indices)} label maps looked at"
+        warnings = []
+        if missing:
+            first = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            warnings.append(
+                f"{len(missing)} of {len(names)} classes do not occur {looked_at} ({first}); {share:.1%} "
+                "of the pixels "
+                f"have the values of ignore_label ({sorted(self.ignore_labels)}). If one of these is a "
+                "class, set "
+                "ignore_label to another value, and list the class with that id"
+            )
+        elif share > _MUCH:
+            warnings.append(
+                f"{share:.1%} of the pixels {looked_at} are ignored ({sorted(self.ignore_labels)})"
+            )
+        return warnings
+
+    def _check(self, label_map: np.ndarray, path: Path) -> None:
+        if label_map.ndim != 2:
+            raise DataError(
+                f"{path} has {label_map.shape[2]} channels; a label map has one, or a palette. Convert its "
+                "colours to category ids."
+            )
+        unknown = [
+            i
+            for i in np.unique(label_map).tolist()
+            if i not in self.categories.index_of and i not in self.ignore_labels
+        ]
+        if unknown:
+            raise DataError(
+                f"{path} has pixels of the values {unknown[:10]}, which are neither category ids nor "
+                f"ignore_label ({sorted(self.ignore_labels)}). Correct the classes or ignore_label."
+            )
 
 
 def _pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, str]:

@@ -54,7 +54,8 @@ class Evaluation:
     """The test data of a config and its evaluators, built once.
 
     Attributes:
-        categories: classes of the test data, or None if it has none.
+        dataset: the test data, or None if the loader has none.
+        categories: its classes, or None if it has none.
         average: of the model's weights, if there is one to evaluate.
         metrics: of the last evaluation.
         best, worst: images that :meth:`report` has found, on the main process.
@@ -73,7 +74,8 @@ class Evaluation:
         self._loader = instantiate(config.dataloader.test)
         self._evaluators = instantiate(config.dataloader.evaluators)
         self._validation_loss = _validation_loss(config)
-        self.categories = getattr(getattr(self._loader, "dataset", None), "categories", None)
+        self.dataset = getattr(self._loader, "dataset", None)
+        self.categories = getattr(self.dataset, "categories", None)
         self.metrics: dict[str, float] = {}
         self.best: list[RatedImage] = []
         self.worst: list[RatedImage] = []

@@ -15,6 +15,8 @@ from torch import nn
 
 from detrex.checkpoint import CHECKPOINTS, Checkpoint, Checkpointer, CheckpointError, load_weights
 from detrex.config import fix_values, instantiate
+from detrex.data.census import Census
+from detrex.engine.data_checks import check_data
 from detrex.engine.ema import WeightAverage, build_average, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.folder import (
@@ -80,6 +82,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     evaluation = build_evaluation(config, model)
     if evaluation is None:
         return {}
+    census = check_data(model, validation=evaluation.dataset)
     compile_modules(model, **config.train.compile)
 
     def load(checkpoint: Checkpoint | None) -> _Loaded:
@@ -97,7 +100,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     evaluation.average = loaded.average
     evaluation.run()
     evaluation.report(loaded.categories)
-    _save_report(config, device, evaluation)
+    _save_report(config, device, evaluation, census)
     return evaluation.metrics
 
 
@@ -142,13 +145,18 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
         logger.info("going on after iteration %d of %s", checkpoint.iteration, checkpoint.path)
     else:
         prepared = prepare(None)
+    evaluation = prepared.evaluation
+    census = check_data(
+        prepared.trainer.model,
+        getattr(loader, "dataset", None),
+        None if evaluation is None else evaluation.dataset,
+    )
     if is_main_process():
         save_run_files(output_dir, config, categories, device)
     prepared.trainer.train()
-    evaluation = prepared.evaluation
     if evaluation is not None:
         evaluation.report(categories)
-    _save_report(config, device, evaluation)
+    _save_report(config, device, evaluation, census)
     prepared.saving.check()
     return {} if evaluation is None else evaluation.metrics
 
@@ -301,7 +309,9 @@ def _build_eval_hook(
     return EvalHook(evaluation.run, train.eval_period, writers, history, saving, best, stopping, draw)
 
 
-def _save_report(config: DictConfig, device: torch.device, evaluation: Evaluation | None) -> None:
+def _save_report(
+    config: DictConfig, device: torch.device, evaluation: Evaluation | None, census: Census | None
+) -> None:
     """On the main process; a page that cannot be made is a warning, for the run itself is complete."""
     if not is_main_process():
         return
@@ -313,6 +323,7 @@ def _save_report(config: DictConfig, device: torch.device, evaluation: Evaluatio
             OmegaConf.to_yaml(config),
             describe_environment(device),
             None if evaluation is None else evaluation.results,
+            census,
         )
     except Exception as error:
         logger.warning("%s could not be made: %s: %s", output_dir / REPORT, type(error).__name__, error)

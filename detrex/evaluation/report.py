@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from io import StringIO
 from pathlib import Path
 
-from rich.box import MARKDOWN
-from rich.console import Console
-from rich.table import Table
-
+from detrex.runtime.tables import markdown_table
 from detrex.structures import Categories
 
 PerClass = dict[str, dict[str, float]]
@@ -90,15 +86,5 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _render(columns: tuple[str, ...], rows: Iterable[tuple[str, Iterable[float]]]) -> str:
-    table = Table(box=MARKDOWN)
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for title, values in rows:
-        table.add_row(title, *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values))
-    # Wide enough for any table, so that nothing is cut, in files as in terminals.
-    text = StringIO()
-    console = Console(file=text, width=100 + sum(len(c) + 12 for c in columns), no_color=True, markup=False)
-    console.print(table)
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join(line for line in lines if line)
+    cells = ((title, [f"{v:.2f}" if math.isfinite(v) else "-" for v in values]) for title, values in rows)
+    return markdown_table(columns, cells)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from detrex.data.census import Census
 from detrex.evaluation import PerClass
 from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
 from detrex.report.curves import Chart, render
@@ -49,7 +50,12 @@ class RunResults:
 
 
 def save_report(
-    path: Path, metrics_file: Path, config: str, environment: str, results: RunResults | None
+    path: Path,
+    metrics_file: Path,
+    config: str,
+    environment: str,
+    results: RunResults | None,
+    census: Census | None = None,
 ) -> None:
     """Writes the page.
 
@@ -59,6 +65,7 @@ def save_report(
         config: as YAML.
         environment: versions and the like, as lines of ``name: value``.
         results: of the evaluation at the end, or None if nothing was evaluated.
+        census: what the data sets hold, or None if that is not known.
     """
     title = path.resolve().parent.name
     metrics = {} if results is None else results.metrics
@@ -66,6 +73,8 @@ def save_report(
     sections = [_head(title, metrics, curves), _curves(curves)]
     if results is not None:
         sections += [_results(metrics, results.per_class), _extremes(results.best, results.worst)]
+    if census is not None:
+        sections += [_data(census)]
     sections += [_settings(config, environment)]
     page = (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
@@ -109,6 +118,22 @@ def _results(metrics: Mapping[str, float], per_class: PerClass) -> str:
     tables = "".join(_table(columns, rows) for columns, rows in metric_tables(metrics))
     by_class = _table(tuple(per_class), per_class_rows(per_class), "bars") if per_class else ""
     return f"<h2>Results</h2>{tables}" + (f"<h2>Results per class</h2>{by_class}" if by_class else "")
+
+
+def _data(census: Census) -> str:
+    tables = (_text_table(census.columns, rows) for rows in (census.overview(), census.classes()))
+    overview, classes = tables
+    warnings = "".join(f"<p>{escape(warning)}</p>" for warning in census.warnings())
+    return f"<h2>Data</h2>{overview}{warnings}{_folded('Objects per class', classes)}"
+
+
+def _text_table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
+    body = "".join(
+        f"<tr><td>{escape(title)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for title, cells in rows
+    )
+    return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>\n"
 
 
 def _table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[float]]], kind: str = "") -> str:

@@ -150,3 +150,37 @@ def test_real_data_has_the_areas_and_boxes_of_its_file(shared_data, images, anno
         for box, info in zip(targets.boxes.tolist(), infos, strict=True):
             x, y, w, h = info["bbox"]
             assert box == [x, y, x + w, y + h]
+
+
+@pytest.mark.parametrize(
+    ("is_thing", "stuff", "message"),
+    [("0", [1], ""), (0.0, [1], ""), (None, [], "not all categories say"), (1, [], "all classes are things")],
+)
+def test_things_and_stuff(files, caplog, is_thing, stuff, message):
+    files.content["categories"][1]["isthing"] = is_thing
+    dataset = files.open()
+    assert [k for k, thing in enumerate(dataset.categories.is_thing) if not thing] == stuff
+    assert message in caplog.text if message else not caplog.records
+
+
+SEGMENTS = {
+    r"segment id 300 has 'x' as 'category_id'": {"id": 300, "category_id": "x"},
+    r"segment id -3 has -3 as 'id'; expected is an integer from 1": {"id": -3, "category_id": 3},
+    r"has 'yes' as 'iscrowd'": {"id": 300, "category_id": 3, "iscrowd": "yes"},
+    r"segment 7 is not an object": 7,
+    r"lists a segment id twice": {"id": 70000, "category_id": 3},
+}
+
+
+@pytest.mark.parametrize("message", SEGMENTS)
+def test_wrong_segments_are_found_on_opening(files, message):
+    files.content["annotations"][0]["segments_info"][0] = SEGMENTS[message]
+    with pytest.raises(DataError, match=f"panoptic.json: image id 1.*{message}"):
+        files.open()
+
+
+@pytest.mark.parametrize("name", ["../1.png", "/1.png", 5, None])
+def test_names_of_pngs(files, name):
+    files.content["annotations"][0]["file_name"] = name
+    with pytest.raises(DataError, match="panoptic.json.*image id 1|panoptic.json.*'image_id': 1"):
+        files.open()

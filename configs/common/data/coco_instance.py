@@ -24,6 +24,10 @@ dataloader = dict(
             annotations="${dataloader.root}/annotations/instances_train2017.json",
             masks=True,
             skip_empty=True,
+            file_names="as_listed",  # or how names are changed to find the files, such as "slashes"
+            leave_folder=False,  # whether names of files may lead out of the folder
+            orientation="auto",  # on which picture annotations were drawn: "stored" or "shown", by EXIF
+            value_range=None,  # of images of 16 bits a channel, such as [0, 4095]
         ),
         mapper=L(LargeScaleJitterMapper)(
             image_size=1024,
@@ -44,6 +48,10 @@ dataloader = dict(
             images="${dataloader.root}/val2017",
             annotations="${dataloader.root}/annotations/instances_val2017.json",
             masks="${dataloader.train.dataset.masks}",
+            file_names="${dataloader.train.dataset.file_names}",
+            leave_folder="${dataloader.train.dataset.leave_folder}",
+            orientation="${dataloader.train.dataset.orientation}",
+            value_range="${dataloader.train.dataset.value_range}",
             targets=False,
         ),
         mapper=L(EvalMapper)(size=800, max_size=1333),
@@ -57,6 +65,9 @@ dataloader = dict(
             classes="${dataloader.train.dataset.annotations}",
             max_detections=100,  # per image and class that count
             output_dir=None,  # where to write the detections, with the file's category ids
+            images="${dataloader.test.dataset.images}",
+            orientation="${dataloader.test.dataset.orientation}",
+            leave_folder="${dataloader.test.dataset.leave_folder}",
         ),
     ),
 )

@@ -19,6 +19,8 @@ dataloader.train.dataset = L(SemanticFolder)(
     ignore_label=255,
     image_suffix="",
     segment_suffix=".png",
+    orientation="auto",  # for this and the next see `coco_instance.py`
+    value_range=None,
 )
 dataloader.test.dataset = L(SemanticFolder)(
     images="${dataloader.root}/images/val",
@@ -27,6 +29,8 @@ dataloader.test.dataset = L(SemanticFolder)(
     ignore_label="${dataloader.train.dataset.ignore_label}",
     image_suffix="${dataloader.train.dataset.image_suffix}",
     segment_suffix="${dataloader.train.dataset.segment_suffix}",
+    orientation="${dataloader.train.dataset.orientation}",
+    value_range="${dataloader.train.dataset.value_range}",
     targets=False,
 )
 dataloader.train.mapper.image_size = 512

@@ -11,7 +11,7 @@ import numpy as np
 
 from detrex.data.census import ObjectCounts, count_objects
 from detrex.data.coco.cache import open_annotations
-from detrex.data.coco.categories import CLASS_KEYS, lists_things
+from detrex.data.coco.categories import lists_things
 from detrex.data.coco.keys import PANOPTIC, SEGMENT, entry_name, read_entry
 from detrex.data.coco.reader import CocoReader, ImageEntry, ReadOptions, Tally, class_index
 from detrex.data.coco.store import Records
@@ -160,7 +160,8 @@ class _PanopticReader(CocoReader):
 
     def check_classes(self, content: dict[str, Any]) -> None:
         """Warns where things and stuff are not told apart."""
-        if any(key in content for key in CLASS_KEYS) and not lists_things(content):
+        self._tells_things = lists_things(content)
+        if not self._tells_things:
             self.warnings.append(
                 "not all categories say by 'isthing' (1 or 0) whether they are things or stuff: those are "
                 "taken for "
@@ -178,7 +179,7 @@ class _PanopticReader(CocoReader):
                     bare.add(lambda name=name: name)
         if bare.count:
             self.warnings.append(bare.message())
-        if all(categories.is_thing) and len(categories) > 1:
+        if self._tells_things and all(categories.is_thing) and len(categories) > 1:
             self.warnings.append("all classes are things: there is no stuff, as panoptic data mostly has")
         counts = count_objects(
             len(self.places),
