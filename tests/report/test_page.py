@@ -11,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from detrex.data.census import Census, ObjectCounts, Split
 from detrex.engine import do_eval, do_train
 from detrex.evaluation.per_image import Rating
 from detrex.report import RunResults, save_report
 from detrex.report.curves import Chart, Series, number, render, ticks
 from detrex.report.pictures import RatedImage
 from detrex.report.series import evaluation_charts, optimizer_charts, read_curves, training_charts
+from detrex.structures import Categories
 from tests.engine.runs import load
 
 EMPTY = {"meta", "img"}
@@ -99,9 +101,14 @@ def test_best_and_worst_images_and_classes(tmp_path):
         best=[image("a&b.png", 1.0, (0, 200, 0))],
         worst=[image("c.png", 0.0, (200, 0, 0))],
     )
-    save_report(tmp_path / "report.html", tmp_path / "none.jsonl", "a: 1", "torch: 2", results)
+    counts = ObjectCounts(9, [5, 0], [1, 0], {"are <odd>": 3}, 1, 2, 2, 4, 0.5, 3.5, 4)
+    census = Census([Split("train", Categories.from_names(["cat", "dog"]), counts)], queries=3)
+    save_report(tmp_path / "report.html", tmp_path / "none.jsonl", "a: 1", "torch: 2", results, census)
     page = page_of(tmp_path)
-    assert page.of("h2") == ["Results", "Results per class", "Best images", "Worst images", "Settings"]
+    titles = ["Results", "Results per class", "Best images", "Worst images", "Data", "Settings"]
+    assert page.of("h2") == titles
+    assert {"objects", "5", "left out: are <odd>", "3.5"} <= set(page.of("td"))
+    assert "train: 1 of 2 classes have no objects (dog)" in page.of("p")
     assert "box AP" in page.of("span") and "51.2" in page.of("b")
     assert {"cat <1>", "10.00", "dog", "-"} <= set(page.of("td"))
     assert page.of("figcaption") == ["a&b.png", "c.png"] and {"F1 100.0%", "F1 0.0%"} <= set(page.of("b"))
