@@ -1,16 +1,12 @@
 """Configs as plain Python: nodes that name what to build, loaded afresh, overridden with hydra's grammar."""
 
 from detrex.config.completion import complete
+from detrex.config.directories import configs_directory, projects_directory
 from detrex.config.fixing import fix_values
 from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
 from detrex.config.lazy_config import LazyConfig
-from detrex.config.loader import (
-    configs_directory,
-    get_config,
-    make_projects_importable,
-    projects_directory,
-)
+from detrex.config.loader import get_config
 
 __all__ = [
     "ConfigError",
@@ -25,5 +21,3 @@ __all__ = [
     "locate",
     "projects_directory",
 ]
-
-make_projects_importable()

@@ -31,6 +31,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.config.directories import make_projects_importable
 from detrex.config.walking import TARGET, join
 
 LOCATE = "detrex.config.lazy.locate"
@@ -71,6 +72,8 @@ def locate(name: str) -> Any:
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"'{name}' is not a dotted name like 'package.module.Class'")
+    if parts[0] == "projects":
+        make_projects_importable()
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-import detrex
 from detrex.config.completion import complete
+from detrex.config.directories import configs_directory, make_projects_importable
 from detrex.config.lazy import ConfigError, LazyCall, hint, make_config
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -25,6 +24,7 @@ def load_config(path: str | Path) -> DictConfig:
     """The config in a ``.py`` or ``.yaml`` file; see :meth:`LazyConfig.load`."""
     path = _existing(Path(path))
     if path.suffix == ".py":
+        make_projects_importable()
         names = vars(_execute(path, ()))
         config = make_config({name: value for name, value in names.items() if _is_config(name, value)})
         return _complete(config, path)
@@ -43,42 +43,6 @@ def get_config(name: str) -> DictConfig:
         ConfigError: if there is no such file.
     """
     return load_config(configs_directory() / name)
-
-
-def configs_directory() -> Path:
-    """The directory of the configs that come with this project."""
-    return _directory("configs")
-
-
-def projects_directory() -> Path:
-    """The directory of the projects that come with this one: their configs, in folders such as ``maskdino``.
-
-    ``projects/`` of a checkout; an installed package has a copy of the configs and model zoos in it.
-    """
-    return _directory("projects")
-
-
-def make_projects_importable() -> None:
-    """Lets ``import projects.<name>...`` find :func:`projects_directory`, wherever Python was started.
-
-    Configs name the classes of a project so. Another package of that name keeps what it has.
-    """
-    try:
-        projects = importlib.import_module("projects")
-    except ModuleNotFoundError:
-        projects = sys.modules["projects"] = ModuleType("projects")
-        projects.__path__ = []
-    own = str(projects_directory())
-    if own not in projects.__path__:
-        projects.__path__ = [*projects.__path__, own]
-
-
-def _directory(name: str) -> Path:
-    package = Path(detrex.__file__).resolve().parent
-    for candidate in (package / name, package.parent / name):
-        if candidate.is_dir():
-            return candidate
-    raise ConfigError(f"{package} has no {name}/ in it or beside it: install this project again")
 
 
 def _existing(path: Path) -> Path:

@@ -175,5 +175,10 @@ def test_the_projects_configs_are_found_from_any_directory(tmp_path):
 
 def test_an_installation_without_configs_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(detrex, "__file__", str(tmp_path / "detrex" / "__init__.py"))
-    with pytest.raises(ConfigError, match="has no configs/"):
+    with pytest.raises(FileNotFoundError, match="has no configs/"):
         get_config("common/train.py")
+
+
+def test_importing_the_package_leaves_other_packages_alone():
+    code = "import sys; import detrex.config; assert 'projects' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

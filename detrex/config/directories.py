@@ -1,0 +1,47 @@
+"""Where the configs and projects that come with this package are: in a checkout, or in it once installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import detrex
+
+
+def configs_directory() -> Path:
+    """The directory of the configs that come with this project."""
+    return _directory("configs")
+
+
+def projects_directory() -> Path:
+    """The directory of the projects that come with this one: their configs, in folders such as ``maskdino``.
+
+    ``projects/`` of a checkout; an installed package has a copy of the configs and model zoos in it.
+    """
+    return _directory("projects")
+
+
+def make_projects_importable() -> None:
+    """Lets ``import projects.<name>...`` find :func:`projects_directory`, wherever Python was started.
+
+    Configs name the classes of a project so. Called where such a name is met, not on import. Another package
+    of that name keeps what it has.
+    """
+    try:
+        projects = importlib.import_module("projects")
+    except ModuleNotFoundError:
+        projects = sys.modules["projects"] = ModuleType("projects")
+        projects.__path__ = []
+    own = str(projects_directory())
+    if own not in projects.__path__:
+        projects.__path__ = [*projects.__path__, own]
+
+
+def _directory(name: str) -> Path:
+    package = Path(detrex.__file__).resolve().parent
+    for candidate in (package / name, package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"{package} has no {name}/ in it or beside it: install this project again")
