@@ -229,11 +229,11 @@ def _validation_loss(config: DictConfig) -> ValidationLoss | None:
 class ValidationLoss:
     """The training loss over the test data, as means over images.
 
-    What is measured is the loss of training, denoising part included, of the network that is evaluated:
-    dropout is off, and batch norms use and keep their running statistics. Every image is a batch of its own,
-    and what losses draw (noise, points) depends on the image alone, so that the figures are comparable
-    over a run, and the same for any number of processes. Training divides by the objects of a whole batch
-    instead, so its loss is of the same size, but not the same mean.
+    The losses are those of training, denoising included, but the network is that of evaluation: dropout is
+    off, and batch norms use their running statistics and do not change them. Every image is a batch of its
+    own, and the random numbers of losses (noise, points) depend on the image alone. So the values can be
+    compared over a run, and do not depend on the number of processes. Training divides by the objects of a
+    whole batch instead; its loss is of the same size, but not the same mean.
 
     Costs about as much as the evaluation itself, and a second copy of the test data's annotations.
     """

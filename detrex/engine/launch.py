@@ -50,7 +50,7 @@ def launch(
 
     Raises:
         ValueError: the numbers do not fit each other or the machine.
-        SystemExit: a process ended early; it has said why. The code is that process's own.
+        SystemExit: a process ended early, after it logged the reason; the code is that of this process.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()

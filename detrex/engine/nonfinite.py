@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint import write_torch_file
 from detrex.engine.hooks import Training
-from detrex.engine.parallel import own_part, whole
+from detrex.engine.parallel import local_part, whole
 from detrex.runtime.distributed import all_gather_objects, is_main_process, rank
 from detrex.structures import Sample
 
@@ -88,22 +88,22 @@ class NonFiniteGuard:
         self._directory = directory
         self._limit = limit
 
-    def skip(self, trainer: Training, what: str, parts: Sequence[MicroBatch]) -> None:
+    def skip(self, trainer: Training, what: str, micro_batches: Sequence[MicroBatch]) -> None:
         """Counts and logs a step that is left out; to be called on all processes.
 
         Args:
             trainer: in the middle of that step.
             what: ``loss`` or ``gradient``, whichever was not finite first.
-            parts: the micro-batches of this process.
+            micro_batches: of this process.
 
         Raises:
             NonFiniteLossError: it was one too many.
         """
         self.skipped += 1
-        guilty = [part for part in parts if not part.finite]
-        samples = [sample for part in guilty or parts for sample in part.samples]
-        own = _describe(trainer.losses, samples) if guilty or what == "gradient" else None
-        found = "; ".join(filter(None, all_gather_objects(own)))
+        guilty = [batch for batch in micro_batches if not batch.finite]
+        samples = [sample for batch in guilty or micro_batches for sample in batch.samples]
+        cause = _describe(trainer.losses, samples) if guilty or what == "gradient" else None
+        found = "; ".join(filter(None, all_gather_objects(cause)))
         message = f"the {what} is not finite at iteration {trainer.iteration + 1}: {found}."
         if self.skipped > self._limit:
             raise NonFiniteLossError(f"{message} {self._report(trainer, samples)} {_ADVICE}")
@@ -167,7 +167,7 @@ def _describe(losses: Mapping[str, Tensor], samples: Sequence[Sample]) -> str:
 
 def _not_finite(model: nn.Module, gradients: bool) -> list[str]:
     tensors = ((name, p.grad if gradients else p) for name, p in model.named_parameters())
-    return [name for name, t in tensors if t is not None and not own_part(t).isfinite().all()]
+    return [name for name, t in tensors if t is not None and not local_part(t).isfinite().all()]
 
 
 def _plain(value: Any) -> Any:

@@ -132,9 +132,9 @@ def shard(model: nn.Module, modules: Sequence[str]) -> None:
 
 
 def put_together(model: nn.Module) -> None:
-    """Lets every process use all weights, with no other one taking part, until the next backward pass.
+    """Gives every process all weights, so that it needs no other one until the next backward pass.
 
-    To be called on all processes. A model that is not sharded is so anyway.
+    To be called on all processes. Does nothing to a model whose weights are not split.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -161,7 +161,7 @@ def is_split(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor that may be split."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 

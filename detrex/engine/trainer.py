@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,12 +70,12 @@ class Trainer:
         average: as given, or None.
         step_taken: whether the weights changed in the last step.
         stopping: whether a process was asked to stop, with which all agree.
-        losses: parts of the last step's loss by name, averaged over its micro-batches, detached, on the
+        losses: of the last step by name, averaged over its micro-batches, detached, on the
             model's device.
         grad_norm: norm of the last step's gradient before clipping, a tensor on the model's device.
         lr: the largest learning rate in the last step.
         data_time, step_time: seconds that the last step waited for data, and took in all.
-        metrics: the figures logged last.
+        metrics: those that were logged last.
     """
 
     def __init__(
@@ -153,8 +154,12 @@ class Trainer:
                     self._run()
                 self._call("after_train")
             except (Exception, interruption.Interrupted) as error:
-                with interruption.deferred():
+                with interruption.noted():
                     self._fail(error)
+                if interruption.requested() and not isinstance(error, interruption.Interrupted):
+                    # Such as that of another process which has ended already.
+                    logger.warning("an error after the request to stop: %s: %s", type(error).__name__, error)
+                    raise interruption.Interrupted from error
                 raise
             finally:
                 for hook in self.hooks:
@@ -183,6 +188,8 @@ class Trainer:
                 self.iteration,
                 interruption.EXIT_INTERRUPTED,
             )
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # one that is stuck would be waited for
         if self.iteration == self._started_at:
             return  # nothing was done that could be kept
         if self._updating:
@@ -203,7 +210,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights and their average, the same on every process; to be called on all together."""
-        own = {
+        process = {
             **(self._before_step or self._position()),
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
         }
@@ -214,7 +221,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "skipped_steps": self._guard.skipped,
             "average_updates": 0 if self.average is None else self.average.updates,
-            "processes": all_gather_objects(own),
+            "processes": all_gather_objects(process),
         }
 
     def _position(self) -> dict[str, Any]:
@@ -262,7 +269,7 @@ class Trainer:
                 len(processes),
                 world_size(),
             )
-        self._load_own(processes[min(rank(), len(processes) - 1)], exact)
+        self._load_process(processes[min(rank(), len(processes) - 1)], exact)
 
     def _follow_schedule(self) -> None:
         """Takes the learning rates of the next step from this run's schedule, not from the earlier one's."""
@@ -271,18 +278,18 @@ class Trainer:
             for group, (base, factor) in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = base * factor(self.scheduler.last_epoch)
 
-    def _load_own(self, own: dict[str, Any], exact: bool) -> None:
-        if own["loader"] is not None and hasattr(self.loader, "load_state_dict"):
-            self.loader.load_state_dict(own["loader"])
+    def _load_process(self, state: dict[str, Any], exact: bool) -> None:
+        if state["loader"] is not None and hasattr(self.loader, "load_state_dict"):
+            self.loader.load_state_dict(state["loader"])
         else:
             logger.warning("the training loader has no state to restore; the order of images starts anew")
         if exact:
             with preserved_random_state():  # to find what is damaged now, not at the first step
-                set_random_state(own["random"])
-            self._random_state = own["random"]
+                set_random_state(state["random"])
+            self._random_state = state["random"]
         for hook in self.hooks:
-            if type(hook).__name__ in own["hooks"]:
-                hook.load_state_dict(own["hooks"][type(hook).__name__])
+            if type(hook).__name__ in state["hooks"]:
+                hook.load_state_dict(state["hooks"][type(hook).__name__])
 
     def _load_average(self, checkpoint: Checkpoint) -> None:
         if self.average is None:
@@ -298,14 +305,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self._buffers.keep()
         self._before_step, self._skipped_before = self._position(), self._guard.skipped
-        parts = [
+        micro_batches = [
             self._accumulate(batches, last=k == self._accumulation) for k in range(1, self._accumulation + 1)
         ]
-        self.losses = _mean_losses(parts)
+        self.losses = _mean_losses(micro_batches)
         self.scaler.unscale_(self.optimizer)
         self.grad_norm = self._clip()
         self.lr = max(group["lr"] for group in self.optimizer.param_groups)
-        self.step_taken = self._may_step(parts)
+        self.step_taken = self._may_step(micro_batches)
         self._updating = True
         if self.step_taken:
             # The scaler has seen the gradients before clipping, and would leave out what is not finite too.
@@ -361,12 +368,12 @@ class Trainer:
             clip_grads_with_norm_(parameters, self._max_norm, norm)
         return norm
 
-    def _may_step(self, parts: Sequence[MicroBatch]) -> bool:
+    def _may_step(self, micro_batches: Sequence[MicroBatch]) -> bool:
         """Whether all is finite on all processes; sees to it if not, and to what else they have to agree on.
 
         One transfer of three numbers, after the whole backward pass is queued and before weights change.
         """
-        loss_finite = torch.stack([part.finite for part in parts]).all()
+        loss_finite = torch.stack([micro_batch.finite for micro_batch in micro_batches]).all()
         no_stop = torch.full_like(loss_finite, not interruption.requested())
         flags = torch.stack([loss_finite, self.grad_norm.isfinite(), no_stop]).float()
         losses_finite, gradients_finite, no_stop = (mean_over_processes(flags) == 1).tolist()
@@ -378,7 +385,7 @@ class Trainer:
         # A gradient too large for fp16 is usual: the scale of the loss goes down until it fits.
         overflow = losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not overflow:
-            self._guard.skip(self, "gradient" if losses_finite else "loss", parts)
+            self._guard.skip(self, "gradient" if losses_finite else "loss", micro_batches)
         return False
 
     def _call(self, method: str) -> None:
@@ -386,10 +393,10 @@ class Trainer:
             getattr(hook, method)(self)
 
 
-def _mean_losses(parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
+def _mean_losses(micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
     """Each loss as its share of the step's: one that some micro-batches lack is zero there."""
     sums: dict[str, Tensor] = {}
-    for part in parts:
-        for name, loss in part.losses.items():
+    for micro_batch in micro_batches:
+        for name, loss in micro_batch.losses.items():
             sums[name] = sums[name] + loss if name in sums else loss
-    return {name: total / len(parts) for name, total in sums.items()}
+    return {name: total / len(micro_batches) for name, total in sums.items()}

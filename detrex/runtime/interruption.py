@@ -148,6 +148,13 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
+def noted() -> Iterator[None]:
+    """Inside the block, which ends what it is in anyway, requests are only noted."""
+    with _block(_Mode.WAITS):
+        yield
+
+
+@contextmanager
 def passed_on(pass_on: Callable[[int], None]) -> Iterator[None]:
     """Inside the block requests are for other processes, whose end this one waits for.
 

@@ -16,6 +16,7 @@ from detrex.engine.parallel import is_split
 from detrex.runtime import interruption
 from detrex.runtime.distributed import all_gather_objects, alone, is_main_process, world_size
 
+_CLAIM = ".saving-"  # and the iteration: a file of the process that saves for all
 _LONGEST_SAVE = 120.0  # seconds to wait for the checkpoint of another process
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class CheckpointHook(Hook):
 
     def before_train(self, trainer: Training) -> None:
         self._saved = trainer.iteration  # a resumed run need not replace the checkpoint that it started from
+        if is_main_process():
+            for claim in self._checkpointer.directory.glob(f"{_CLAIM}*"):
+                claim.unlink(missing_ok=True)  # of a process that was killed
 
     def after_step(self, trainer: Training) -> None:
         due = self._period > 0 and trainer.iteration % self._period == 0
@@ -71,7 +75,7 @@ class CheckpointHook(Hook):
     @contextmanager
     def _first_to_come(self, iteration: int) -> Iterator[bool]:
         """Whether no other process saves the same step; waits for one that does."""
-        claim = self._checkpointer.directory / f".saving-{iteration}"
+        claim = self._checkpointer.directory / f"{_CLAIM}{iteration}"
         claim.parent.mkdir(parents=True, exist_ok=True)
         try:
             claim.touch(exist_ok=False)

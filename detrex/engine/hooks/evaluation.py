@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationHistory:
-    """Figures by iteration, the same on all processes, in a JSON file from which a resumed run reads them.
+    """Metrics by iteration, the same on all processes, in a JSON file from which a resumed run reads them.
 
     They are not part of checkpoints: one is saved before the evaluation at the same step, so that a failure
     of the latter loses nothing.
@@ -40,12 +40,12 @@ class EvaluationHistory:
         return iteration in self._metrics
 
     def restore(self, iteration: int) -> None:
-        """Reads the figures of evaluations after at most ``iteration`` steps; later ones will come again."""
+        """Reads the metrics of evaluations after at most ``iteration`` steps; later ones will come again."""
         found = all_gather_objects(self._read() if is_main_process() else None)[0]
         self._metrics = {i: metrics for i, metrics in found.items() if i <= iteration}
 
     def add(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the figures of an evaluation, in the file too."""
+        """Adds the metrics of an evaluation, also to the file."""
         self._metrics[iteration] = dict(metrics)
         if is_main_process():
             try:
@@ -203,13 +203,13 @@ class EarlyStopping:
 
 
 class EvalHook(Hook):
-    """Evaluates every ``period`` steps (0: only at the end) and at the end, and acts on the figures.
+    """Evaluates every ``period`` steps (0: only at the end) and at the end, and acts on the results.
 
     Args:
-        evaluate: called on all processes; returns the figures.
+        evaluate: called on all processes; returns the metrics.
         period: in steps.
-        writers: get the figures and, if a writer shows pictures, one.
-        history: where figures are kept for resumed runs.
+        writers: get the metrics and, where a writer shows pictures, a picture.
+        history: where metrics are kept for resumed runs.
         checkpoints: saves one when training is stopped early.
         best: keeps the best checkpoint, if given.
         stopping: ends training early, if given.
@@ -247,6 +247,9 @@ class EvalHook(Hook):
     def after_step(self, trainer: Training) -> None:
         # Who was asked to stop may have seconds left; the resumed run makes up for the evaluation.
         if self._is_due(trainer) and not trainer.stopping:
+            if any(all_gather_objects(interruption.requested())):
+                trainer.stopping = True  # together, so that all can save
+                return
             self._run(trainer)
             self._stop_if_reached(trainer)
 

@@ -22,12 +22,14 @@ class Average(Protocol):
 class Training(Protocol):
     """A run as its hooks see it; see :class:`detrex.engine.Trainer`, which is one.
 
-    Hooks may set ``metrics``, and lower ``max_iter`` to end the run.
+    Hooks may set ``metrics``, lower ``max_iter`` to end the run, and set ``stopping``, on all processes, to
+    end it after this step so that it can go on later.
     """
 
     iteration: int
     max_iter: int
     metrics: dict[str, float]
+    stopping: bool
 
     @property
     def module(self) -> nn.Module:
@@ -56,10 +58,6 @@ class Training(Protocol):
     @property
     def step_taken(self) -> bool:
         """Whether the weights changed in the last step."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a process was asked to stop, with which all agree."""
 
     @property
     def losses(self) -> Mapping[str, Tensor]:

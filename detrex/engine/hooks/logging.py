@@ -213,7 +213,7 @@ def _resident_bytes() -> int | None:
 
 
 def _line(trainer: Training) -> str:
-    """The figures in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
+    """The metrics in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
     metrics = trainer.metrics
     left = timedelta(seconds=round((trainer.max_iter - trainer.iteration) * metrics["step_time"]))
     names = [n for n in (*main_names(trainer.losses), "grad_norm") if n in metrics]
