@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from detrex.config import instantiate
+from detrex.config import ConfigError, instantiate
 from detrex.data import ImageDataset, Record, TrainingMapper
 from detrex.engine.ema import WeightAverage
 from detrex.engine.parallel import put_together
@@ -259,17 +259,24 @@ class ValidationLoss:
         """``val/loss`` and, of the final layer, its parts: ``val/loss_ce`` and so on. On all processes.
 
         Args:
-            model: returns weighted losses by name if it is itself in training mode, whatever its parts are;
-                it is left in the mode in which it came.
+            model: with a method ``losses`` from samples to weighted losses by name, as
+                :class:`detrex.modeling.Detector` has; it is left in the mode in which it came.
+
+        Raises:
+            ConfigError: the model has no such method.
         """
         start = time.perf_counter()
         totals: dict[str, float] = defaultdict(float)
         images = 0
-        # Only the outermost module is in training mode: it returns losses, while its parts are evaluated.
+        losses_of = getattr(model, "losses", None)
+        if losses_of is None:
+            raise ConfigError(
+                f"train.validation_loss.enabled=true needs a model with a method 'losses', which "
+                f"{type(model).__name__} has not"
+            )
         with preserved_random_state(), evaluation_mode(model):
-            model.training = True
             for sample in self._samples():
-                for name, value in _losses(model, sample).items():
+                for name, value in _losses(losses_of, sample).items():
                     totals[name] += value
                 images += 1
         everyone = all_gather_objects((dict(totals), images))
@@ -304,9 +311,9 @@ class _WithTargets:
         return Sample(**{**sample, "targets": resize(record)["targets"]})
 
 
-def _losses(model: nn.Module, sample: Sample) -> dict[str, float]:
+def _losses(losses_of: Callable[[list[Sample]], Mapping[str, Tensor]], sample: Sample) -> dict[str, float]:
     torch.manual_seed(zlib.crc32(str(sample["image_id"]).encode()))
     with alone():
-        losses = model([sample])
+        losses = losses_of([sample])
     values = torch.stack([loss.float() for loss in losses.values()]).tolist()
     return dict(zip(losses, values, strict=True))
