@@ -42,9 +42,6 @@ class Detector(nn.Module):
             differ only where padding differs from image to image.
         channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
-
-    Raises:
-        ValueError: if boxes come from masks although padding is masked.
     """
 
     pixel_mean: Tensor
@@ -69,11 +66,6 @@ class Detector(nn.Module):
         true_boxes_relative_to_image: bool = False,
     ):
         super().__init__()
-        if mask_padding and getattr(decoder.query_init, "box_init", None) is not None:
-            raise ValueError(
-                "boxes from masks are relative to the padded batch: model.decoder.query_init.box_init must "
-                "be null where model.mask_padding is true"
-            )
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
         self.num_classes, self.class_score = num_classes, class_score or SigmoidScore()

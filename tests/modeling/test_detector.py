@@ -160,9 +160,9 @@ def test_what_true_boxes_are_relative_to(relative_to_image, build, make_sample):
     assert model.criterion.targets.masks.size == (96, 96)
 
 
-def test_boxes_from_masks_need_padding_to_count_as_image(build):
-    with pytest.raises(Exception, match=r"box_init must be null where model.mask_padding is true"):
-        build("model.mask_padding=true")
+def test_boxes_from_masks_need_padding_to_count_as_image(build, make_sample):
+    with pytest.raises(ValueError, match=r"box_init=null or model.mask_padding=false"):
+        build("model.mask_padding=true")([make_sample()])
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,9 @@ def test_layers_that_are_computed_again_change_nothing(build, make_sample, mask_
             "model.decoder.layers.dropout=0.1",
             f"model.encoder.checkpointing={again}",
             f"model.decoder.checkpointing={again}",
+            "model.decoder.query_init.box_init=null",
+            f"model.mask_padding={str(mask_padding).lower()}",
         ).train()
-        model.mask_padding = mask_padding
         torch.manual_seed(1)
         losses = model(samples)
         sum(losses.values()).backward()

@@ -98,7 +98,7 @@ class ProposalQueries(nn.Module):
 
         Raises:
             ValueError: if the memory has not as many levels as there are anchor sizes, or first boxes are to
-                come from masks that the model does not have.
+                come from masks that the model does not have, or that are relative to masked padding.
         """
         tokens, anchors = self.candidates(memory)
         score = heads.proposal_logits(tokens).detach().amax(-1)  # (B, S)
@@ -110,6 +110,11 @@ class ProposalQueries(nn.Module):
             if pixel_embed is None or proposals.mask_embed is None:
                 raise ValueError(
                     "this model has no masks to start from: set model.decoder.query_init.box_init=null"
+                )
+            if memory.valid is not None:
+                raise ValueError(
+                    "boxes from masks are relative to the padded batch, which model.mask_padding=true leaves "
+                    "out: set model.decoder.query_init.box_init=null or model.mask_padding=false"
                 )
             boxes = self.box_init(proposals, pixel_embed)
         content = tokens.detach()
