@@ -1,7 +1,9 @@
 """What all tests share: the repository on the path, one thread per worker, the folders of real data."""
 
 import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from tests.warm_python import warm_python  # noqa: E402
+
 
 def pytest_configure() -> None:
     # Workers of pytest-xdist share the cores; a pool of threads in each of them only makes them wait.
@@ -18,13 +22,52 @@ def pytest_configure() -> None:
         torch.set_num_threads(1)
 
 
+# Fixtures that take long to make and last for a session: workers of pytest-xdist do not make them twice.
+_SHARED_FIXTURES = {"python_folder": "shell", "compiled": "packaging", "plain": "packaging"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, group in _SHARED_FIXTURES.items():
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(group))
+    # Groups start first: what is left for the end can be shared by all workers.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def python_folder(tmp_path_factory) -> Iterator[Path]:
+    """A folder for the PATH, with a ``python`` that has PyTorch loaded; see :mod:`tests.warm_python`."""
+    with warm_python(tmp_path_factory.mktemp("python")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tool(python_folder) -> Callable[..., subprocess.CompletedProcess]:
+    """``tool(name, *arguments)`` runs a command of ``tools/`` as from the shell, and returns what it said."""
+
+    def run(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        python = python_folder / "python"
+        # The second is for the processes of torchrun.
+        environment = {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": str(python), "OMP_NUM_THREADS": "1"}
+        command = [python, *launcher, f"tools/{name}", *arguments]
+        return subprocess.run(
+            list(map(str, command)),
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
 
 
 def _shared(name: str) -> Path:

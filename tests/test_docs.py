@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def own_data(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, python_folder) -> Path:
     """A folder like a checkout in which someone works: photos, own data, a trained run, a published file."""
     place = tmp_path_factory.mktemp("docs")
     for name in ("tools", "projects", "configs", "tests"):
@@ -89,7 +88,7 @@ def place(tmp_path_factory) -> Path:
         "python tools/train_net.py --config-file projects/maskdino/configs/maskdino_custom_instance.py "
         f"dataloader.root=mydata train.output_dir=output/mine train.max_iter=1 {small}"
     )
-    done = shell(command, place)
+    done = shell(command, place, python_folder)
     assert done.returncode == 0, done.stderr
     config = LazyConfig.load(ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py")
     model = instantiate(config.model)
@@ -97,16 +96,12 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def shell(text: str, place: Path) -> subprocess.CompletedProcess:
-    """Runs commands as a user would, with this interpreter as ``python``."""
-    bin_folder = place / ".bin"
-    bin_folder.mkdir(exist_ok=True)
-    if not (bin_folder / "python").exists():
-        (bin_folder / "python").symlink_to(shutil.which(sys.executable))
+def shell(text: str, place: Path, python_folder: Path) -> subprocess.CompletedProcess:
+    """Runs commands as a user would."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}:{bin_folder}:{os.environ['PATH']}",
+        "PATH": f"{python_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CUDA_VISIBLE_DEVICES": "",
         "DETREX_CACHE": str(place / "cache"),
     }
@@ -117,9 +112,9 @@ def shell(text: str, place: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [b for b in blocks() if b.needs is None], ids=str)
-def test_what_the_pages_show_runs(block, place):
+def test_what_the_pages_show_runs(block, place, python_folder):
     text = block.text if block.kind == "bash" else f"python - <<'END_OF_PAGE'\n{block.text}\nEND_OF_PAGE"
-    done = shell(text, place)
+    done = shell(text, place, python_folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -42,8 +42,8 @@ def measure_evaluation(
     Raises:
         ConfigError: the config has no test data set or no evaluators.
     """
-    loaders = config.get("dataloader") or {}
-    if not (loaders.get("test") and loaders.get("evaluators")):
+    loaders = config.get("dataloader")
+    if loaders is None or not (loaders.get("test") and loaders.get("evaluators")):
         raise ConfigError("the config has no 'dataloader.test' or no 'dataloader.evaluators' to measure")
     dataset = instantiate(loaders.test.dataset)
     evaluators = _by_name(instantiate(loaders.evaluators))

@@ -43,7 +43,8 @@ class Case:
     @property
     def shapes(self) -> tuple[Size, ...]:
         """(height, width) of the levels, finest first."""
-        return tuple(tuple(-(-side // stride) for side in self.image) for stride in STRIDES)
+        height, width = self.image
+        return tuple((-(-height // stride), -(-width // stride)) for stride in STRIDES)
 
     def inputs(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), always the same.
@@ -62,9 +63,12 @@ class Case:
         locations = centres[None, :, None, None, None] + offsets
         weights = torch.rand(samples, generator=generator).flatten(-2).softmax(-1).view(samples)
         value = torch.randn(batch, tokens, HEADS, DIM, generator=generator)
-        dtypes = (dtype, dtype_of_sums(dtype), dtype_of_sums(dtype))
-        inputs = zip((value, locations, weights), dtypes, strict=True)
-        return tuple(tensor.to(device, kind).requires_grad_() for tensor, kind in inputs)
+        sums = dtype_of_sums(dtype)
+        return (
+            value.to(device, dtype).requires_grad_(),
+            locations.to(device, sums).requires_grad_(),
+            weights.to(device, sums).requires_grad_(),
+        )
 
 
 def _cell_centres(height: int, width: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -50,7 +51,7 @@ class PartTimes:
                 part.register_forward_pre_hook(lambda *_, name=name: self._enter(name))
                 part.register_forward_hook(lambda *_: self._leave())
             elif part is not None:
-                setattr(owner, attribute, _Watched(part, lambda name=name: self._enter(name), self._leave))
+                setattr(owner, attribute, _Watched(part, partial(self._enter, name), self._leave))
         model.register_forward_hook(lambda module, *_: self._enter(BACKWARD) if module.training else None)
 
     def watch_optimizer(self, optimizer: Optimizer) -> None:

@@ -110,7 +110,8 @@ def take_turns(
     """
     results: dict[str, list[Result]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
-        for name in list(runs) if turn % 2 == 0 else reversed(runs):
+        names = list(runs)
+        for name in names if turn % 2 == 0 else reversed(names):
             result = runs[name]()
             if turn >= warmup:
                 results[name].append(result)

@@ -19,7 +19,7 @@ from detrex.structures import Sample
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LOGS = 10.0
+SECONDS_BETWEEN_LOGS = 10.0
 
 
 class Evaluator(Protocol):
@@ -113,7 +113,7 @@ def _process_images(model, loader, evaluators: list[Evaluator], max_images: int 
             evaluator.process(samples, outputs)
         images += len(samples)
         now = time.perf_counter()
-        if now - last_log >= _SECONDS_BETWEEN_LOGS:
+        if now - last_log >= SECONDS_BETWEEN_LOGS:
             last_log = now
             logger.info(_progress(batch, batches, images, limit, now - start))
         if limit is not None and images >= limit:

@@ -54,7 +54,7 @@ def msda_backward_flops(
     return GRADIENTS * msda_flops(value, shapes, locations, weights)
 
 
-FLOP_FORMULAS = {
+FLOP_FORMULAS: dict[Any, Any] = {
     torch.ops.detrex.msda: msda_flops,
     torch.ops.detrex.msda_backward: msda_backward_flops,
 }

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,10 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_two_machines_train_like_one_with_the_same_batch(command, tmp_path):
+def test_two_machines_train_like_one_with_the_same_batch(python_folder, command, tmp_path):
+    python = python_folder / "python"
+    # The second is for the processes of torchrun.
+    environment = {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": str(python), "CUDA_VISIBLE_DEVICES": ""}
     one, two = tmp_path / "one", tmp_path / "two"
     port = free_port()
     processes = []
@@ -37,9 +39,9 @@ def test_two_machines_train_like_one_with_the_same_batch(command, tmp_path):
         arguments = [*command.format(rank=rank, port=port).split(), "--config-file", str(CONFIG)]
         processes.append(
             subprocess.Popen(
-                [sys.executable, *arguments, f"train.output_dir={two}", *PLAIN],
+                [python, *arguments, f"train.output_dir={two}", *PLAIN],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+                env={**os.environ, **environment},
             )
         )
     main(load(one, *PLAIN))

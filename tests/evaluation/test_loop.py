@@ -195,7 +195,7 @@ def test_wrong_number_of_outputs(files):
 
 
 def test_progress_is_logged(files, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_LOGS", 0.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LOGS", 0.0)
     with caplog.at_level(logging.INFO):
         evaluate(Guess(), batches(range(4)), all_evaluators(files))
     lines = [r.message for r in caplog.records if r.name == "detrex.evaluation.loop"]

@@ -1,9 +1,7 @@
 """Parameters, multiply-adds and activations: against numbers by hand, and from the command line."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -196,20 +194,12 @@ def test_sizes_are_those_that_the_loader_gives(data, small_config):
     assert evaluation_sizes(config, 2) == loaded[:2] == [(100, 133), (150, 64)]
 
 
-def analyze(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "tools/analyze_model.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture
+def analyze(tool):
+    return partial(tool, "analyze_model.py")
 
 
-def test_json_of_the_command(data):
+def test_json_of_the_command(analyze, data):
     done = analyze(
         *("--config-file", str(CONFIG), "--format", "json", "--depth", "1", "--data", "2"),
         *("--input", "64x90", "96x96", f"dataloader.root={data.root}", *SMALL),
@@ -227,7 +217,7 @@ def test_json_of_the_command(data):
     assert whole["gmacs"] == first["gmacs"] == pytest.approx(sum(p["gmacs"] for p in parts))
 
 
-def test_tables_of_the_command(data):
+def test_tables_of_the_command(analyze, data):
     done = analyze("--config-file", str(CONFIG), f"dataloader.root={data.root}", *SMALL)
     assert done.returncode == 0, done.stderr
     for words in ("800x1333", "800x1344", "trainable", "pixel_head", MASK_PRODUCT, "without op", "GMACs"):

@@ -1,9 +1,7 @@
 """The demo as users call it, with a tiny model of random weights."""
 
 import logging
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -397,15 +395,11 @@ def test_command_lines_that_make_no_sense(arguments):
     assert stopped.value.code == 2
 
 
-def test_from_the_shell(folder, save, output, tmp_path):
+def test_from_the_shell(tool, folder, save, output, tmp_path):
     save("in/x.png")
     (tmp_path / "in/bad.png").touch()
-    command = [sys.executable, "tools/demo.py", "--model", folder, "--input", tmp_path / "in"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--output", output, "--device", "cpu", "model.class_score.temperature=0.1"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    files = ("--model", folder, "--input", tmp_path / "in", "--output", output)
+    done = tool("demo.py", *files, "--device", "cpu", "model.class_score.temperature=0.1")
     assert done.returncode == 1, done.stderr
     assert files_in(output) == ["x_panoptic.png"]
     assert "bad.png" in done.stdout and "Traceback" not in done.stdout + done.stderr

@@ -1,9 +1,7 @@
 """The command line, as users call it."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "tests/engine/dummy_config.py"
 
 
-def train_net(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "tools/train_net.py", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+@pytest.fixture
+def train_net(tool):
+    return partial(tool, "train_net.py")
 
 
-def test_train_resume_and_evaluate(tmp_path):
+def test_train_resume_and_evaluate(train_net, tmp_path):
     output = f"train.output_dir={tmp_path}"
     done = train_net("--config-file", CONFIG, output, "train.max_iter=3")
     assert done.returncode == 0, done.stderr
@@ -44,14 +39,14 @@ def test_train_resume_and_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_two_processes(tmp_path):
+def test_two_processes(train_net, tmp_path):
     done = train_net("--config-file", CONFIG, "--num-gpus", "2", f"train.output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "on 2 x cpu" in done.stdout and "iteration 6/6" in done.stdout
     assert done.stdout.count("iteration 6/6") == 1
 
 
-def test_torchrun(tmp_path):
+def test_torchrun(train_net, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone")
     done = train_net("--config-file", CONFIG, f"train.output_dir={tmp_path}", launcher=launcher)
     assert done.returncode == 0, done.stderr
@@ -80,18 +75,18 @@ def test_errors_are_one_message_and_exit_code_1(tmp_path, monkeypatch, capsys, c
     assert "Traceback" not in capsys.readouterr().out
 
 
-def test_an_error_reaches_the_console_without_traceback(tmp_path):
+def test_an_error_reaches_the_console_without_traceback(train_net, tmp_path):
     done = train_net("--config-file", CONFIG, f"train.output_dir={tmp_path}", "train.max_itr=3")
     assert done.returncode == 1
     assert "max_iter" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_debug_shows_the_traceback(tmp_path):
+def test_debug_shows_the_traceback(train_net, tmp_path):
     done = train_net("--config-file", CONFIG, "--debug", f"train.output_dir={tmp_path}", "train.amp=half")
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
-def test_help_needs_no_config():
+def test_help_needs_no_config(train_net):
     done = train_net("--help")
     assert done.returncode == 0
     options = ("--config-file", "--eval-only", "--resume", "--overwrite", "--num-gpus")

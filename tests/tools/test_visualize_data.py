@@ -1,9 +1,7 @@
 """Pictures of what loaders produce, as users make them."""
 
 import logging
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -191,14 +189,8 @@ def test_errors_are_one_message(own, caplog, arguments, message):
     assert message in error.getMessage()
 
 
-def test_as_a_command(data, tmp_path):
-    def call(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "tools/visualize_data.py", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-
+def test_as_a_command(tool, data, tmp_path):
+    call = partial(tool, "visualize_data.py")
     shown = call("--help")
     assert shown.returncode == 0 and "examples:" in shown.stdout and "--no-targets" in shown.stdout
     data.content["categories"] = [{"id": 3, "name": "Kätzchen"}, {"id": 7, "name": "狗"}]
