@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,11 +137,20 @@ def _worker(
     # A server started this process, in the environment of the first run that it was started for, and would
     # start the loaders' workers in the same way.
     parent.take_over()
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // num_gpus))
     host = urlsplit(url).hostname or "127.0.0.1"
     with _process_group(url, host, machine_rank * num_gpus + local_rank, processes, local_rank, timeout):
         main(*args)
+
+
+def _end_with_the_launcher() -> None:
+    """Asks this process to stop when the one that launched the run is gone, as if it was killed."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        launcher.join()
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextmanager

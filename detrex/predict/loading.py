@@ -145,7 +145,7 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
         )
     if weights != PUBLISHED:
         return weights
-    if url is None:
+    if entry is None or url is None:
         names = [name for name, other in zoo_entries().items() if other.url is not None]
         raise CheckpointError(
             f"the model zoo has no address of weights for {model}: give weights= a path. It has those of "
@@ -156,7 +156,10 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
 
 def _config_of(file: WeightsFile) -> DictConfig:
     if "config" in file.metadata:
-        return OmegaConf.create(file.metadata["config"])
+        config = OmegaConf.create(file.metadata["config"])
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"{file.path} holds a list in place of a config")
+        return config
     entry = entry_of_file(file.path)
     if entry is not None:
         return LazyConfig.load(entry.config)
@@ -201,7 +204,8 @@ def _categories(file: WeightsFile, config: DictConfig, count: int) -> Categories
     Raises:
         ConfigError: there are other than ``count`` names.
     """
-    categories, source = file.categories, str(file.path)
+    categories = file.categories
+    source: str | None = str(file.path)
     if categories is None:
         source = _class_file(config)
         categories = None if source is None else read_categories(source)

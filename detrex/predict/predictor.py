@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detrex.data import DataError, Record
-from detrex.modeling import PostProcess
+from detrex.modeling import Detector, PostProcess
 from detrex.predict.inputs import ImageInput, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
@@ -46,7 +46,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Detector,
         mapper: Callable[[Record], Sample],
         categories: Categories,
         amp: str = "off",

@@ -48,8 +48,15 @@ def test_every_array_agrees(case, capsys):
     assert printed.count("gradient of ") > 100
 
 
-def test_a_wrong_setting_is_noticed(capsys):
-    """One that weights say nothing about, so that only numbers tell."""
-    assert compared("semantic", "model.encoder.position_offset=-0.5") == 1
+@pytest.mark.parametrize(
+    ("case", "setting", "first"),
+    [
+        ("instance", "model.decoder.query_init.box_init.past_last_pixel=true", "aux.0.pred_boxes"),
+        ("semantic", "model.encoder.position_offset=-0.5", "memory.0"),
+    ],
+)
+def test_a_wrong_setting_is_noticed(case, setting, first, capsys):
+    """One that weights say nothing about, so that only numbers tell; what comes before it still agrees."""
+    assert compared(case, setting) == 1
     off = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "OFF" in line]
-    assert "memory.0" in off and "sem_seg.logits" in off and "backbone.res5" not in off
+    assert first in off[:2] and "pred_boxes" in off and "backbone.res5" not in off
