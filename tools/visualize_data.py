@@ -124,7 +124,7 @@ class TrainingSamples:
         if chosen is None:
             self.draws = list(islice(draws, count or DEFAULT_COUNT))
         else:
-            first_epoch = {draw.index: draw for draw in islice(draws, len(dataset))}
+            first_epoch = {draw.image: draw for draw in islice(draws, len(dataset))}
             self.draws = [first_epoch[index] for index in chosen[:count]]
 
     def sample(self, draw: Draw, _record: Record) -> Sample:
@@ -159,7 +159,7 @@ def draw_row(
     dataset: ImageDataset, samples: TrainingSamples | EvaluationSamples, labels: bool, draw: Draw
 ) -> Row:
     """The image with its annotations, and the sample with its targets."""
-    record = dataset[draw.index]
+    record = dataset[draw.image]
     sample = samples.sample(draw, record)
     image, targets = sample["image"], sample.get("targets")
     height, width = image.shape[-2:]

@@ -150,7 +150,7 @@ class Census:
         """Rows of a table: a title, and a cell for each split."""
         counts = [split.counts for split in self.splits]
         reasons = dict.fromkeys(reason for c in counts for reason in c.left_out)
-        titled = {
+        titled: dict[str, list[float]] = {
             "images": [c.images for c in counts],
             "images without objects": [c.empty_images for c in counts],
             "objects": [c.objects for c in counts],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -208,19 +207,21 @@ class _Mapped(Dataset):
             ) from error
 
 
-class _AugmentedDraws(_Mapped):
+class _AugmentedDraws(Dataset):
     """Samples for draws; the augmentation's random numbers are a function of seed and draw."""
 
     def __init__(self, dataset: ImageDataset, mapper: Mapper, seed: int):
-        super().__init__(dataset, mapper)
-        self.seed = seed
+        self.samples, self.seed = _Mapped(dataset, mapper), seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
     def __getitem__(self, draw: Draw) -> Sample:
         # Without workers this is the training process, whose random numbers are not to be disturbed.
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the GPUs' generators as well.
             torch.default_generator.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
-            return super().__getitem__(draw.index)
+            return self.samples[draw.image]
 
 
 def _obey_the_trainer_alone(_worker: int) -> None:
@@ -229,7 +230,7 @@ def _obey_the_trainer_alone(_worker: int) -> None:
     Batch systems and terminals send them to all processes; the training process acts on them and needs this
     one meanwhile.
     """
-    trainer = multiprocessing.parent_process().pid
+    trainer = os.getppid()
     numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for threads that start from now on, too
 

@@ -15,7 +15,7 @@ class Draw(NamedTuple):
     """One image drawn for training: the number of the draw, and the image's index in the data set."""
 
     number: int
-    index: int
+    image: int
 
 
 class ShuffledBatches(Sampler[list[Draw]]):
@@ -63,9 +63,10 @@ class ShuffledBatches(Sampler[list[Draw]]):
             batch += self.world_size
 
     def _grouped_batches(self) -> Iterator[list[Draw]]:
+        groups = self.groups or []
         pending: dict[int, list[Draw]] = {}
         for draw in map(self._draw, count()):
-            batch = pending.setdefault(self.groups[draw.index], [])
+            batch = pending.setdefault(groups[draw.image], [])
             batch.append(draw)
             if len(batch) == self.batch_size:
                 yield batch.copy()

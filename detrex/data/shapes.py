@@ -108,7 +108,9 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
     folders = {kind: root / f"{kind}{split}" for kind in ("", "panoptic_", "semantic_")}
     for folder in (*folders.values(), root / "annotations"):
         folder.mkdir(parents=True, exist_ok=True)
-    images, instances, panoptic = [], [], []
+    images: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    panoptic: list[dict[str, Any]] = []
     for i in range(count):
         scene = draw_scene(np.random.default_rng([seed, *split.encode(), i]), size)
         name = f"{i:06d}.png"

@@ -136,12 +136,11 @@ def _leaves_all_visible(things: np.ndarray, patch: _Patch, areas: list[int]) -> 
 def _outline(kind: int) -> np.ndarray:
     """(P, 2) vertices of a thing in the unit circle."""
     name = THINGS[kind]
+    count = {"circle": 48, "square": 4, "triangle": 3, "star": 10}[name]
+    angles = np.arange(count) * 2 * math.pi / count
+    radius = np.full(count, 0.9 if name == "circle" else 1.0)
     if name == "star":
-        angles = np.arange(10) * math.pi / 5
-        radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.45)
-    else:
-        count = {"circle": 48, "square": 4, "triangle": 3}[name]
-        angles, radius = np.arange(count) * 2 * math.pi / count, 0.9 if name == "circle" else 1.0
+        radius[1::2] = 0.45
     return np.stack([np.cos(angles) * radius, np.sin(angles) * radius], 1)
 
 

@@ -26,6 +26,7 @@ from detrex.evaluation import (
     collect_per_class,
     evaluate,
     evaluation_mode,
+    format_classes,
     format_per_class,
     format_summary,
     format_table,
@@ -137,7 +138,8 @@ class Evaluation:
             if self._validation_loss is not None:
                 metrics.update(self._validation_loss.measure(model))
         if is_main_process():
-            logger.info("results:\n%s", format_table(metrics))
+            classes = format_classes(collect_per_class(self._evaluators))
+            logger.info("results:\n%s%s", format_table(metrics), f"\n{classes}" if classes else "")
         return metrics
 
     def draw(self, categories: Categories | None = None) -> Image.Image | None:

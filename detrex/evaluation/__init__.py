@@ -3,7 +3,14 @@
 from detrex.evaluation.coco import CocoEvaluator
 from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate, evaluation_mode
 from detrex.evaluation.panoptic import PanopticEvaluator
-from detrex.evaluation.report import PerClass, format_per_class, format_summary, format_table, write_results
+from detrex.evaluation.report import (
+    PerClass,
+    format_classes,
+    format_per_class,
+    format_summary,
+    format_table,
+    write_results,
+)
 from detrex.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "collect_per_class",
     "evaluate",
     "evaluation_mode",
+    "format_classes",
     "format_per_class",
     "format_summary",
     "format_table",

@@ -70,11 +70,30 @@ def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
     return _render(tuple(per_class), per_class_rows(per_class))
 
 
+def classes_measured(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[int, int]]:
+    """For every metric over how many classes its mean was taken, and how many there are.
+
+    Classes that neither ground truth nor results have are not measured.
+    """
+    return {
+        name: (sum(map(math.isfinite, values.values())), len(values)) for name, values in per_class.items()
+    }
+
+
+def format_classes(per_class: Mapping[str, Mapping[str, float]]) -> str:
+    """What :func:`classes_measured` gives, as a sentence; empty if there are no metrics per class."""
+    measured = classes_measured(per_class).items()
+    counts = ", ".join(f"{name} over {count} of {total} classes" for name, (count, total) in measured)
+    return f"means were taken of {counts}" if counts else ""
+
+
 def write_results(path: str | Path, metrics: Mapping[str, float], per_class: PerClass | None = None) -> None:
     """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; figures that are not finite become ``null``."""
+    measured = classes_measured(per_class or {})
     content = {
         "metrics": _finite(metrics),
-        "per_class": {figure: _finite(values) for figure, values in (per_class or {}).items()},
+        "per_class": {name: _finite(values) for name, values in (per_class or {}).items()},
+        "classes_measured": {name: list(counts) for name, counts in measured.items()},
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

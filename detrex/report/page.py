@@ -15,7 +15,7 @@ from PIL import Image
 
 from detrex.data.census import Census
 from detrex.evaluation import PerClass
-from detrex.evaluation.report import MAIN_FIGURES, metric_tables, per_class_rows
+from detrex.evaluation.report import MAIN_FIGURES, format_classes, metric_tables, per_class_rows
 from detrex.report.curves import Chart, render
 from detrex.report.pictures import RatedImage
 from detrex.report.series import (
@@ -117,7 +117,9 @@ def _grid(charts: Sequence[Chart]) -> str:
 def _results(metrics: Mapping[str, float], per_class: PerClass) -> str:
     tables = "".join(_table(columns, rows) for columns, rows in metric_tables(metrics))
     by_class = _table(tuple(per_class), per_class_rows(per_class), "bars") if per_class else ""
-    return f"<h2>Results</h2>{tables}" + (f"<h2>Results per class</h2>{by_class}" if by_class else "")
+    classes = f"<p>{escape(format_classes(per_class))}</p>" if per_class else ""
+    folded = f"<h2>Results per class</h2>{by_class}" if by_class else ""
+    return f"<h2>Results</h2>{tables}{classes}{folded}"
 
 
 def _data(census: Census) -> str:

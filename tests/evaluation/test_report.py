@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from detrex.evaluation import format_per_class, format_summary, format_table, write_results
+from detrex.evaluation import format_classes, format_per_class, format_summary, format_table, write_results
 from detrex.evaluation.report import class_labels, metric_tables
 from detrex.structures import Categories
 
@@ -52,6 +52,7 @@ def test_results_file(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "metrics": {"bbox/AP": 50.5, "segm/AP": None},
         "per_class": {"bbox/AP": {"cat": None, "dög": 1.0}},
+        "classes_measured": {"bbox/AP": [1, 2]},
     }
     assert "NaN" not in path.read_text()
 
@@ -74,3 +75,11 @@ def test_tasks_with_the_same_figures_share_a_table():
         (("AP", "AR"), [("bbox", [1.0, 2.0]), ("ema/bbox", [3.0, 4.0])]),
         (("b",), [("a", [5.0])]),
     ]
+
+
+def test_over_how_many_classes_a_mean_was_taken():
+    per_class = {"bbox/AP": {"cat": 1.0, "dog": math.nan}, "panoptic/PQ": {"cat": 0.0, "dog": 2.0}}
+    assert format_classes(per_class) == (
+        "means were taken of bbox/AP over 1 of 2 classes, panoptic/PQ over 2 of 2 classes"
+    )
+    assert format_classes({}) == ""

@@ -134,7 +134,7 @@ class ObjectReader(CocoReader):
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         flags = np.asarray(self._flags)
         crowd, with_mask = flags & _CROWD > 0, flags & _MASK > 0
-        label = class_index(categories, np.asarray(self._category_ids, np.int64))
+        label = class_index(categories, np.asarray(self._category_ids))
         area = np.asarray(self._areas)
         self._warn(crowd)
         views, arrays = {}, {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class _PanopticReader(CocoReader):
         if self.annotated:
             for place, name in enumerate(self.names):
                 if place not in self._annotated:
-                    bare.add(lambda name=name: name)
+                    bare.add(partial(str, name))
         if bare.count:
             self.warnings.append(bare.message())
         if self._tells_things and all(categories.is_thing) and len(categories) > 1:

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -276,7 +277,7 @@ class CocoReader:
         twice = Tally("images are listed under a second id")
         for name, count in Counter(self.names).items():
             for _ in range(count - 1):
-                twice.add(lambda name=name: name)
+                twice.add(partial(str, name))
         self.warnings.append(twice.message())
 
 
@@ -288,10 +289,10 @@ def other_type(image_id: ImageId) -> ImageId | None:
 
 
 def class_index(categories: Categories, category_ids: np.ndarray) -> np.ndarray:
-    """(N,) class indices of (N,) category ids, all of which are listed."""
+    """(N,) int32 class indices of (N,) category ids, all of which are listed."""
     ids = np.array(categories.ids)
     by_id = np.argsort(ids)
-    return by_id[np.searchsorted(ids, category_ids, sorter=by_id)]
+    return by_id.astype(np.int32)[np.searchsorted(ids, category_ids, sorter=by_id)]
 
 
 def _first(ids: tuple[int, ...]) -> str:
