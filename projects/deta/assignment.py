@@ -46,7 +46,7 @@ class OverlapAssignment(Assignment):
         return pairwise_iou(*(box_convert(b, "cxcywh", "xyxy") for b in (reference, truth.boxes)))
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`~detrex.modeling.Assignment.pairs`; every object has at least one query."""
+        """As of :meth:`~detrex.modeling.Assignment.pairs`. Objects that overlap little may get none."""
         return [self._image(overlap) for overlap, _ in zip(values, counts, strict=True)]
 
     def _image(self, overlap: Tensor) -> tuple[Tensor, Tensor]:
