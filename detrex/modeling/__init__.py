@@ -34,6 +34,7 @@ from detrex.modeling.decoder import (
 from detrex.modeling.detector import Detector
 from detrex.modeling.encoder import DeformableEncoder, PlainEncoder
 from detrex.modeling.heads import PredictionHeads
+from detrex.modeling.initialisation import PublishedInitialisation
 from detrex.modeling.matcher import Matcher
 from detrex.modeling.pixel_head import PixelHead
 from detrex.modeling.points import GridPoints, RandomPoints
@@ -91,6 +92,7 @@ __all__ = [
     "PostProcess",
     "PredictionHeads",
     "ProposalQueries",
+    "PublishedInitialisation",
     "QueryGroup",
     "QuerySource",
     "RandomPoints",

@@ -5,7 +5,7 @@ Shape letters: B images, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Detector(nn.Module):
             differ only where padding differs from image to image.
         channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
+        initialisation: draws weights of the whole model anew, in place; None leaves those of its parts.
     """
 
     pixel_mean: Tensor
@@ -64,6 +65,7 @@ class Detector(nn.Module):
         mask_padding: bool = False,
         channels_last: bool = False,
         true_boxes_relative_to_image: bool = False,
+        initialisation: Callable[[nn.Module], None] | None = None,
     ):
         super().__init__()
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
@@ -71,6 +73,8 @@ class Detector(nn.Module):
         self.num_classes, self.class_score = num_classes, class_score or SigmoidScore()
         self.size_divisor, self.mask_padding = size_divisor, mask_padding
         self.true_boxes_relative_to_image = mask_padding or true_boxes_relative_to_image
+        if initialisation is not None:
+            initialisation(self)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)

@@ -11,6 +11,7 @@ from detrex.modeling import (
     Denoising,
     PixelHead,
     ProposalQueries,
+    PublishedInitialisation,
     RandomPoints,
 )
 
@@ -62,5 +63,6 @@ model.criterion.matcher.dice_cost = 5.0
 model.postprocess.instance.max_detections = 100
 model.postprocess.instance.clip_boxes = False
 
+model.initialisation = L(PublishedInitialisation)()  # null: the weights that its parts begin with
 model.size_divisor = 32
 model.mask_padding = False
