@@ -97,7 +97,7 @@ def _start(count: int, module: str, args: tuple) -> None:
     method = "spawn"
     if "forkserver" in multiprocessing.get_all_start_methods():
         method = "forkserver"
-        multiprocessing.set_forkserver_preload([module])
+        multiprocessing.set_forkserver_preload(["detrex.runtime.process_server", module])
     numbers: list[int] = []  # of the signals that came, and how many of them each process got
     passed = 0
     with interruption.listening(), interruption.passed_on(numbers.append):

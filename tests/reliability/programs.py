@@ -39,6 +39,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self.output = ""
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -77,7 +78,10 @@ class Program:
             self.output += line
         return code
 
-    def stop(self, number: int, timeout: float = 60) -> int:
-        """Sends a signal; returns the exit code."""
-        self.process.send_signal(number)
+    def stop(self, number: int, all_processes: bool = False, timeout: float = 120) -> int:
+        """Sends a signal, to the program alone or to all its processes; returns the exit code."""
+        if all_processes:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         return self.end(timeout)

@@ -34,6 +34,11 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_as_if_never_stopped(t
     assert losses(parts) == losses(whole)
 
 
+def go_on_and_train_anew(parts, whole) -> None:
+    main(parts, resume=True)
+    main(whole)
+
+
 def test_a_signal_to_one_of_two_processes_stops_both_and_they_resume_exactly(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # fp16 and its scale, averages and micro-batches, dropout and the order of images: all is restored.
@@ -43,8 +48,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_they_resume_exactly(tmp
     assert stopped.value.code == EXIT_INTERRUPTED
     (checkpoint,) = (parts / "checkpoints").glob("it*")
     assert checkpoint.name == "iteration_0000004"  # of batches 7 and 8
-    launch(main, (load(parts, *settings), False, True), num_gpus=2)
-    launch(main, (load(whole, *settings),), num_gpus=2)
+    launch(go_on_and_train_anew, (load(parts, *settings), load(whole, *settings)), num_gpus=2)
     assert losses(parts) == losses(whole)
     for folder in (parts, whole):  # without the losses of a step that fp16 has left out
         assert [m["iteration"] for m in metrics(folder) if "step_time" in m] == [1, 2, 3, 4, 5, 6]
@@ -56,10 +60,11 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_they_resume_exactly(tmp
 ENDLESS = ("train.max_iter=1000000", "train.eval_period=0", "train.checkpoint.period=0")
 
 
-def test_the_launching_process_passes_signals_on_and_has_the_same_exit_code(tmp_path):
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_the_launching_process_passes_signals_on_and_has_the_same_exit_code(tmp_path, number, to_all):
     with Program(tmp_path, *ENDLESS, options=["--num-gpus", "2"]) as program:
         program.wait_for("iteration 3/")
-        assert program.stop(signal.SIGTERM) == EXIT_INTERRUPTED
+        assert program.stop(number, to_all) == EXIT_INTERRUPTED
     assert len(list((tmp_path / "checkpoints").glob("iteration_*"))) == 1
 
 

@@ -1,0 +1,16 @@
+"""Imported by the server that processes of a run are forked from: requests to stop are not for it.
+
+Batch systems and terminals send them to all processes. Without this server the exit codes of the others
+would be lost, so it stays until the process that started it has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from detrex.runtime.interruption import SIGNALS
+
+if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
+    for _number in SIGNALS:
+        signal.signal(_number, signal.SIG_IGN)
