@@ -34,7 +34,7 @@ _THREADS = (
 )
 _WARP = 32
 _VECTOR_BYTES = 16  # the widest access of a thread
-_MAX_GRID_Y = 65535
+MAX_GRID_Y = 65535
 _ALIGNMENT = 16  # bytes
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 # From here on four float32 numbers are added to memory by one instruction.
@@ -76,7 +76,7 @@ class Variant:
     def grid(self, direction: str, sizes: Sizes) -> tuple[int, int]:
         """Numbers of blocks: for the queries and heads of an image, and for images."""
         items = _THREADS // self.lanes(direction)
-        return -(-sizes.queries * sizes.heads // items), min(sizes.batch, _MAX_GRID_Y)
+        return -(-sizes.queries * sizes.heads // items), min(sizes.batch, MAX_GRID_Y)
 
     def options(self) -> tuple[str, ...]:
         """Of the compiler."""
@@ -149,7 +149,7 @@ class Kernel:
         self._module.launch(self._functions[direction], grid, _THREADS, stream, arguments)
 
 
-_kernels: dict[tuple[Variant, int], Kernel] = {}
+LOADED_KERNELS: dict[tuple[Variant, int], Kernel] = {}
 _lock = threading.Lock()
 
 
@@ -160,11 +160,11 @@ def kernel_of(variant: Variant, device: int) -> Kernel:
         KernelError: if it cannot be.
     """
     key = variant, device
-    if key not in _kernels:
+    if key not in LOADED_KERNELS:
         with _lock:
-            if key not in _kernels:
-                _kernels[key] = Kernel(variant, device)
-    return _kernels[key]
+            if key not in LOADED_KERNELS:
+                LOADED_KERNELS[key] = Kernel(variant, device)
+    return LOADED_KERNELS[key]
 
 
 def kernel_source() -> str:

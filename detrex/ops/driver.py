@@ -62,10 +62,10 @@ class Module:
 
     def __init__(self, code: bytes, device: int):
         self._driver = driver()
-        number, self._context = ctypes.c_int(), ctypes.c_void_p()
+        number, self.context = ctypes.c_int(), ctypes.c_void_p()
         self._driver.call("cuDeviceGet", ctypes.byref(number), device)
         # Kept until the process ends, as are the module and PyTorch's own use of the context.
-        self._driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), number)
+        self._driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), number)
         self._module = ctypes.c_void_p()
         with self._current():
             self._driver.call("cuModuleLoadData", ctypes.byref(self._module), code)
@@ -120,7 +120,7 @@ class Module:
     @contextmanager
     def _current(self) -> Iterator[None]:
         """The thread's context is this device's inside, whichever it was before."""
-        self._driver.call("cuCtxPushCurrent_v2", self._context)
+        self._driver.call("cuCtxPushCurrent_v2", self.context)
         try:
             yield
         finally:

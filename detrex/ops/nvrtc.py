@@ -119,7 +119,7 @@ def nvrtc() -> Nvrtc | KernelError:
     if version is None:
         return KernelError("this PyTorch is built without CUDA")
     error = KernelError(f"NVRTC is neither in PyTorch's packages nor in a CUDA {version} toolkit")
-    for path in _candidates(version.partition(".")[0]):
+    for path in candidates(version.partition(".")[0]):
         try:
             return open_nvrtc(path)
         except KernelError as problem:
@@ -127,7 +127,7 @@ def nvrtc() -> Nvrtc | KernelError:
     return error
 
 
-def _candidates(major: str) -> Iterator[Path]:
+def candidates(major: str) -> Iterator[Path]:
     """Files and names to try, those of PyTorch's version of CUDA first."""
     spec = importlib.util.find_spec("nvidia")
     packages = spec.submodule_search_locations if spec and spec.submodule_search_locations else []

@@ -93,11 +93,11 @@ def test_training(model, parts, clock):
         loss = model.train()(torch.ones(()))
         clock.now += 16.0
         loss.backward()
-        optimizer.register_step_pre_hook(lambda *_: setattr(clock, "now", clock.now + 128.0))
+        later = optimizer.register_step_pre_hook(lambda *_: setattr(clock, "now", clock.now + 128.0))
         step()
         clock.now += 0.25
         seconds = parts.stop()
-        optimizer._optimizer_step_pre_hooks.popitem()
+        later.remove()
         assert seconds == {
             "backbone": 2.0,
             "decoder": 4.0,

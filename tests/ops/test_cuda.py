@@ -66,7 +66,7 @@ def test_threads_of_a_group_take_all_channels_by_wide_accesses():
 
 
 def test_more_images_than_a_grid_has_rows(emulate, make_inputs, monkeypatch):
-    monkeypatch.setattr(cuda, "_MAX_GRID_Y", 2)
+    monkeypatch.setattr(cuda, "MAX_GRID_Y", 2)
     emulate(90)
     with force_implementation("kernel"):
         compare(make_inputs(SHAPES, batch=5))

@@ -87,7 +87,7 @@ def fresh(monkeypatch, tmp_path):
     """Nothing is compiled, loaded or found yet."""
     caches = (nvrtc.nvrtc, driver.driver, cuda.cuda_obstacle)
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cuda, "_kernels", {})
+    monkeypatch.setattr(cuda, "LOADED_KERNELS", {})
     for cache in caches:
         cache.cache_clear()
     yield tmp_path / "cache" / "kernels"
@@ -221,7 +221,7 @@ def test_a_kernel_is_compiled_once_by_many_threads(monkeypatch):
         return SimpleNamespace(variant=wanted)
 
     monkeypatch.setattr(cuda, "Kernel", build)
-    monkeypatch.setattr(cuda, "_kernels", {})
+    monkeypatch.setattr(cuda, "LOADED_KERNELS", {})
     results = []
     threads = [
         threading.Thread(target=lambda i=i: results.append(cuda.kernel_of(variant(), i % 2)))
@@ -241,7 +241,7 @@ def test_a_kernel_is_compiled_once_by_many_threads(monkeypatch):
         (lambda m: m.setattr(driver, "LIBRARY", "libnone.so"), "there is no NVIDIA driver: libnone.so"),
         (lambda m: m.setattr(torch.version, "cuda", None), "this PyTorch is built without CUDA"),
         (
-            lambda m: m.setattr(nvrtc, "_candidates", lambda _major: ()),
+            lambda m: m.setattr(nvrtc, "candidates", lambda _major: ()),
             "NVRTC is neither in PyTorch's packages",
         ),
         (lambda m: m.setattr(cuda, "kernel_source", lambda: "nonsense;"), "NVRTC cannot compile it"),
@@ -301,7 +301,7 @@ def test_a_launch_that_the_driver_refuses_is_an_error(noting_driver):  # noqa: A
     with pytest.raises(KernelError, match="cuModuleLoadData failed"):
         driver.Module(b"nonsense", 0)
     function = module.function("msda_forward")
-    module._context = ctypes.c_void_p(0)
+    module.context = ctypes.c_void_p(0)
     with pytest.raises(KernelError, match="cuCtxPushCurrent_v2 failed"):
         module.launch(function, (1, 1), 128, 0, [])
     assert noting_driver.noted_count() == 0
