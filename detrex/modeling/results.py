@@ -16,7 +16,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.layers import linear
 from detrex.modeling.class_score import ClassScore, SigmoidScore
-from detrex.structures import Instances, Prediction
+from detrex.structures import Instances, Prediction, boxes_from_masks
 
 # Pixels of resized masks that are in memory as floats at one time: what the cache of a CPU holds, and on a
 # GPU 64 masks of 1024 x 1024.
@@ -94,6 +94,34 @@ class QueryMasks:
 
 
 @dataclass
+class Crop:
+    """The part of a mask that holds all its pixels.
+
+    Attributes:
+        top, left: of the part in the mask, in pixels.
+        mask: bool, of the size of the part.
+    """
+
+    top: int
+    left: int
+    mask: Tensor
+
+    @classmethod
+    def of(cls, masks: Tensor) -> list[Crop]:
+        """The crops of masks (N, H, W) bool, of no pixels where nothing is inside."""
+        boxes = boxes_from_masks(masks, inclusive=False).long().tolist()  # (N, 4) xyxy
+        return [
+            cls(y0, x0, mask[y0:y1, x0:x1].clone())
+            for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True)
+        ]
+
+    def paste(self, into: Tensor) -> None:
+        """Writes the part to its place in ``into``, (H, W) bool."""
+        height, width = self.mask.shape
+        into[self.top : self.top + height, self.left : self.left + width] = self.mask
+
+
+@dataclass
 class InstanceInference:
     """The best (query, class) pairs as instances.
 
@@ -139,10 +167,15 @@ class InstanceInference:
         if masks is None:
             return found
         chosen, place = query.unique(return_inverse=True)
-        found.pred_masks, quality = self._masks(masks[chosen], place, frame)
-        found.scores = top * quality
-        found = found[found.scores >= self.score_threshold]
-        return found[found.scores.argsort(descending=True, stable=True)]
+        crops, quality = self._crops(masks[chosen], frame)
+        found.scores = top * quality[place]
+        order = found.scores.argsort(descending=True, stable=True)
+        order = order[found.scores[order] >= self.score_threshold]
+        found = found[order]
+        found.pred_masks = torch.zeros(len(order), *frame.output, dtype=torch.bool, device=top.device)
+        for mask, index in zip(found.pred_masks, place[order].tolist(), strict=True):
+            crops[index].paste(mask)
+        return found
 
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Scores, queries and classes of the results (N,), best first.
@@ -158,16 +191,21 @@ class InstanceInference:
         query = index // scores.shape[1]
         return top, query, index % scores.shape[1] if label is None else label[query, 0]
 
-    def _masks(self, masks: QueryMasks, place: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Masks (N, H, W) bool of results at ``place``, and their mean probability inside (N,)."""
-        inside = torch.zeros(len(masks), *frame.output, dtype=torch.bool, device=place.device)
-        quality = torch.zeros(len(masks), device=place.device)
+    def _crops(self, masks: QueryMasks, frame: Frame) -> tuple[list[Crop], Tensor]:
+        """The masks of N queries, and their mean probability inside (N,).
+
+        Masks of large images are kept as crops until it is known which ones are results: at full size, those
+        of a photo of 12 megapixels would take gigabytes more than once.
+        """
+        crops: list[Crop] = []
+        quality = torch.zeros(len(masks), device=masks.pixels.device)
         for part, small in frame.chunks(masks):
             logits = frame.to_output(small)
-            inside[part] = logits > 0
-            area = inside[part].sum((1, 2))
-            quality[part] = (logits.sigmoid() * inside[part]).sum((1, 2)) / (area + 1e-6)
-        return inside[place], quality[place]
+            inside = logits > 0
+            area = inside.sum((1, 2))
+            quality[part] = (logits.sigmoid() * inside).sum((1, 2)) / (area + 1e-6)
+            crops += Crop.of(inside)
+        return crops, quality
 
 
 @dataclass

@@ -28,7 +28,7 @@ from detrex.runtime.progress import progress_bar
 SWITCH = "DETREX_DATA_CACHE"
 """Environment variable; ``0`` parses annotation files at every start, in every process."""
 
-_FORMAT = 2  # of what the parsers write
+_FORMAT = 3  # of what the parsers write
 _SLOW = 1 << 24  # bytes; the parsing of larger files is announced, and its progress shown
 _CHUNK = 1 << 20
 
