@@ -182,7 +182,7 @@ def evaluation_sizes(config: DictConfig, count: int) -> list[Size]:
         ConfigError: the config has no such data set and mapper.
         DataError: the data set has fewer images.
     """
-    loader = (config.get("dataloader") or {}).get("test") or {}
+    loader: Any = (config.get("dataloader") or {}).get("test") or {}
     if not {"dataset", "mapper"} <= set(loader):
         raise ConfigError(
             "the config has no dataloader.test with a 'dataset' and a 'mapper', from which sizes of images "
@@ -236,7 +236,8 @@ def _sum(name: str, level: int, entries: list[_Entry]) -> Row:
     return Row(name, level, parameters, sum((c for _, _, c in entries), Cost()))
 
 
-def _image(size: Size) -> dict[str, Any]:
+def _image(size: Size) -> Any:
+    """A sample without content: no memory, and nothing but the image."""
     return {"image": torch.empty(3, *size, dtype=torch.uint8, device="meta")}
 
 
@@ -252,7 +253,7 @@ def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
         tally.follow(model)
         prediction = model.predict(images)
         tally.enter(MASK_PRODUCT)
-        if prediction.final.mask_embed is not None:
+        if prediction.final.mask_embed is not None and prediction.pixel_embed is not None:
             prediction.final.mask_logits(prediction.pixel_embed)
         tally.leave()
     return {name: cost for name, cost in tally.costs.items() if cost != Cost()}

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import resize_rel_pos_bias_table_simple
@@ -199,7 +199,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
         return None
     own = backbone.state_dict()
     known = _keys(backbone, own)
-    prefixes = {_WRAPPERS.match(name).group() for name in state} | {""}
+    prefixes = {name[: len(name) - len(_WRAPPERS.sub("", name))] for name in state} | {""}
     taken, form, prefix = max(
         ((_taken(state, p, f.name, known), f, p) for p in sorted(prefixes) for f in _FORMATS),
         # Names of two formats can agree where they mean different modules: then shapes tell.
@@ -226,7 +226,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
     )
 
 
-def _keys(backbone: nn.Module, own: Mapping[str, Tensor]) -> dict[str, str]:
+def _keys(backbone: Any, own: Mapping[str, Tensor]) -> dict[str, str]:
     """The backbone's names by :func:`_key`; norms of outputs are counted by stage, as published Swins do."""
     keys = {}
     for name in own:
@@ -268,7 +268,7 @@ def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[st
     for name in tensors:
         if not name.endswith(f".{_BIAS_TABLE}"):
             continue
-        attention = backbone.get_submodule(name.removesuffix(f".{_BIAS_TABLE}"))
+        attention: Any = backbone.get_submodule(name.removesuffix(f".{_BIAS_TABLE}"))
         shape, table = attention.relative_position_bias_table.shape, tensors[name]
         side = math.isqrt(len(table))
         if table.shape == shape or table.shape[1:] != shape[1:] or side**2 != len(table):
@@ -298,4 +298,5 @@ def _complete_norms(
             tensors[name] = torch.zeros_like(like)
         elif folded and last == "running_var":
             # Together with the norm's epsilon a variance of 1.
-            tensors[name] = torch.ones_like(like) - backbone.get_submodule(module).eps
+            norm: Any = backbone.get_submodule(module)
+            tensors[name] = torch.ones_like(like) - norm.eps

@@ -10,7 +10,7 @@ import re
 import urllib.error
 import urllib.request
 from email.message import Message
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
@@ -162,7 +162,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         file: IO[bytes],
         code: int,
         message: str,
-        headers: Message,
+        headers: HTTPMessage,
         target: str,
     ) -> urllib.request.Request | None:
         target = urljoin(request.full_url, target)

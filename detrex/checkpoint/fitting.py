@@ -59,7 +59,9 @@ class LoadReport:
     def table(self) -> str:
         """The numbers of entries by part of the model, and the details of what did not fit."""
         columns = (self.loaded, self.reinitialised, self.missing, self.unused)
-        counts = {part: Counter() for part in dict.fromkeys(map(_part, chain(*columns)))}
+        counts: dict[str, Counter[str]] = {
+            part: Counter() for part in dict.fromkeys(map(_part, chain(*columns)))
+        }
         for column, names in zip(_COLUMNS, columns, strict=True):
             for name in names:
                 counts[_part(name)][column] += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ def _heads(model: nn.Module) -> nn.Module | None:
 
 def _num_heads(model: nn.Module) -> int:
     """Heads of the deformable attention; as in all published models if ``model`` has none."""
-    layers = (m for m in model.modules() if hasattr(m, "sampling_offsets"))
+    layers: Iterator[Any] = (m for m in model.modules() if hasattr(m, "sampling_offsets"))
     return next((layer.num_heads for layer in layers), 8)
 
 

@@ -83,7 +83,12 @@ def load(
         What was loaded, re-initialised, missing and unused.
     """
     file = source if isinstance(source, WeightsFile) else read_source(source, allow_pickle, with_state)
-    converted = convert(file.tensors, model)
+    try:
+        converted = convert(file.tensors, model)
+    except Exception as error:  # entries of any shapes can have the names of a known format
+        raise CheckpointError(
+            f"{file.path} has entries with the names of a known format, but not of its shapes ({error})"
+        ) from error
     try:
         report = load_weights(
             model, converted.tensors, strict=strict, source=file.path, classes=(file.categories, categories)
@@ -115,13 +120,14 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
             such name.
     """
     path = _local(source)
+    metadata: dict[str, str] = {}
     if path.suffix == ".pkl":
         if not allow_pickle:
             raise CheckpointError(
                 f"{path} is a pickle, which is not read unasked: give allow_pickle=True (in a config "
                 "train.allow_pickle=true, in tools --allow-pickle). The reader executes nothing in it."
             )
-        tensors, metadata = state_dict_of(read_pickle(path), path), {}
+        tensors = state_dict_of(read_pickle(path), path)
     else:
         tensors, metadata = read_weights(path)
     state_file = path / STATE_NAME

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,10 +109,10 @@ class _Instructions(dict[int, Callable[..., None]]):
     """What the unpickler does for each instruction; others are refused."""
 
     def __missing__(self, code: int) -> Callable[..., None]:
-        known = pickletools.code2op.get(chr(code))
-        if known is None:
+        names = [known.name for known in pickletools.opcodes if known.code == chr(code)]
+        if not names:
             raise ValueError(f"byte {code:#04x} is no instruction")
-        raise _RefusedError(f"has the pickle instruction {known.name}")
+        raise _RefusedError(f"has the pickle instruction {names[0]}")
 
 
 class _Data(io.BytesIO):
@@ -132,6 +133,12 @@ class _Data(io.BytesIO):
 
 class _Unpickler(pickle._Unpickler):
     """Python's unpickler, which looks nothing up, calls stand-ins alone and sets the state of these alone."""
+
+    # What the library's class has, which its published types do not list.
+    stack: list[Any]
+    append: Callable[[object], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, data: bytes):
         super().__init__(_Data(data), encoding="latin1")

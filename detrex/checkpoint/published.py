@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detrex.checkpoint.backbones import detectron2_resnet_name, detectron2_swin_name, resnet_name, swin_name
 from detrex.checkpoint.renaming import Renaming
@@ -106,8 +107,8 @@ def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str,
     Raises:
         ValueError: if the attention projections do not have that many heads.
     """
-    converted = {published_name(name): value for name, value in state.items()}
-    converted.pop(None, None)
+    renamed = ((published_name(name), value) for name, value in state.items())
+    converted = {name: value for name, value in renamed if name is not None}
     prefix = "encoder." if coarsest_first(state) else "decoder."
     return _reverse_levels(converted, prefix, num_heads)
 
@@ -121,7 +122,7 @@ def coarsest_first(state: Mapping[str, Tensor]) -> bool:
     return len(widths) > 1 and widths[0] > widths[-1]
 
 
-def to_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def to_published(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """The inverse of :func:`from_published`: the published ``model`` state dict.
 
     Args:
@@ -142,7 +143,7 @@ def to_published(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     return out
 
 
-def _published_coarsest_first(model: nn.Module) -> bool:
+def _published_coarsest_first(model: Any) -> bool:
     sizes = getattr(model.decoder.query_init, "anchor_sizes", None)
     # Models with learned queries have no anchors; the published ones take the coarsest level first.
     return sizes is None or list(sizes) == sorted(sizes)

@@ -84,7 +84,8 @@ def entry_of_config(path: Path) -> ZooEntry | None:
 
 
 def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    return list(OmegaConf.to_container(OmegaConf.load(file)).items())
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return list(content.items())
 
 
 def _entry(name: str, row: dict[str, Any], project: Path) -> ZooEntry:

@@ -212,7 +212,7 @@ def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.dim() > 1
         and x.numel() * len(weight) >= LEAST_WORK
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         and not python_dispatch.is_in_torch_dispatch_mode()
         and onednn_works()

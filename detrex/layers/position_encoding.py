@@ -6,6 +6,7 @@ Shape letters: B images, L levels, S tokens of all levels, H and W cells of a le
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,10 +39,13 @@ def pyramid_sine_encoding(
         For every level (H * W, dim), or (B, H * W, dim) where padding is masked.
     """
     device = pyramid.tokens.device
-    valid = [None] * len(pyramid.shapes) if pyramid.valid is None else pyramid.valid_sizes.unbind(1)
+    extents: Sequence[Tensor | None] = [None] * len(pyramid.shapes)
+    if pyramid.valid_sizes is not None:
+        extents = pyramid.valid_sizes.unbind(1)
     encodings = []
-    for (height, width), extent in zip(pyramid.shapes, valid, strict=True):
-        x_extent, y_extent = (width, height) if extent is None else extent[:, None].unbind(-1)  # (B, 1)
+    for (height, width), extent in zip(pyramid.shapes, extents, strict=True):
+        x_extent: int | Tensor = width if extent is None else extent[:, None, 0]  # (B, 1)
+        y_extent: int | Tensor = height if extent is None else extent[:, None, 1]
         y = sine_encoding(_radians(height, y_extent, offset, device), dim // 2, temperature)
         x = sine_encoding(_radians(width, x_extent, offset, device), dim // 2, temperature)
         y = y[..., :, None, :].expand(*y.shape[:-1], width, -1)

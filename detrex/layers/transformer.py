@@ -95,7 +95,7 @@ class DeformableEncoderLayer(nn.Module):
             reference: (1 or B, S, L or 1, 2) cell centres, normalised (x, y) on every level.
         """
         x = pyramid.tokens
-        attended = self.attention(x + pyramid.position, reference, pyramid)
+        attended = self.attention(pyramid.located_tokens, reference, pyramid)
         x = self.norm(x + self.dropout(attended))
         return pyramid.with_tokens(self.feed_forward(x))
 
@@ -164,9 +164,9 @@ class PlainDecoderLayer(DecoderLayer):
         super().__init__(self_attention, cross_attention, dim, ffn_dim, dropout)
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
-        query, key = content + position.encoding, memory.tokens + memory.position
+        query = content + position.encoding
         return self.cross_attention(
-            query, key, memory.tokens, key_padding_mask=memory.padding, need_weights=False
+            query, memory.located_tokens, memory.tokens, key_padding_mask=memory.padding, need_weights=False
         )[0]
 
 

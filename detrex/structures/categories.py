@@ -46,10 +46,7 @@ class Categories:
             names=tuple(str(e["name"]) for e in ordered),
             ids=tuple(int(e["id"]) for e in ordered),
             is_thing=tuple(bool(e.get("isthing", 1)) for e in ordered),
-            colors=tuple(
-                tuple(int(c) for c in e.get("color", color))
-                for e, color in zip(ordered, palette, strict=True)
-            ),
+            colors=tuple(_rgb(e.get("color", color)) for e, color in zip(ordered, palette, strict=True)),
         )
 
     @classmethod
@@ -103,5 +100,10 @@ def distinct_colors(count: int) -> list[tuple[int, int, int]]:
     for i in range(count):
         saturation, value = (0.85, 0.95) if i % 2 == 0 else (0.6, 0.8)
         rgb = colorsys.hsv_to_rgb((0.02 + i * golden) % 1.0, saturation, value)
-        colors.append(tuple(round(255 * c) for c in rgb))
+        colors.append(_rgb(round(255 * c) for c in rgb))
     return colors
+
+
+def _rgb(color: Iterable[Any]) -> tuple[int, int, int]:
+    red, green, blue = (int(part) for part in color)
+    return red, green, blue

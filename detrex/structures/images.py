@@ -22,7 +22,7 @@ class PaddedImages:
     @classmethod
     def from_list(cls, images: list[Tensor], divisor: int = 1) -> PaddedImages:
         """Pads (C, h, w) images to the largest height and width, rounded up to multiples of ``divisor``."""
-        sizes = [tuple(image.shape[-2:]) for image in images]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
         batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
         for padded, image in zip(batch, images, strict=True):
@@ -32,4 +32,5 @@ class PaddedImages:
     @property
     def padded_size(self) -> tuple[int, int]:
         """(height, width) of the batch."""
-        return tuple(self.tensor.shape[-2:])
+        height, width = self.tensor.shape[-2:]
+        return height, width

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,17 @@ class Pyramid:
         """The same with an encoding of positions, (S, D) or (B, S, D)."""
         return self._replace(position=position)
 
+    @property
+    def located_tokens(self) -> Tensor:
+        """Tokens with the encoding of their position added, (B, S, D).
+
+        Raises:
+            ValueError: there is no encoding, see :meth:`with_position`.
+        """
+        if self.position is None:
+            raise ValueError("these tokens have no position")
+        return self.tokens + self.position
+
     @cached_property
     def sizes(self) -> list[int]:
         """Number of tokens of every level."""
@@ -88,7 +100,7 @@ class Pyramid:
     @cached_property
     def padding(self) -> Tensor | None:
         """(B, S) bool, True for tokens of masked padding; None where padding counts as image."""
-        if self.valid is None:
+        if self.valid_sizes is None:
             return None
         levels = []
         for (height, width), valid in zip(self.shapes, self.valid_sizes.unbind(1), strict=True):
@@ -103,7 +115,7 @@ class Pyramid:
         Centres in masked padding lie beyond 1.
         """
         centres = torch.cat([self._centres(h, w) for h, w in self.shapes])[None]
-        if self.valid is None:
+        if self._shares is None:
             return centres
         return centres / self._shares.repeat_interleave(self._repeats, dim=1, output_size=sum(self.sizes))
 
@@ -117,20 +129,20 @@ class Pyramid:
             (B or 1, Q, L or 1, 2 or 4).
         """
         reference = reference[:, :, None]
-        if self.valid is None:
+        if self._shares is None:
             return reference
         return reference * self._shares[:, None].repeat(1, 1, 1, reference.shape[-1] // 2)
 
     @cached_property
-    def _shares(self) -> Tensor:
-        """(B, L, 2) share of every level without padding, in x and y."""
-        return self.valid_sizes / self.cells
+    def _shares(self) -> Tensor | None:
+        """(B, L, 2) share of every level without padding, in x and y; None where padding counts as image."""
+        return None if self.valid_sizes is None else self.valid_sizes / self.cells
 
     @cached_property
     def _repeats(self) -> Tensor:
         return torch.tensor(self.sizes).to(self.tokens.device, non_blocking=True)
 
-    def _replace(self, **changes: Tensor) -> Pyramid:
+    def _replace(self, **changes: Any) -> Pyramid:
         other = replace(self, **changes)
         for name in ("cells", "valid_sizes", "padding", "_shares"):
             if name in vars(self):  # computed already, and of the levels alone
@@ -143,7 +155,7 @@ class Pyramid:
         return torch.promote_types(self.tokens.dtype, torch.float32)
 
     def _centres(self, height: int, width: int) -> Tensor:
-        like = dict(device=self.tokens.device, dtype=self._dtype)
+        like: dict[str, Any] = dict(device=self.tokens.device, dtype=self._dtype)
         y = (torch.arange(height, **like) + 0.5) / height
         x = (torch.arange(width, **like) + 0.5) / width
         return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
@@ -151,4 +163,7 @@ class Pyramid:
 
 def _valid_cells(shape: tuple[int, int], padded: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Cells of a map that begin within the image, whose ``size`` is in pixels like ``padded``."""
-    return tuple(min(n, -(-side * n // whole)) for n, whole, side in zip(shape, padded, size, strict=True))
+    height, width = (
+        min(n, -(-side * n // whole)) for n, whole, side in zip(shape, padded, size, strict=True)
+    )
+    return height, width
