@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from detrex.layers import linear, sample_bool_masks, sample_maps
 from detrex.modeling.losses import mask_cross_entropy, mask_dice
-from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
+from detrex.modeling.points import GridPoints, RandomPoints
+from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache, items_in_memory
 from detrex.structures import PackedMasks
 
-FLOAT_BYTES = 4
 # Floats that autograd keeps or makes for every pair: per cell the map and its gradient, whole and in pieces;
 # per point its place, logit, truth and probability.
 KEPT_PER_CELL, KEPT_PER_POINT = 3, 6
@@ -76,16 +76,15 @@ class MaskLosses:
     def _pairs_in_memory(self, pixel_embed: Tensor) -> int:
         cells = pixel_embed.shape[-2] * pixel_embed.shape[-1]
         floats = KEPT_PER_CELL * cells + KEPT_PER_POINT * self.points.num_points
-        return self._pairs(KEPT_SHARE, floats)
+        return items_in_memory(FLOAT_BYTES * floats, KEPT_SHARE * self.memory_limit_mb)
 
     def _pairs_in_piece(self, pixel_embed: Tensor) -> int:
         points, candidates = self.points.num_points, self.points.num_candidates
-        fitting = self._pairs(1 - KEPT_SHARE, BRIEF_PER_CANDIDATE * candidates + BRIEF_PER_POINT * points)
-        return max(1, min(fitting, points_at_once(pixel_embed) // max(points, candidates)))
-
-    def _pairs(self, share: float, floats: int) -> int:
-        """How many pairs fit this share of the memory that take so many floats each."""
-        return max(1, int(share * self.memory_limit_mb * 2**20) // (FLOAT_BYTES * floats))
+        floats = BRIEF_PER_CANDIDATE * candidates + BRIEF_PER_POINT * points
+        return min(
+            items_in_memory(FLOAT_BYTES * floats, (1 - KEPT_SHARE) * self.memory_limit_mb),
+            items_in_cache(FLOAT_BYTES * max(points, candidates), pixel_embed.device),
+        )
 
     def _block(
         self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor

@@ -15,10 +15,10 @@ from torchvision.ops import box_convert
 from detrex.layers import linear, sample_bool_masks, sample_maps
 from detrex.modeling.assignment import Matches, SupervisedPrediction, Truth
 from detrex.modeling.class_score import ClassScore, SigmoidScore
-from detrex.modeling.points import GridPoints, RandomPoints, points_at_once
+from detrex.modeling.points import GridPoints, RandomPoints
+from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache, items_in_memory
 from detrex.structures import BatchTargets, Prediction, pairwise_giou
 
-FLOAT_BYTES = 4
 # Floats that are in memory together while costs are computed: per query and point (logit, probability and
 # softplus), per object and point (its truth, with indices), per query and object (mostly corners of boxes),
 # and per query and class.
@@ -133,7 +133,7 @@ class Matcher:
 
     def _rows(self, floats: int) -> int:
         """How many rows that take so many floats each fit the memory."""
-        return max(1, self.memory_limit_mb * 2**20 // (FLOAT_BYTES * floats))
+        return items_in_memory(FLOAT_BYTES * floats, self.memory_limit_mb)
 
     def _cost(self, joined: Prediction, image: int, has_class: Tensor, truth: Truth) -> Tensor:
         """(Q, N) cost of one image."""
@@ -141,7 +141,7 @@ class Matcher:
         step = self._rows(floats)
         if truth.pixel_embed is not None:
             count = self.points.num_points
-            most = max(1, points_at_once(joined.logits) // count)
+            most = items_in_cache(FLOAT_BYTES * count, joined.logits.device)
             step = min(most, self._rows(floats + PER_QUERY_POINT * count))
         costs = []
         for first in range(0, len(has_class), step):

@@ -13,15 +13,6 @@ from torch import Tensor
 
 from detrex.layers import sample_maps
 
-# Values at points that are computed at one time. On a CPU more of them leave the cache, which makes every
-# step several times slower; on a GPU fewer would leave it idle.
-CPU_POINTS, GPU_POINTS = 2**20, 2**24
-
-
-def points_at_once(like: Tensor) -> int:
-    """Of how many points to compute values at one time, where ``like`` is."""
-    return CPU_POINTS if like.is_cpu else GPU_POINTS
-
 
 class RandomPoints:
     """Uniform points for matching; points with preference to uncertain ones for losses.

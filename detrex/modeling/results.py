@@ -16,11 +16,11 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.layers import linear
 from detrex.modeling.class_score import ClassScore, SigmoidScore
+from detrex.runtime.chunking import FLOAT_BYTES, available_bytes, items_in_cache
 from detrex.structures import Instances, Prediction, boxes_from_masks
 
-# Pixels of resized masks that are in memory as floats at one time: what the cache of a CPU holds, and on a
-# GPU 64 masks of 1024 x 1024.
-CPU_PIXELS, GPU_PIXELS = 2**22, 2**26
+# Bytes of results below which nobody asks how much memory is free.
+MEMORY_UNCHECKED = 2**30
 
 
 @dataclass
@@ -57,7 +57,8 @@ class Frame:
     def chunks(self, masks: QueryMasks) -> Iterator[tuple[slice, Tensor]]:
         """Slices of masks that fit the memory when resized, and the logits (n, h, w) of each."""
         pixels = max(self.padded[0] * self.padded[1], self.output[0] * self.output[1])
-        step = max(1, (CPU_PIXELS if masks.pixels.is_cpu else GPU_PIXELS) // pixels)
+        # Four times what fits the cache: the product with the embeddings is slow for a few masks at a time.
+        step = items_in_cache(FLOAT_BYTES * pixels // 4, masks.pixels.device)
         for first in range(0, len(masks), step):
             part = slice(first, min(first + step, len(masks)))
             yield part, masks.logits(part)
@@ -356,8 +357,11 @@ class PostProcess:
             frames: sizes of every image.
 
         Raises:
-            ValueError: panoptic or semantic results of a model without masks.
+            ValueError: panoptic or semantic results of a model without masks, or results that do not fit the
+                memory.
         """
+        for frame in frames if pixel_embed is not None else ():
+            self._check_memory(frame, prediction, pixel_embed)
         masks: Iterable[QueryMasks | None] = [None] * len(frames)
         if prediction.mask_embed is not None and pixel_embed is not None:
             masks = map(QueryMasks, prediction.mask_embed, pixel_embed)
@@ -371,6 +375,37 @@ class PostProcess:
             self._one(logits, boxes, own, frame)
             for (logits, boxes), own, frame in zip(rows, masks, frames, strict=True)
         ]
+
+    def _check_memory(self, frame: Frame, prediction: Prediction, pixel_embed: Tensor | None) -> None:
+        """Finds before they are computed that the masks of an image do not fit the memory.
+
+        Raises:
+            ValueError: they need more than is free.
+        """
+        pixels = frame.output[0] * frame.output[1]
+        num_queries, num_classes = prediction.logits.shape[1:]
+        needed = {}
+        if self.instance is not None:
+            # Masks of queries, and those of results: bool.
+            count = min(self.instance.max_detections, num_queries * num_classes)
+            needed[f"{count} instance masks"] = (count + min(count, num_queries)) * pixels
+        if self.panoptic is not None:
+            # Best score, owner and whether it covers the pixel, with the new ones of each.
+            needed["a panoptic map"] = 2 * (FLOAT_BYTES + 8 + 1) * pixels
+        if self.semantic is not None:
+            needed[f"semantic scores of {num_classes} classes"] = FLOAT_BYTES * num_classes * pixels
+        total = sum(needed.values())
+        if pixel_embed is None or total < MEMORY_UNCHECKED:
+            return
+        free = available_bytes(pixel_embed.device)
+        if free is not None and total > free:
+            height, width = frame.output
+            raise ValueError(
+                f"results of {height} x {width} pixels (height x width) do not fit the memory: "
+                f"{' and '.join(needed)} need {total / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. "
+                "Ask for fewer results (model.postprocess.instance.max_detections) or tasks, or a smaller "
+                "image"
+            )
 
     def _one(self, logits: Tensor, boxes: Tensor, masks: QueryMasks | None, frame: Frame) -> dict[str, Any]:
         classes = self.class_score.probabilities(logits)

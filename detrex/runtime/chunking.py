@@ -7,6 +7,8 @@ waits for memory. One item at a time wastes time on calls, and leaves a GPU idle
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 FLOAT_BYTES = 4
@@ -27,6 +29,19 @@ def items_in_cache(item_bytes: int, device: torch.device) -> int:
         At least 1.
     """
     return max(1, (CPU_BYTES if device.type == "cpu" else GPU_BYTES) // max(1, item_bytes))
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device, without swapping on a CPU; None where the system does not tell."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kibibytes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((1024 * int(number) for number in kibibytes), None)
 
 
 def items_in_memory(item_bytes: int, limit_mb: float) -> int:

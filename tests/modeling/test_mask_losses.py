@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detrex.modeling import GridPoints, RandomPoints, points
+from detrex.modeling import GridPoints, RandomPoints
 from detrex.modeling.mask_losses import MaskLosses
+from detrex.runtime import chunking
 from detrex.structures import PackedMasks
 
 MB = 2**20
@@ -33,7 +34,7 @@ def with_gradients(losses, embed, pixels, *rest):
 
 def test_pieces_give_the_losses_and_gradients_of_the_whole(monkeypatch):
     whole = with_gradients(MaskLosses(GridPoints(1024), 2048), *made_pairs())
-    monkeypatch.setattr(points, "CPU_POINTS", 3 * 1024)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 3 * 1024)
     in_pieces = with_gradients(MaskLosses(GridPoints(1024), 2048), *made_pairs())
     # No memory at all means pair by pair, each computed again in the backward pass.
     pair_by_pair = with_gradients(MaskLosses(GridPoints(1024), 0), *made_pairs())

@@ -12,9 +12,9 @@ from detrex.modeling import (
     SemanticInference,
     SigmoidScore,
     SoftmaxScore,
-    results,
 )
 from detrex.modeling.results import Frame
+from detrex.runtime import chunking
 from detrex.structures import Prediction
 
 FRAMES = [
@@ -27,7 +27,7 @@ QUERIES, CLASSES = 8, 5
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(results, "CPU_PIXELS", 3 * 64 * 64)
+    monkeypatch.setattr(chunking, "CPU_BYTES", 3 * 64 * 64)
 
 
 def smooth_masks(frame, count=QUERIES, seed=0):
@@ -295,7 +295,7 @@ def test_chunks_change_nothing(monkeypatch):
     )
     whole = run(process, prediction, masks, frame)
     for pixels in (1, 75 * 50 * 3):
-        monkeypatch.setattr(results, "CPU_PIXELS", pixels)
+        monkeypatch.setattr(chunking, "CPU_BYTES", pixels)
         parts = run(process, prediction, masks, frame)
         torch.testing.assert_close(parts["sem_seg"], whole["sem_seg"])
         assert torch.equal(parts["panoptic_seg"][0], whole["panoptic_seg"][0])
@@ -368,3 +368,20 @@ def test_tasks_that_need_masks_say_so(task):
     prediction.mask_embed = None
     with pytest.raises(ValueError, match="need masks"):
         PostProcess(**task)(prediction, None, FRAMES[:1])
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [
+        ({"instance": InstanceInference()}, "40 instance masks"),
+        ({"panoptic": PanopticInference()}, "a panoptic map"),
+        ({"semantic": SemanticInference()}, "semantic scores of 5 classes"),
+    ],
+)
+def test_results_that_do_not_fit_the_memory_are_named(task, named):
+    prediction, masks = one_prediction(FRAMES[0])
+    frame = Frame(FRAMES[0].padded, FRAMES[0].image, output=(2_000_000, 3_000_000))
+    with pytest.raises(
+        ValueError, match=rf"2000000 x 3000000 pixels.*{named}.* need \d+\.\d GiB, and .* are free"
+    ):
+        run(PostProcess(**task), prediction, masks, frame)
