@@ -65,7 +65,7 @@ class Detector(nn.Module):
         mask_padding: bool = False,
         channels_last: bool = False,
         true_boxes_relative_to_image: bool = False,
-        initialisation: Callable[[nn.Module], None] | None = None,
+        initialisation: Callable[[Detector], None] | None = None,
     ):
         super().__init__()
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder

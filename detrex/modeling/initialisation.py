@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
-from detrex.layers import MLP, FeedForward
+from detrex.layers import FeedForward
+from detrex.modeling.heads import HeadSet
+from detrex.modeling.queries import BoxPosition
+
+if TYPE_CHECKING:
+    from detrex.modeling.detector import Detector
 
 
 class PublishedInitialisation:
@@ -16,22 +23,26 @@ class PublishedInitialisation:
     PyTorch, while by default it takes every class for rare.
     """
 
-    def __call__(self, model: nn.Module) -> None:
-        """Draws these weights of a :class:`~detrex.modeling.Detector` anew, in place."""
+    def __call__(self, model: Detector) -> None:
+        """Draws these weights of ``model`` anew, in place."""
         for module in (*model.encoder.modules(), *model.decoder.modules()):
             if isinstance(module, FeedForward):
                 nn.init.xavier_uniform_(module.linear1.weight)
                 nn.init.xavier_uniform_(module.linear2.weight)
             elif isinstance(module, nn.MultiheadAttention):
                 nn.init.xavier_uniform_(module.out_proj.weight)
-        for module in model.decoder.position.modules():
-            if isinstance(module, MLP):
-                for layer in module.layers:
+            elif isinstance(module, BoxPosition):
+                for layer in _linear_layers(module):
                     nn.init.xavier_uniform_(layer.weight)
+            elif isinstance(module, HeadSet):
+                for layer in _linear_layers(module.classes):
+                    layer.reset_parameters()
         for module in () if model.pixel_head is None else model.pixel_head.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for heads in model.decoder.heads.sets:
-            heads.classes.reset_parameters()
+
+
+def _linear_layers(module: nn.Module) -> list[nn.Linear]:
+    return [m for m in module.modules() if isinstance(m, nn.Linear)]
