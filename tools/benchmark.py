@@ -196,6 +196,7 @@ def model_setups(arguments: argparse.Namespace) -> dict[str, Setup]:
             batch=arguments.batch,
             objects=arguments.objects,
             threads=arguments.threads,
+            trust_code=arguments.trust_code,
         )
     return setups
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from detrex.cli.arguments import add_overrides, command_parser
+from detrex.cli.arguments import add_overrides, add_trust_code, command_parser
 from detrex.cli.errors import readable_errors
 from detrex.data import DataError
 from detrex.predict import Predictor, Result, load
@@ -66,6 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="file, folder or URL, or 'published' to download those of the model zoo; by default the run's",
     )
     parser.add_argument("--allow-pickle", action="store_true", help="read old detectron2 .pkl files")
+    add_trust_code(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input",
@@ -346,6 +347,7 @@ def run(arguments: argparse.Namespace, open_video: OpenVideo = VideoReader) -> N
             device=arguments.device,
             amp=arguments.amp,
             allow_pickle=arguments.allow_pickle,
+            trust_code=arguments.trust_code,
         )
         demo = Demo(predictor, arguments, Console())
         if arguments.webcam is None:

@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import ConstantLR
 from detrex.benchmark.machine import describe_machine, memory, reset_peak_memory
 from detrex.benchmark.parts import PartTimes
 from detrex.benchmark.timing import Clock, Duration
-from detrex.config import ConfigError, LazyConfig, instantiate
+from detrex.config import ConfigError, instantiate
+from detrex.config.untrusted import load_config_file
 from detrex.engine import Trainer
 from detrex.engine.parallel import compile_modules
 from detrex.engine.run import prepare_device
@@ -38,6 +39,7 @@ class Setup:
         batch: images of a run.
         objects: of every image, in training.
         threads: of PyTorch on the CPU; None for its default.
+        trust_code: let a config beside weights name any code.
     """
 
     config_file: str
@@ -47,6 +49,7 @@ class Setup:
     batch: int = 1
     objects: int = 8
     threads: int | None = None
+    trust_code: bool = False
 
     def config(self) -> DictConfig:
         """The config with its overrides.
@@ -54,7 +57,7 @@ class Setup:
         Raises:
             ConfigError: there is none, or it has no model, or no training where that is measured.
         """
-        config = LazyConfig.apply_overrides(LazyConfig.load(self.config_file), list(self.overrides))
+        config = load_config_file(self.config_file, list(self.overrides), self.trust_code)
         needed = ["model", "train", *(["optimizer"] if self.training else [])]
         if missing := [name for name in needed if name not in config]:
             raise ConfigError(f"{self.config_file} has no {', '.join(missing)}, which this benchmark needs")

@@ -7,7 +7,7 @@ import re
 
 from omegaconf import DictConfig
 
-from detrex.config import LazyConfig
+from detrex.config.untrusted import load_config_file
 
 
 def command_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -18,9 +18,20 @@ def command_parser(description: str, epilog: str | None = None) -> argparse.Argu
 
 
 def add_config_file(parser: argparse.ArgumentParser) -> None:
-    """``--config-file``."""
+    """``--config-file`` and ``--trust-code``."""
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
+    )
+    add_trust_code(parser)
+
+
+def add_trust_code(parser: argparse.ArgumentParser) -> None:
+    """``--trust-code``."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="let a config that lies beside weights, or in them, name any code, which then runs: needed for "
+        "components of your own (docs/security.md)",
     )
 
 
@@ -58,9 +69,10 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
     """The config that the command line describes.
 
     Raises:
-        ConfigError: there is no such file, or an override does not fit it.
+        ConfigError: there is no such file, an override does not fit it, or it is a ``.yaml`` beside weights
+            that names more than components of this toolbox.
     """
-    return LazyConfig.apply_overrides(LazyConfig.load(arguments.config_file), arguments.overrides)
+    return load_config_file(arguments.config_file, arguments.overrides, arguments.trust_code)
 
 
 def positive(text: str) -> int:

@@ -29,7 +29,7 @@ def load_config(path: str | Path) -> DictConfig:
         config = make_config({name: value for name, value in names.items() if _is_config(name, value)})
         return _complete(config, path)
     if path.suffix in YAML_SUFFIXES:
-        return _load_yaml(path)
+        return parse_config(path.read_text(encoding="utf-8"), path)
     raise ConfigError(f"config file {path} is neither Python (.py) nor YAML (.yaml)")
 
 
@@ -59,13 +59,18 @@ def _complete(config: DictConfig, path: Path) -> DictConfig:
         raise ConfigError(f"config file {path}: {error}") from error
 
 
-def _load_yaml(path: Path) -> DictConfig:
+def parse_config(text: str, source: str | Path) -> DictConfig:
+    """The config in a text of YAML from ``source``.
+
+    Raises:
+        ConfigError: it is no YAML, or has no keys and values at its top.
+    """
     try:
-        content = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"config file {path} cannot be read: {error}") from error
+        content = OmegaConf.create(text)
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ConfigError(f"config file {source} cannot be read: {error}") from error
     if not isinstance(content, DictConfig):
-        raise ConfigError(f"config file {path} has a list at its top, not keys and values")
+        raise ConfigError(f"config file {source} has a list at its top, not keys and values")
     return make_config(content)
 
 

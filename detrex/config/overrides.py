@@ -11,10 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.config.lazy import ConfigError, locate, to_plain
+from detrex.config.lazy import LOCATE, ConfigError, locate, to_plain
 from detrex.config.signatures import Parameter, Signature, signature_of
 from detrex.config.value_types import fit, type_of
-from detrex.config.walking import TARGET, dotted, join, walk
+from detrex.config.walking import TARGET, dotted, is_node, join, walk
 
 Container = DictConfig | ListConfig
 
@@ -177,6 +177,8 @@ def _change(config: DictConfig, node: Container, key: Any, value: Any, text: str
         value = fit(parameter.annotation, value, where, old)
     elif value is not None:
         value = fit(type_of(old), value, where, old)
+    if is_node(value) and value[TARGET] == LOCATE:
+        locate(value.get("name", ""))  # so that a wrong name is told at once
     if key == TARGET and isinstance(node, DictConfig):
         _leave_defaults(node, value)
     _set(node, key, value, text)

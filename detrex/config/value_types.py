@@ -15,10 +15,12 @@ from enum import Enum
 from typing import Any, Literal, Union
 
 import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from detrex.config.lazy import LOCATE, ConfigError, locate
+from detrex.config.lazy import LOCATE, ConfigError
 from detrex.config.signatures import alternatives, signature_of
-from detrex.config.walking import TARGET, is_node
+from detrex.config.walking import TARGET, dotted, is_node, join, walk
 
 PLAIN = (bool, int, float, str)
 _WRITTEN_AS: dict[Any, tuple[type, ...]] = {
@@ -53,7 +55,7 @@ def fit(annotation: Any, value: Any, where: str, present: Any = None) -> Any:
     """``value`` as it is held in a place of the type ``annotation``.
 
     An int where floats are expected comes back as a float; a dotted name where a class or function is
-    expected, as the node for it. Interpolations and ``???`` fit everywhere.
+    expected, as the node for it, which is not looked for. Interpolations and ``???`` fit everywhere.
 
     Args:
         annotation: the type; ``Any`` fits everything.
@@ -77,6 +79,27 @@ def fit(annotation: Any, value: Any, where: str, present: Any = None) -> Any:
         remedy = f"; for a text, quote the value itself: '\"{misfit.value}\"'" if is_text else ""
         given = f"{misfit.value!r} ({type(misfit.value).__name__})"
         raise ConfigError(f"{where}{entry} expects {expected}, not {given}{remedy}") from None
+
+
+def check_types(config: DictConfig | ListConfig) -> None:
+    """Checks every keyword of every node by the annotation in its target's signature.
+
+    Args:
+        config: complete.
+
+    Raises:
+        ConfigError: a value does not fit, or an interpolation leads nowhere.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    path = config._get_full_key(None)
+    for keys, node in walk(plain):
+        parameters = signature_of(node[TARGET]).parameters if is_node(node) else {}
+        for key, parameter in parameters.items():
+            if key in node:
+                fit(parameter.annotation, node[key], join(join(path, dotted(keys)).rstrip("."), key))
 
 
 def type_of(present: Any) -> Any:
@@ -134,7 +157,6 @@ def _fit(annotation: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is Callable and isinstance(value, str):
-        locate(value)
         return {TARGET: LOCATE, "name": value}
     if isinstance(value, list | dict) and type(value) is kind:
         return _fit_entries(entries, value)
@@ -169,10 +191,10 @@ def _fit_literal(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _check_node(kind: Any, value: dict, annotation: Any) -> None:
-    """What a node builds must be of a plain type where one is expected; objects are not compared."""
+    """What a node builds must be a number or text where one is expected; objects are not compared."""
     returned = signature_of(value[TARGET]).returned
     built = plain_types(returned) if returned is not Any else [kind]
-    if kind in (*PLAIN, list) and kind not in built and not (kind is float and int in built):
+    if kind in PLAIN and kind not in built and not (kind is float and int in built):
         raise _Misfit(_name(annotation), value)
     if kind is type(None):
         raise _Misfit(_name(annotation), value)

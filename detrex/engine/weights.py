@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint import (
@@ -18,6 +18,7 @@ from detrex.checkpoint import (
     read_source,
 )
 from detrex.config import ConfigError
+from detrex.config.untrusted import parse_untrusted
 from detrex.config.walking import dotted, walk
 from detrex.runtime.distributed import all_gather_objects
 from detrex.structures import Categories
@@ -99,9 +100,9 @@ def warn_of_changes(checkpoint: Checkpoint, config: DictConfig) -> None:
     if "config" not in checkpoint.metadata:
         return
     try:
-        before = OmegaConf.create(checkpoint.metadata["config"])
-    except Exception as error:  # of the YAML parser, among others
-        logger.warning("the config in %s cannot be read: %s", checkpoint.path, error)
+        before = parse_untrusted(checkpoint.metadata["config"], checkpoint.path)
+    except ConfigError as error:
+        logger.warning("%s", error)
         return
     old, new = (
         {dotted(keys): value for keys, value in walk(one) if not isinstance(value, dict | list)}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex.checkpoint import (
     CheckpointError,
@@ -23,10 +26,15 @@ from detrex.checkpoint import load as load_weights
 from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
+from detrex.config.lazy import name_of
+from detrex.config.loader import parse_config
+from detrex.config.untrusted import load_untrusted, read_untrusted
+from detrex.config.value_types import check_types
 from detrex.config.walking import TARGET, dotted, is_node, walk
 from detrex.data import category_file, count_classes, read_categories, thing_classes
 from detrex.modeling.build import build_model
 from detrex.predict.predictor import Predictor
+from detrex.predict.size_limit import SizeLimit
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device
 from detrex.structures import Categories
@@ -54,6 +62,7 @@ def load(
     device: str | torch.device = "auto",
     amp: str = "off",
     allow_pickle: bool = False,
+    trust_code: bool = False,
     keep_memory: bool = True,
 ) -> Predictor:
     """A trained model, ready for images.
@@ -73,6 +82,9 @@ def load(
         device: ``auto`` is the GPU where there is one.
         amp: arithmetic: ``off``, ``bf16`` or ``fp16``.
         allow_pickle: see :func:`detrex.checkpoint.read_source`.
+        trust_code: build whatever the config names that came with the weights (in the folder of a run, in a
+            weights file, a ``.yaml``). Whoever made it can then run code here. Otherwise it may name only
+            the components of this toolbox and its projects, see ``docs/security.md``.
         keep_memory: on CPUs, this process keeps memory that was used once, which makes prediction faster; see
             :func:`detrex.runtime.allocation.keep_freed_memory`.
 
@@ -80,51 +92,102 @@ def load(
         FileNotFoundError: there is no such file.
         CheckpointError: no weights are given, or they cannot be read or do not fit the model; or the model
             zoo has no such name.
-        ConfigError: there is no config, it cannot be built, or it has not as many class names as classes.
+        ConfigError: there is no config, it cannot be built, it names what it may not, it describes a far
+            larger model than its weights, or it has not as many class names as classes.
         ValueError: there is no such device or arithmetic.
     """
+    overrides = list(overrides)
     target = resolve_device(str(device))
     if keep_memory and target.type == "cpu":
         keep_freed_memory()
-    plan = _plan(model, weights)
-    if plan.config is not None:
-        plan.config = _changed(plan.config, overrides)
-    file = read_source(plan.weights, allow_pickle)
-    config = plan.config if plan.config is not None else _changed(_config_of(file), overrides)
+    source = _source(model, weights)
+    config = None if source.config is None else _changed(source.config, overrides, source.name)
+    file = read_source(source.weights, allow_pickle)
+    if config is None:
+        config = _config_with_weights(source, file, trust_code, overrides)
+        config = _changed(config, overrides, source.name)
     config = _with_classes_of(config, file.categories)
-    mapper = instantiate(OmegaConf.select(config, "dataloader.test.mapper"))
-    network = build_model(config.model, target)
-    categories = _categories(file, config, network.num_classes)
+    is_data = source.config is None and not trust_code
+    try:
+        if is_data:
+            check_types(config.model)
+            check_types(config.dataloader.test.mapper)
+        mapper = instantiate(config.dataloader.test.mapper)
+        with SizeLimit(file.tensors) if is_data else nullcontext():
+            network = build_model(config.model, target)
+    except ConfigError as error:
+        raise ConfigError(f"{source.name}: {error}") from error
+    categories = _categories(file, config, config.model.num_classes)
     load_weights(network, file, strict=True)
     return Predictor(network, mapper, categories, amp)
 
 
 @dataclass
-class _Plan:
-    """Where everything comes from; without a config it is in the weights file."""
+class _Source:
+    """Where everything comes from.
 
+    Attributes:
+        name: of the config, for messages.
+        config: one that the user gave as such; None for one that came with weights.
+        weights: see :func:`detrex.checkpoint.read_source`.
+        saved: the YAML file with the config; where there is none, it is in the weights file.
+    """
+
+    name: str
     config: DictConfig | None
     weights: str | Path
+    saved: Path | None = None
 
 
-def _plan(model: str | Path | DictConfig, weights: str | Path | None) -> _Plan:
+def _source(model: str | Path | DictConfig, weights: str | Path | None) -> _Source:
     if isinstance(model, DictConfig):
-        return _Plan(model, _explicit(weights, "a config", None))
+        return _Source("the config", model, _explicit(weights, "a config", None))
     path = Path(model)
     if path.is_dir():
-        config = path / RUN_CONFIG
-        return _Plan(LazyConfig.load(config) if config.is_file() else None, _own(weights, path))
+        saved = path / RUN_CONFIG
+        return _Source(str(path), None, _own(weights, path), saved if saved.is_file() else None)
     if path.is_file() and path.suffix in _CONFIG_SUFFIXES:
-        return _Plan(LazyConfig.load(path), _explicit(weights, str(path), entry_of_config(path)))
+        weights = _explicit(weights, str(path), entry_of_config(path))
+        if path.suffix == ".py":
+            return _Source(str(path), LazyConfig.load(path), weights)
+        return _Source(str(path), None, weights, path)
     if path.is_file() or is_url(str(model)):
-        return _Plan(None, _own(weights, model))
+        return _Source(str(model), None, _own(weights, model))
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"there is no config, weights file or folder of a run at {model}")
     try:
         entry = zoo_entry(str(model))
     except CheckpointError as error:
         raise CheckpointError(f"there is no file or folder '{model}', and {error}") from None
-    return _Plan(LazyConfig.load(entry.config), _explicit(weights, f"'{model}'", entry))
+    return _Source(entry.name, LazyConfig.load(entry.config), _explicit(weights, f"'{model}'", entry))
+
+
+def _config_with_weights(
+    source: _Source, file: WeightsFile, trust_code: bool, overrides: Sequence[str]
+) -> DictConfig:
+    """The config in a YAML file or a weights file, either of which someone else may have made."""
+    name = file.path if source.saved is None else source.saved
+    text = file.metadata.get("config") if source.saved is None else read_untrusted(source.saved)
+    if text is not None and trust_code:
+        return parse_config(text, name)
+    if text is not None:
+        config = load_untrusted(text, name, known=_known(file.categories), overrides=overrides)
+        OmegaConf.update(config, "dataloader.categories", OmegaConf.select(config, "dataloader.categories"))
+        return config
+    entry = entry_of_file(file.path)
+    if entry is None:
+        raise ConfigError(
+            f"{file.path} holds weights but no config, so it takes both: "
+            f"load(CONFIG_FILE_OR_ZOO_NAME, weights='{file.path}')"
+        )
+    return LazyConfig.load(entry.config)
+
+
+def _known(categories: Categories | None) -> dict[str, Any]:
+    """What a config would read from the training data's files, from the checkpoint."""
+    if categories is None:
+        return {}
+    return {name_of(count_classes): len(categories), name_of(thing_classes): categories.thing_classes}
 
 
 def _own(weights: str | Path | None, model: str | Path) -> str | Path:
@@ -145,7 +208,7 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
         )
     if weights != PUBLISHED:
         return weights
-    if entry is None or url is None:
+    if entry is None or entry.url is None:
         names = [name for name, other in zoo_entries().items() if other.url is not None]
         raise CheckpointError(
             f"the model zoo has no address of weights for {model}: give weights= a path. It has those of "
@@ -154,32 +217,22 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
     return entry.name
 
 
-def _config_of(file: WeightsFile) -> DictConfig:
-    if "config" in file.metadata:
-        config = OmegaConf.create(file.metadata["config"])
-        if not isinstance(config, DictConfig):
-            raise ConfigError(f"{file.path} holds a list in place of a config")
-        return config
-    entry = entry_of_file(file.path)
-    if entry is not None:
-        return LazyConfig.load(entry.config)
-    raise ConfigError(
-        f"{file.path} holds weights but no config, so it takes both: "
-        f"load(CONFIG_FILE_OR_ZOO_NAME, weights='{file.path}')"
-    )
-
-
-def _changed(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
+def _changed(config: DictConfig, overrides: Iterable[str], name: str) -> DictConfig:
     """A copy for prediction; all weights come from the checkpoint, so none are to be downloaded before.
 
     Raises:
         ConfigError: an override does not fit, or parts are missing.
     """
-    changed = LazyConfig.apply_overrides(config, overrides)
+    try:
+        changed = LazyConfig.apply_overrides(config, overrides)
+        parts = {key: OmegaConf.select(changed, key) for key in ("model", "dataloader.test.mapper")}
+        pretrained = OmegaConf.select(changed, "model.backbone.pretrained")
+    except (ConfigError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{name}: {error}") from error
     for key, meaning in (("model", "the model"), ("dataloader.test.mapper", "how images are resized")):
-        if OmegaConf.select(changed, key) is None:
-            raise ConfigError(f"the config has no '{key}', which says {meaning}; prediction needs it")
-    if OmegaConf.select(changed, "model.backbone.pretrained") is not None:
+        if not isinstance(parts[key], DictConfig):
+            raise ConfigError(f"{name}: the config has no '{key}', which says {meaning}; prediction needs it")
+    if pretrained is not None:
         changed.model.backbone.pretrained = False
     return changed
 
@@ -191,11 +244,10 @@ def _with_classes_of(config: DictConfig, categories: Categories | None) -> DictC
     """
     if categories is None:
         return config
-    values = {count_classes: len(categories), thing_classes: categories.thing_classes}
+    known = _known(categories)
     calls = [(dotted(keys), node[TARGET]) for keys, node in walk(config.model, ("model",)) if is_node(node)]
-    names = {function.__name__ for function in values}
-    found = [(path, locate(target)) for path, target in calls if target.rpartition(".")[2] in names]
-    return LazyConfig.apply_overrides(config, [f"{p}={values[f]}" for p, f in found if f in values])
+    changes = [f"{path}={known[target]}" for path, target in calls if target in known]
+    return LazyConfig.apply_overrides(config, changes)
 
 
 def _categories(file: WeightsFile, config: DictConfig, count: int) -> Categories:
@@ -204,11 +256,9 @@ def _categories(file: WeightsFile, config: DictConfig, count: int) -> Categories
     Raises:
         ConfigError: there are other than ``count`` names.
     """
-    categories = file.categories
-    source: str | None = str(file.path)
-    if categories is None:
-        source = _class_file(config)
-        categories = None if source is None else read_categories(source)
+    categories, source = file.categories, str(file.path)
+    if categories is None and (class_file := _class_file(config)) is not None:
+        categories, source = read_categories(class_file), class_file
     if categories is None:
         logger.warning(
             "%s does not name its classes, nor does a file of the config that is there: they get numbers",

@@ -57,6 +57,7 @@ def test_a_complete_config_has_all_defaults_that_are_plain(config):
         ("model.limit=null", "limit", None),
         ("model.activation=config_targets.anything", "activation.name", "config_targets.anything"),
         ("model.size=[3,4]", "size", [3, 4]),
+        ("model.rates={_target_:config_targets.Thing}", "rates.size", 1),  # any object that is a sequence
         ("model.options={a:1}", "options", {"a": 1}),
         ("model.where=/a", "where", "/a"),
         ("model.thing={_target_:config_targets.Thing,size:2}", "thing.name", "a"),
