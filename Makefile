@@ -14,6 +14,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 $(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp

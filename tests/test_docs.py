@@ -110,7 +110,6 @@ def shell(text: str, place: Path, python_folder: Path) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("block", [b for b in blocks() if b.needs is None], ids=str)
 def test_what_the_pages_show_runs(block, place, python_folder):
     text = block.text if block.kind == "bash" else f"python - <<'END_OF_PAGE'\n{block.text}\nEND_OF_PAGE"

@@ -6,7 +6,6 @@ from check import main, parse_arguments
 CONFIG = "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py"
 
 
-@pytest.mark.slow
 def test_a_published_training_run_is_repeated(parity, capsys):
     arguments = ["--kit", str(parity), "--case", "instance_r50_trajectory", "--config-file", CONFIG]
     status = main(parse_arguments(arguments))
