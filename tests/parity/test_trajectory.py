@@ -1,6 +1,5 @@
 """Five optimizer steps are those of the published trainer: settings, losses, gradients and changes."""
 
-import pytest
 from check import main, parse_arguments
 
 CONFIG = "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py"
