@@ -35,6 +35,7 @@ from detrex.benchmark import (
 from detrex.cli.arguments import (
     add_config_file,
     add_overrides,
+    add_trust_code,
     command_parser,
     image_size,
     positive,
@@ -148,6 +149,7 @@ def _op_table(arguments: argparse.Namespace, size: tuple[int, int], rows: list[d
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", metavar="FILE", help="a config: .py, or a saved .yaml")
+    add_trust_code(parser)
     parser.add_argument(
         "--compare",
         nargs=2,

@@ -35,7 +35,10 @@ def test_train_resume_and_evaluate(train_net, tmp_path):
     results = [json.loads((d / "results.json").read_text()) for d in (tmp_path, tmp_path / "eval")]
     assert results[0] == results[1]
 
-    done = train_net("--config-file", str(tmp_path / "config.yaml"), "--eval-only", "--resume")
+    saved = ("--config-file", str(tmp_path / "config.yaml"), "--eval-only", "--resume")
+    done = train_net(*saved)  # its components are the test's, and not declared
+    assert done.returncode == 1 and "--trust-code" in done.stderr
+    done = train_net(*saved, "--trust-code")
     assert done.returncode == 0, done.stderr
 
 
