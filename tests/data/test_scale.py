@@ -54,6 +54,8 @@ class Touching(Sizes):
 def test_opening_takes_a_fraction_of_the_file(folder, monkeypatch, tmp_path, start):
     size = (folder / "instances.json").stat().st_size
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
+    write_coco(tmp_path / "small", 20, 200)  # what is imported at the first opening is no part of the data
+    CocoInstances(tmp_path / "small/images", tmp_path / "small/instances.json")
     if start == "second":
         CocoInstances(folder / "images", folder / "instances.json")
     tracemalloc.start()

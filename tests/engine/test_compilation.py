@@ -26,7 +26,9 @@ def assert_same(one, other):
     for mine, theirs in zip(one, other, strict=True):
         assert mine.keys() == theirs.keys()
         for name in mine:
-            torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+            # Gradients sum many terms, so their rounding is measured by the largest of them.
+            atol = 1e-4 * max(1.0, theirs[name].abs().max().item())
+            torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=atol, msg=name)
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
