@@ -26,5 +26,5 @@ model.denoising.num_queries = 20
 model.criterion.points.num_points = 256
 model.criterion.points.oversample = 2.0
 
-# The published initial weights fit long runs: in the demo they cost 12 points of box AP for 1 of PQ.
+# The published initial weights fit long runs: in the demo they cost 12 points of box AP and 1 of PQ.
 model.initialisation = None
