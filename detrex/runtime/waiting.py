@@ -50,7 +50,7 @@ def watched(batches: Iterable[Batch], purpose: str) -> Iterator[Batch]:
                 except StopIteration:
                     return
                 except Exception as error:
-                    if (lost := _lost_worker()) is not None:
+                    if (lost := _lost_worker() or _told_by_loader(error)) is not None:
                         raise LostWorkerError(lost) from error
                     raise
             yield batch
@@ -120,3 +120,14 @@ def _lost_worker() -> str | None:
             return None
         time.sleep(0.1)
     return None
+
+
+def _told_by_loader(error: Exception) -> str | None:
+    """What PyTorch's loader says of a worker that ended, where another process of the program ended first."""
+    told = str(error)
+    if not (told.startswith("DataLoader worker") and ("exited" in told or "killed" in told)):
+        return None
+    return (
+        f"a worker process of the data loader was killed or ended ({told}). It may have used too much memory: "
+        "lower num_workers of the data loaders."
+    )
