@@ -128,6 +128,6 @@ def _told_by_loader(error: Exception) -> str | None:
     if not (told.startswith("DataLoader worker") and ("exited" in told or "killed" in told)):
         return None
     return (
-        f"a worker process of the data loader was killed or ended ({told}). It may have used too much memory: "
-        "lower num_workers of the data loaders."
+        f"a worker process of the data loader was killed or ended ({told}). It may have used too much "
+        "memory: lower num_workers of the data loaders."
     )
