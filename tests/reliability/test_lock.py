@@ -15,22 +15,23 @@ from tests.engine.runs import load
 def hold(folder, ready, release) -> None:
     with locked_folder(folder):
         if os.fork() == 0:  # a loader's worker, which outlives its parent for a while
-            release.wait(30)
+            release.poll(30)
             os._exit(0)
-        ready.set()
-        release.wait(30)
+        ready.send("locked")
+        release.poll(30)
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that works in the folder."""
+    """A process that works in the folder, told by pipes: an event hangs when a process on it is killed."""
     context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(tmp_path, ready, release))
+    is_ready, ready = context.Pipe(duplex=False)
+    until_released, release = context.Pipe(duplex=False)
+    process = context.Process(target=hold, args=(tmp_path, ready, until_released))
     process.start()
-    ready.wait(30)
+    assert is_ready.poll(30)
     yield process
-    release.set()
+    release.send("stop")
     process.join()
 
 
