@@ -17,7 +17,6 @@ from torchvision.ops import box_convert
 from detrex.data.census import ObjectCounts
 from detrex.data.coco.objects import CocoFile
 from detrex.data.coco.reader import ReadOptions
-from detrex.data.coco.segmentation import encode_masks
 from detrex.data.errors import DataError
 from detrex.data.image_io import Orientation
 from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
@@ -144,7 +143,7 @@ class CocoEvaluator:
                 f"image {image_id}: detections are in a frame of (height, width) "
                 f"{tuple(instances.image_size)}, but {self.annotations} says {size}"
             )
-        if "segm" in self.tasks and instances.pred_masks is None:
+        if "segm" in self.tasks and not instances.has("pred_masks"):
             raise ValueError("the model predicts no masks: evaluate it with tasks=['bbox']")
         check_class_indices(instances.pred_classes, len(self.categories))
 
@@ -154,8 +153,8 @@ class CocoEvaluator:
         boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").double()
         numbers = torch.cat([boxes, instances.scores[:, None], instances.pred_classes[:, None]], 1).tolist()
         rles: list[Any] = [None] * len(numbers)
-        if "segm" in self.tasks and instances.pred_masks is not None:
-            rles = encode_masks(instances.pred_masks)
+        if "segm" in self.tasks and (masks := instances.masks) is not None:
+            rles = masks.to_coco()
         return [
             {
                 "image_id": image_id,

@@ -12,9 +12,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
-from detrex.structures import Instances, Targets
+from detrex.structures import Instances, RunLengthMasks, Targets
 
 
 @dataclass(frozen=True)
@@ -164,14 +163,15 @@ def _segmentation(panoptic_seg: tuple[Tensor, Sequence[dict[str, Any]]]) -> Segm
 
 
 def _both_have_masks(found: Instances, targets: Targets) -> bool:
-    return found.pred_masks is not None and targets.masks is not None
+    return found.has("pred_masks") and targets.masks is not None
 
 
 def _mask_iou(found: Instances, targets: Targets) -> np.ndarray:
     """(N, M) IoU of detections and objects."""
-    if found.pred_masks is None or targets.masks is None or not (len(found) and len(targets)):
+    masks = found.masks
+    if masks is None or targets.masks is None or not (len(found) and len(targets)):
         return np.zeros((len(found), len(targets)))
-    return coco_mask.iou(encode_masks(found.pred_masks), encode_masks(targets.masks), [0] * len(targets))
+    return coco_mask.iou(masks.rles, RunLengthMasks.encode(targets.masks).rles, [0] * len(targets))
 
 
 def _box_iou(found: Instances, targets: Targets) -> np.ndarray:

@@ -15,11 +15,11 @@ from detrex.data.coco.keys import PANOPTIC, RESULT, SEGMENT, read_entry, short
 from detrex.data.coco.object_reader import mask_box
 from detrex.data.coco.panoptic import read_segment_ids
 from detrex.data.coco.segmentation import Segmentation as Mask
-from detrex.data.coco.segmentation import encode_masks, rasterise, read_segmentation
+from detrex.data.coco.segmentation import read_segmentation, to_rle
 from detrex.data.errors import DataError
 from detrex.data.file_names import check_name
 from detrex.evaluation.panoptic_quality import Segmentation
-from detrex.structures import Categories, Instances
+from detrex.structures import Categories, Instances, RunLengthMasks
 
 INSTANCE_FILE, PANOPTIC_FILE = "coco_instances_results.json", "panoptic_results.json"
 """What :class:`detrex.evaluation.CocoEvaluator` and :class:`detrex.evaluation.PanopticEvaluator` write."""
@@ -87,7 +87,9 @@ class SavedInstances:
             pred_boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             scores=torch.tensor([r.score for r in results], dtype=torch.float32),
             pred_classes=torch.tensor(classes, dtype=torch.int64),
-            pred_masks=rasterise(masks, height, width) if self.has_masks else None,
+            pred_masks=RunLengthMasks((height, width), [to_rle(m, height, width) for m in masks])
+            if self.has_masks
+            else None,
         )
 
     def _read(self, entry: Any, number: int) -> tuple[Hashable, _Result]:
@@ -199,8 +201,8 @@ def read_mask(segmentation: Any, height: int, width: int, where: str) -> Mask:
 
 
 def _empty_mask(height: int, width: int) -> Mask:
-    (rle,) = encode_masks(torch.zeros(1, height, width, dtype=torch.bool))
-    return Mask(counts=rle["counts"].encode())
+    (rle,) = RunLengthMasks.encode(torch.zeros(1, height, width, dtype=torch.bool)).rles
+    return Mask(counts=rle["counts"])
 
 
 def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

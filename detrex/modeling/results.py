@@ -16,11 +16,14 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.layers import linear
 from detrex.modeling.class_score import ClassScore, SigmoidScore
+from detrex.modeling.mask_regions import MaskResize
 from detrex.runtime.chunking import FLOAT_BYTES, available_bytes, items_in_cache
-from detrex.structures import Instances, Prediction, boxes_from_masks
+from detrex.structures import Instances, Prediction, RunLengthMasks
 
 # Bytes of results below which nobody asks how much memory is free.
 MEMORY_UNCHECKED = 2**30
+LARGEST_MASK = 2**32 - 1
+"""Pixels that run-length encoding can count."""
 
 
 @dataclass
@@ -95,34 +98,6 @@ class QueryMasks:
 
 
 @dataclass
-class Crop:
-    """The part of a mask that holds all its pixels.
-
-    Attributes:
-        top, left: of the part in the mask, in pixels.
-        mask: bool, of the size of the part.
-    """
-
-    top: int
-    left: int
-    mask: Tensor
-
-    @classmethod
-    def of(cls, masks: Tensor) -> list[Crop]:
-        """The crops of masks (N, H, W) bool, of no pixels where nothing is inside."""
-        boxes = boxes_from_masks(masks, inclusive=False).long().tolist()  # (N, 4) xyxy
-        return [
-            cls(y0, x0, mask[y0:y1, x0:x1].clone())
-            for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True)
-        ]
-
-    def paste(self, into: Tensor) -> None:
-        """Writes the part to its place in ``into``, (H, W) bool."""
-        height, width = self.mask.shape
-        into[self.top : self.top + height, self.left : self.left + width] = self.mask
-
-
-@dataclass
 class InstanceInference:
     """The best (query, class) pairs as instances.
 
@@ -168,15 +143,10 @@ class InstanceInference:
         if masks is None:
             return found
         chosen, place = query.unique(return_inverse=True)
-        crops, quality = self._crops(masks[chosen], frame)
-        found.scores = top * quality[place]
+        compressed, quality = self._masks(masks[chosen], frame)
+        found.pred_masks, found.scores = compressed[place], top * quality[place]
         order = found.scores.argsort(descending=True, stable=True)
-        order = order[found.scores[order] >= self.score_threshold]
-        found = found[order]
-        found.pred_masks = torch.zeros(len(order), *frame.output, dtype=torch.bool, device=top.device)
-        for mask, index in zip(found.pred_masks, place[order].tolist(), strict=True):
-            crops[index].paste(mask)
-        return found
+        return found[order[found.scores[order] >= self.score_threshold]]
 
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Scores, queries and classes of the results (N,), best first.
@@ -192,21 +162,19 @@ class InstanceInference:
         query = index // scores.shape[1]
         return top, query, index % scores.shape[1] if label is None else label[query, 0]
 
-    def _crops(self, masks: QueryMasks, frame: Frame) -> tuple[list[Crop], Tensor]:
-        """The masks of N queries, and their mean probability inside (N,).
-
-        Masks of large images are kept as crops until it is known which ones are results: at full size, those
-        of a photo of 12 megapixels would take gigabytes more than once.
-        """
-        crops: list[Crop] = []
-        quality = torch.zeros(len(masks), device=masks.pixels.device)
-        for part, small in frame.chunks(masks):
-            logits = frame.to_output(small)
-            inside = logits > 0
-            area = inside.sum((1, 2))
-            quality[part] = (logits.sigmoid() * inside).sum((1, 2)) / (area + 1e-6)
-            crops += Crop.of(inside)
-        return crops, quality
+    def _masks(self, masks: QueryMasks, frame: Frame) -> tuple[RunLengthMasks, Tensor]:
+        """The masks of N queries, and their mean probability inside (N,)."""
+        _, height, width = masks.pixels.shape
+        device = masks.pixels.device
+        resize = MaskResize((height, width), frame.padded, frame.image, frame.output, device)
+        step = items_in_cache(FLOAT_BYTES * height * width, device)
+        rles: list[dict[str, Any]] = []
+        quality = [masks.pixels.new_zeros(0, dtype=torch.float32)]
+        for first in range(0, len(masks), step):
+            for rle, area, total in resize.runs(masks.logits(slice(first, first + step))):
+                rles.append(rle)
+                quality.append((total / (area + 1e-6))[None])
+        return RunLengthMasks(frame.output, rles), torch.cat(quality)
 
 
 @dataclass
@@ -383,17 +351,19 @@ class PostProcess:
             ValueError: they need more than is free.
         """
         pixels = frame.output[0] * frame.output[1]
-        num_queries, num_classes = prediction.logits.shape[1:]
+        num_classes = prediction.logits.shape[-1]
         needed = {}
-        if self.instance is not None:
-            # Masks of queries, and those of results: bool.
-            count = min(self.instance.max_detections, num_queries * num_classes)
-            needed[f"{count} instance masks"] = (count + min(count, num_queries)) * pixels
         if self.panoptic is not None:
             # Best score, owner and whether it covers the pixel, with the new ones of each.
             needed["a panoptic map"] = 2 * (FLOAT_BYTES + 8 + 1) * pixels
         if self.semantic is not None:
             needed[f"semantic scores of {num_classes} classes"] = FLOAT_BYTES * num_classes * pixels
+        if self.instance is not None and pixels > LARGEST_MASK:
+            height, width = frame.output
+            raise ValueError(
+                f"instance masks of {height} x {width} pixels (height x width): they have at most "
+                f"{LARGEST_MASK:,} pixels. Give a smaller image"
+            )
         total = sum(needed.values())
         if pixel_embed is None or total < MEMORY_UNCHECKED:
             return
@@ -403,8 +373,7 @@ class PostProcess:
             raise ValueError(
                 f"results of {height} x {width} pixels (height x width) do not fit the memory: "
                 f"{' and '.join(needed)} need {total / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. "
-                "Ask for fewer results (model.postprocess.instance.max_detections) or tasks, or a smaller "
-                "image"
+                "Ask for fewer tasks, or give a smaller image"
             )
 
     def _one(self, logits: Tensor, boxes: Tensor, masks: QueryMasks | None, frame: Frame) -> dict[str, Any]:

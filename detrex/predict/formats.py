@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert, masks_to_boxes
 
-from detrex.data.coco.segmentation import encode_masks
-from detrex.structures import Categories, Instances
+from detrex.structures import Categories, Instances, encode_masks
 from detrex.structures.panoptic import rgb_from_ids
 
 if TYPE_CHECKING:
@@ -32,7 +30,8 @@ def instances_to_coco(
         height in pixels), ``score`` and, where there are masks, ``segmentation`` (compressed RLE).
     """
     boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").tolist()
-    rles = [None] * len(boxes) if instances.pred_masks is None else encode_masks(instances.pred_masks)
+    masks = instances.masks
+    rles = [None] * len(boxes) if masks is None else masks.to_coco()
     rows = zip(boxes, instances.scores.tolist(), instances.pred_classes.tolist(), rles, strict=True)
     return [
         {
@@ -137,11 +136,6 @@ def instances_to_pandas(instances: Instances, categories: Categories) -> pandas.
         "score": instances.scores.numpy(),
         **dict(zip(("x0", "y0", "x1", "y1"), instances.pred_boxes.numpy().T, strict=True)),
     }
-    if instances.pred_masks is not None:
-        columns["mask_area"] = instances.pred_masks.flatten(1).sum(1).numpy()
+    if instances.masks is not None:
+        columns["mask_area"] = instances.masks.areas()
     return pandas.DataFrame(columns)
-
-
-def mask_to_rle(mask: Tensor) -> dict[str, Any]:
-    """A (H, W) bool mask as COCO's compressed RLE, ready for JSON."""
-    return encode_masks(torch.as_tensor(mask)[None])[0]

@@ -16,7 +16,7 @@ from detrex.modeling import Detector, PostProcess
 from detrex.predict.inputs import ImageInput, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
-from detrex.structures import Categories, Instances, Sample
+from detrex.structures import Categories, Sample
 
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
@@ -257,7 +257,7 @@ def _result(
         image=to_uint8(record["image"]),
         categories=categories,
         file_name=record["file_name"],
-        instances=_detached_instances(output["instances"]) if "instances" in output else None,
+        instances=output["instances"].to("cpu", copy=True) if "instances" in output else None,
         panoptic=None if panoptic is None else (_on_cpu(panoptic[0]), panoptic[1]),
         semantic=None if scores is None else _on_cpu(scores.argmax(0)),
         semantic_scores=_on_cpu(scores) if keep_scores and scores is not None else None,
@@ -268,13 +268,3 @@ def _result(
 def _on_cpu(tensor: Tensor) -> Tensor:
     """A copy on the CPU, made outside of inference mode, so that users may change it in place."""
     return tensor.to("cpu", copy=True)
-
-
-def _detached_instances(found: Instances) -> Instances:
-    return replace(
-        found,
-        pred_boxes=_on_cpu(found.pred_boxes),
-        scores=_on_cpu(found.scores),
-        pred_classes=_on_cpu(found.pred_classes),
-        pred_masks=None if found.pred_masks is None else _on_cpu(found.pred_masks),
-    )

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from detrex.predict import formats
-from detrex.structures import Categories, Instances
+from detrex.structures import Categories, Instances, RunLengthMasks, encode_masks
 from detrex.visualization import draw_instances, draw_panoptic, draw_semantic
 
 if TYPE_CHECKING:
@@ -41,14 +41,19 @@ class Detection:
         score: in [0, 1].
         class_index: of the model.
         class_name: of ``class_index``.
-        mask: (H, W) bool, or None from models without masks.
+        compressed_mask: the mask alone, or None from models without masks.
     """
 
     box: tuple[float, float, float, float]
     score: float
     class_index: int
     class_name: str
-    mask: Tensor | None
+    compressed_mask: RunLengthMasks | None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(H, W) bool, made anew at each call, or None from models without masks."""
+        return None if self.compressed_mask is None else self.compressed_mask.one(0)
 
     def __repr__(self) -> str:
         box = ", ".join(f"{c:.1f}" for c in self.box)
@@ -118,7 +123,14 @@ class Result:
 
     @property
     def masks(self) -> Tensor | None:
-        """(N, H, W) bool, or None from models without masks."""
+        """(N, H, W) bool, or None from models without masks.
+
+        They are kept compressed until they are asked for here. Of large images with many objects, take them
+        one at a time: ``for detection in result: detection.mask``.
+
+        Raises:
+            ValueError: they do not fit the memory.
+        """
         return self._part("instance").pred_masks
 
     def __len__(self) -> int:
@@ -128,9 +140,10 @@ class Result:
     def __iter__(self) -> Iterator[Detection]:
         if self.instances is None:
             return
-        masks = [None] * len(self) if self.masks is None else self.masks
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), masks, strict=True)
-        for box, score, label, mask in rows:
+        masks = self.instances.masks
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
+        for i, (box, score, label) in enumerate(rows):
+            mask = None if masks is None else masks[i : i + 1]
             yield Detection(tuple(box), score, label, self.categories.names[label], mask)
 
     @overload
@@ -331,8 +344,13 @@ class Result:
         content: dict[str, Any] = {"file_name": self.file_name, "height": height, "width": width}
         if self.instances is not None:
             content["instances"] = [
-                {**self._class(d.class_index), "score": d.score, "box": list(d.box), **_mask(d.mask, masks)}
-                for d in self
+                {
+                    **self._class(found.class_index),
+                    "score": found.score,
+                    "box": list(found.box),
+                    **({"mask": mask.to_coco()[0]} if masks and (mask := found.compressed_mask) else {}),
+                }
+                for found in self
             ]
         if self.panoptic is not None:
             ids, segments = self.panoptic
@@ -375,12 +393,8 @@ def by_content(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(task for task in ("panoptic", "instance", "semantic") if task in tasks)
 
 
-def _mask(mask: Tensor | None, wanted: bool) -> dict[str, Any]:
-    return {"mask": formats.mask_to_rle(mask)} if wanted and mask is not None else {}
-
-
 def _area(mask: Tensor, wanted: bool) -> dict[str, Any]:
-    return {"area": int(mask.sum()), **_mask(mask, wanted)}
+    return {"area": int(mask.sum()), **({"mask": encode_masks(mask[None])[0]} if wanted else {})}
 
 
 def _shortened(names: list[str]) -> str:

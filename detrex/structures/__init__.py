@@ -8,6 +8,7 @@ from detrex.structures.instances import Instances
 from detrex.structures.masks import PackedMasks
 from detrex.structures.prediction import Prediction
 from detrex.structures.pyramid import Pyramid
+from detrex.structures.rle import RunLengthMasks, encode_masks
 from detrex.structures.sample import Sample, Targets
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "PaddedImages",
     "Prediction",
     "Pyramid",
+    "RunLengthMasks",
     "Sample",
     "Targets",
     "aligned_giou",
     "aligned_iou",
     "boxes_from_masks",
     "distinct_colors",
+    "encode_masks",
     "pairwise_giou",
     "pairwise_iou",
 ]

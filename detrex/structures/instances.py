@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from detrex.structures.rle import RunLengthMasks
 
-@dataclass
+
 class Instances:
     """Detected objects of one image; field names are detectron2's, so its tools can be fed.
 
@@ -17,34 +18,56 @@ class Instances:
         pred_boxes: (N, 4) float32, absolute xyxy in pixels.
         scores: (N,) float32 in [0, 1], in descending order as models return them.
         pred_classes: (N,) int64, class indices.
-        pred_masks: (N, H, W) bool, or None from models without masks.
+        pred_masks: (N, H, W) bool, or None from models without masks. Models give compressed masks: they
+            become a tensor when they are first asked for, which takes N x H x W bytes from then on.
+            :attr:`masks` are compressed.
     """
 
-    image_size: tuple[int, int]
-    pred_boxes: Tensor
-    scores: Tensor
-    pred_classes: Tensor
-    pred_masks: Tensor | None = None
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        pred_boxes: Tensor,
+        scores: Tensor,
+        pred_classes: Tensor,
+        pred_masks: Tensor | RunLengthMasks | None = None,
+    ):
+        self.image_size, self.pred_boxes = image_size, pred_boxes
+        self.scores, self.pred_classes = scores, pred_classes
+        self._masks = pred_masks
+
+    @property
+    def pred_masks(self) -> Tensor | None:
+        if isinstance(self._masks, RunLengthMasks):
+            self._masks = self._masks.dense(self.pred_boxes.device)
+        return self._masks
+
+    @pred_masks.setter
+    def pred_masks(self, masks: Tensor | RunLengthMasks | None) -> None:
+        self._masks = masks
+
+    @property
+    def masks(self) -> RunLengthMasks | None:
+        """N compressed masks, or None from models without masks."""
+        return RunLengthMasks.encode(self._masks) if isinstance(self._masks, Tensor) else self._masks
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: Tensor | slice) -> Instances:
-        return self._map(lambda t: t[index])
+        masks = None if self._masks is None else self._masks[index]
+        return self._map(lambda t: t[index], masks)
 
-    def to(self, device: torch.device | str) -> Instances:
-        return self._map(lambda t: t.to(device))
+    def __repr__(self) -> str:
+        return f"Instances({len(self)} objects, image_size={self.image_size})"
+
+    def to(self, device: torch.device | str, copy: bool = False) -> Instances:
+        """The same on another device; compressed masks are always on the CPU."""
+        masks = self._masks.to(device, copy=copy) if isinstance(self._masks, Tensor) else self._masks
+        return self._map(lambda t: t.to(device, copy=copy), masks)
 
     def has(self, name: str) -> bool:
         """Whether the field ``name`` is present."""
-        return getattr(self, name, None) is not None
+        return self._masks is not None if name == "pred_masks" else getattr(self, name, None) is not None
 
-    def _map(self, f) -> Instances:
-        masks = None if self.pred_masks is None else f(self.pred_masks)
-        return replace(
-            self,
-            pred_boxes=f(self.pred_boxes),
-            scores=f(self.scores),
-            pred_classes=f(self.pred_classes),
-            pred_masks=masks,
-        )
+    def _map(self, f: Callable[[Tensor], Tensor], masks: Tensor | RunLengthMasks | None) -> Instances:
+        return Instances(self.image_size, f(self.pred_boxes), f(self.scores), f(self.pred_classes), masks)

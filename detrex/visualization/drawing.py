@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def draw_instances(
         f"{categories.names[label]} {score:.0%}"
         for label, score in zip(chosen.pred_classes.tolist(), chosen.scores.tolist(), strict=True)
     ]
-    regions = _object_regions(chosen.pred_classes, names, chosen.pred_boxes, chosen.pred_masks, categories)
+    masks = None if (found := chosen.masks) is None else map(found.one, range(len(found)))
+    regions = _object_regions(chosen.pred_classes, names, chosen.pred_boxes, masks, categories)
     return _draw(image, regions, instances.image_size, min_size, labels)
 
 
@@ -100,15 +102,18 @@ def draw_semantic(
 
 
 def _object_regions(
-    classes: Tensor, names: list[str], boxes: Tensor, masks: Tensor | None, categories: Categories
+    classes: Tensor,
+    names: list[str],
+    boxes: Tensor,
+    masks: Iterable[Tensor] | None,
+    categories: Categories,
 ) -> list[Region]:
     seen: Counter[int] = Counter()
     regions = []
-    for i, k in enumerate(classes.tolist()):
-        mask = None if masks is None else masks[i].numpy()
-        regions.append(
-            Region.of(instance_color(categories, k, seen[k]), names[i], mask, tuple(boxes[i].tolist()))
-        )
+    each = repeat(None, len(names)) if masks is None else masks
+    for k, name, box, mask in zip(classes.tolist(), names, boxes.tolist(), each, strict=True):
+        color = instance_color(categories, k, seen[k])
+        regions.append(Region.of(color, name, None if mask is None else mask.numpy(), tuple(box)))
         seen[k] += 1
     return regions
 

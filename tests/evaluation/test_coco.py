@@ -12,9 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detrex.data import CocoInstances
-from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation import CocoEvaluator
-from detrex.structures import Categories, Instances
+from detrex.structures import Categories, Instances, encode_masks
 
 SIZE = (60, 80)
 instances = partial(square_instances, size=SIZE)

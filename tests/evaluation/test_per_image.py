@@ -9,7 +9,6 @@ from made_instances import square_instances
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
-from detrex.data.coco.segmentation import encode_masks
 from detrex.evaluation import PanopticEvaluator
 from detrex.evaluation.coco_ground_truth import coco_from, logged_prints
 from detrex.evaluation.per_image import (
@@ -20,7 +19,7 @@ from detrex.evaluation.per_image import (
     rate,
     semantic_iou,
 )
-from detrex.structures import Targets
+from detrex.structures import Targets, encode_masks
 from detrex.structures.panoptic import rgb_from_ids
 
 

@@ -13,9 +13,9 @@ from detrex.modeling import (
     SigmoidScore,
     SoftmaxScore,
 )
-from detrex.modeling.results import Frame
+from detrex.modeling.results import Frame, QueryMasks
 from detrex.runtime import chunking
-from detrex.structures import Prediction
+from detrex.structures import Prediction, rle
 
 FRAMES = [
     Frame(padded=(32, 64), image=(32, 64), output=(32, 64)),
@@ -328,13 +328,13 @@ def test_every_image_of_a_batch_has_its_own_results():
 
 
 def test_only_masks_of_results_are_multiplied_out(monkeypatch):
-    shapes = []
-    to_image = Frame.to_image
-    monkeypatch.setattr(Frame, "to_image", lambda *a: shapes.append(len(a[1])) or to_image(*a))
+    counts = []
+    logits = QueryMasks.logits
+    monkeypatch.setattr(QueryMasks, "logits", lambda *a: counts.append(len(logits(*a))) or logits(*a))
     prediction, masks = one_prediction(FRAMES[0])
     prediction.logits[0, 3:] = -9.0
     found = run(PostProcess(InstanceInference(2 * CLASSES)), prediction, masks, FRAMES[0])["instances"]
-    assert len(found) == 2 * CLASSES and sum(shapes) <= 3
+    assert len(found) == 2 * CLASSES and sum(counts) <= 3
 
 
 def test_one_result_per_query_is_its_best_class():
@@ -373,7 +373,6 @@ def test_tasks_that_need_masks_say_so(task):
 @pytest.mark.parametrize(
     ("task", "named"),
     [
-        ({"instance": InstanceInference()}, "40 instance masks"),
         ({"panoptic": PanopticInference()}, "a panoptic map"),
         ({"semantic": SemanticInference()}, "semantic scores of 5 classes"),
     ],
@@ -385,3 +384,32 @@ def test_results_that_do_not_fit_the_memory_are_named(task, named):
         ValueError, match=rf"2000000 x 3000000 pixels.*{named}.* need \d+\.\d GiB, and .* are free"
     ):
         run(PostProcess(**task), prediction, masks, frame)
+
+
+def test_masks_with_more_pixels_than_can_be_counted():
+    prediction, masks = one_prediction(FRAMES[0])
+    frame = Frame(FRAMES[0].padded, FRAMES[0].image, output=(2_000_000, 3_000_000))
+    with pytest.raises(ValueError, match="2000000 x 3000000 pixels.*at most 4,294,967,295 pixels"):
+        run(PostProcess(InstanceInference()), prediction, masks, frame)
+
+
+def test_masks_of_large_images_are_compressed_until_they_are_asked_for(monkeypatch):
+    prediction, masks = one_prediction(FRAMES[0])
+    frame = Frame(FRAMES[0].padded, FRAMES[0].image, output=(3000, 10000))
+    found = run(PostProcess(InstanceInference(QUERIES * CLASSES)), prediction, masks, frame)["instances"]
+    compressed = found.masks
+    assert sum(len(rle["counts"]) for rle in compressed.rles) < 0.01 * 3000 * 10000 * len(found)
+    areas = compressed.areas()
+    monkeypatch.setattr(rle, "available_bytes", lambda device: 2**29)  # noqa: ARG005
+    with pytest.raises(
+        ValueError, match=r"40 masks of 3000 x 10000 pixels .* need 1\.1 GiB, and 0\.5 GiB are"
+    ):
+        _ = found.pred_masks
+    monkeypatch.undo()
+    best = found[:2]
+    assert (
+        best.pred_masks.shape == (2, 3000, 10000)
+        and best.pred_masks.sum((1, 2)).tolist() == areas[:2].tolist()
+    )
+    best.pred_masks[:] = False
+    assert best.masks.areas().tolist() == [0, 0]

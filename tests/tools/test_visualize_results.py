@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detrex.data import CocoPanoptic, write_shapes_dataset
-from detrex.data.coco.segmentation import encode_masks
+from detrex.structures import encode_masks
 from tests.tools.conftest import CONFIG
 from tools.visualize_results import main
 

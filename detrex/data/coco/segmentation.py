@@ -111,21 +111,8 @@ def rasterise(segmentations: Sequence[Segmentation], height: int, width: int) ->
     """(N, H, W) bool masks."""
     if not segmentations:
         return torch.zeros(0, height, width, dtype=torch.bool)
-    return decode_masks([to_rle(s, height, width) for s in segmentations])
-
-
-def decode_masks(rles: Sequence[Mapping[str, Any]]) -> Tensor:
-    """At least one checked RLE of one size to (N, H, W) bool masks."""
-    decoded = coco_mask.decode(list(rles))  # (H, W, N), column by column in memory
+    decoded = coco_mask.decode([to_rle(s, height, width) for s in segmentations])  # (H, W, N)
     return torch.from_numpy(np.ascontiguousarray(decoded.transpose(2, 0, 1))).view(torch.bool)
-
-
-def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(N, H, W) bool masks on any device to COCO's compressed RLE, with one transfer to the host."""
-    # pycocotools wants column-major (H, W, N): (N, W, H) is transposed to it for free, once on the host.
-    columns = masks.transpose(1, 2).contiguous().cpu().numpy().view(np.uint8)
-    rles = coco_mask.encode(columns.transpose(2, 1, 0)) if len(columns) else []
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def rle_length(counts: str | bytes) -> int:
