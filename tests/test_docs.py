@@ -20,11 +20,13 @@ from PIL import Image
 from detrex.checkpoint import zoo_entries
 from detrex.checkpoint.published import to_published
 from detrex.cli.arguments import read_config
+from detrex.cli.commands import submit, train
+from detrex.cli.zoo_table import markdown
 from detrex.config import LazyConfig, instantiate
-from tools import submit, train_net
-from tools.model_zoo import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
+# Of commands that have a config, as the pages call them.
+MODULES = {"tools/train_net.py": train, "train": train, "tools/submit.py": submit, "submit": submit}
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"(?:<!-- needs (?P<needs>[^>]*) -->\n)?```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
 
@@ -128,10 +130,11 @@ def test_commands_that_cannot_run_here_have_options_and_keys_that_exist(block, m
     monkeypatch.chdir(ROOT)
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line)
-        for tool in (submit, train_net):
-            name = f"tools/{Path(tool.__file__).name}"
-            if name in words:
-                read_config(tool.parse_arguments(words[words.index(name) + 1 :]))
+        for name, module in MODULES.items():
+            if name in words and words[-1] != name:
+                start = words.index(name)
+                if words[start - 1] in ("python", "detrex"):
+                    read_config(module.parse_arguments(words[start + 1 :]))
 
 
 def test_keys_that_the_page_on_training_names_exist():

@@ -22,7 +22,8 @@ def copy_of_project(folder):
     """Of what the build needs, without libraries of earlier builds."""
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    (folder / "README.md").touch()
+    page = "# Title\n![p](docs/p.png)\n[data](docs/data.md), [web](https://x.org)\n"
+    (folder / "README.md").write_text(page)
     for name in ("detrex", "configs", "projects", "ops"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
     return folder
@@ -131,6 +132,26 @@ def test_a_wheel_has_configs_projects_and_class_lists(plain):
     assert config == str(package / "projects/maskdino/configs/maskdino_r50_coco_panoptic_50ep.py")
     assert classes == str(package / "configs/common/data/categories/coco_panoptic.json")
     assert count == "133"
+
+
+def test_a_wheel_has_the_command_and_a_page_without_links_into_the_repository(plain):
+    (information,) = plain.folder.glob("*.dist-info")
+    assert "detrex = detrex.cli.main:main" in (information / "entry_points.txt").read_text()
+    metadata = (information / "METADATA").read_text()
+    assert "Description-Content-Type: text/markdown" in metadata
+    assert "# Title\n\ndata, [web](https://x.org)\n" in metadata
+    shown = run_with(plain.folder, "from detrex.cli.main import main; main(['configs', 'maskdino_shapes'])")
+    assert str(plain.folder / "detrex/projects/maskdino/configs/maskdino_shapes.py") in shown
+
+
+def test_links_lead_to_the_repository_once_it_has_an_address(project):
+    pyproject = project / "pyproject.toml"
+    address = '[project.urls]\nRepository = "https://example.org/a/b/"\n'
+    pyproject.write_text(pyproject.read_text().replace("[project.urls]\n", address))
+    setup(project, "egg_info")
+    (metadata,) = project.glob("*.egg-info/PKG-INFO")
+    assert "![p](https://example.org/a/b/raw/main/docs/p.png)" in metadata.read_text()
+    assert "[data](https://example.org/a/b/blob/main/docs/data.md)" in metadata.read_text()
 
 
 def test_a_wheel_runs_its_kernel(compiled):

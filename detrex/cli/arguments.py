@@ -1,27 +1,40 @@
-"""What the command lines of the tools have in common."""
+"""What the command lines of the commands have in common; nothing heavy is imported before they are read."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-from detrex.config.untrusted import load_config_file
 
-
-def command_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser that shows both texts as they are written."""
+def command_parser(
+    description: str, epilog: str | None = None, prog: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser that shows both texts as they are written, but for ``%(prog)s``."""
     return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
-def add_config_file(parser: argparse.ArgumentParser) -> None:
-    """``--config-file`` and ``--trust-code``."""
+def add_config(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """The config, first of the plain words or after ``--config-file``; and ``--trust-code``.
+
+    Args:
+        parser: see :func:`parse`.
+        others: what else may stand for it, for the help.
+    """
     parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a config: .py, or a saved .yaml"
+        "config",
+        nargs="?",
+        metavar="CONFIG",
+        help=f"{others}the name of a config of this package ('detrex configs' lists them) or of a published "
+        "model ('detrex zoo'), or a file: .py, or a saved .yaml",
     )
+    parser.add_argument("--config-file", metavar="CONFIG", help="the same")
     add_trust_code(parser)
 
 
@@ -54,25 +67,63 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """``--debug``, and changes to the config after all options."""
+def add_overrides(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """``--debug``, and changes to the config among the plain words.
+
+    Args:
+        parser: gets them as ``overrides``.
+        others: what else plain words may be, for the help.
+    """
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
     parser.add_argument(
         "overrides",
         nargs="*",
-        metavar="KEY=VALUE",
+        metavar=f"{others} or KEY=VALUE" if others else "KEY=VALUE",
         help="changes to the config; +KEY=VALUE adds, ~KEY removes",
     )
+
+
+def is_override(word: str) -> bool:
+    """Whether a plain word of a command line changes the config."""
+    return "=" in word or word.startswith("~")
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, config_needed: bool = True
+) -> argparse.Namespace:
+    """The command line, options and plain words in any order; ``config_file`` is the config.
+
+    Args:
+        parser: with :func:`add_config` and :func:`add_overrides`.
+        arguments: by default those of this process.
+        config_needed: whether it is an error that there is no config.
+    """
+    parsed = parser.parse_intermixed_args(arguments)
+    first = parsed.config
+    del parsed.config
+    if first is not None and (parsed.config_file is not None or is_override(first)):
+        parsed.overrides.insert(0, first)
+    elif first is not None:
+        parsed.config_file = first
+    if parsed.config_file is None and config_needed:
+        parser.error("no config is named: give the name of one ('detrex configs' lists them) or a file")
+    return parsed
 
 
 def read_config(arguments: argparse.Namespace) -> DictConfig:
     """The config that the command line describes.
 
     Raises:
-        ConfigError: there is no such file, an override does not fit it, or it is a ``.yaml`` beside weights
+        ConfigError: there is no such config, an override does not fit it, or it is a ``.yaml`` beside weights
             that names more than components of this toolbox.
     """
-    return load_config_file(arguments.config_file, arguments.overrides, arguments.trust_code)
+    from detrex.checkpoint import zoo_entries
+    from detrex.config.untrusted import load_config_file
+
+    rows = zoo_entries()
+    name = arguments.config_file
+    path = rows[name].config if name in rows else name
+    return load_config_file(path, arguments.overrides, arguments.trust_code)
 
 
 def positive(text: str) -> int:

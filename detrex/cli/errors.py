@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from detrex.checkpoint import CheckpointError
-from detrex.config import ConfigError
-from detrex.runtime.waiting import LostWorkerError
-
 logger = logging.getLogger(__name__)
 
-USER_ERRORS = (
-    ConfigError,
-    CheckpointError,
-    FloatingPointError,  # losses that are not finite
-    OSError,
-    ValueError,
-    ImportError,
-    torch.OutOfMemoryError,
-    LostWorkerError,
-)
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend; imported late, for a command's arguments are read before PyTorch is loaded."""
+    import torch
+
+    from detrex.checkpoint import CheckpointError
+    from detrex.config import ConfigError
+    from detrex.runtime.waiting import LostWorkerError
+
+    return (
+        ConfigError,
+        CheckpointError,
+        FloatingPointError,  # losses that are not finite
+        OSError,
+        ValueError,
+        ImportError,
+        torch.OutOfMemoryError,
+        LostWorkerError,
+    )
 
 
 @contextmanager
@@ -35,10 +40,14 @@ def readable_errors(debug: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        # Such as with `| head`: nobody reads on, and the interpreter is not to complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         if debug:
             raise
-        if not (isinstance(error, USER_ERRORS) or _is_lost_worker(error)):
+        if not (isinstance(error, _user_errors()) or _is_lost_worker(error)):
             # The console shows it when the interpreter ends; the log file would not have it otherwise.
             logger.debug("the run ended with an error", exc_info=True)
             raise
@@ -53,6 +62,8 @@ def _is_lost_worker(error: Exception) -> bool:
 
 
 def _message(error: Exception) -> str:
+    import torch
+
     text = str(error) or type(error).__name__
     if isinstance(error, torch.OutOfMemoryError):
         return (

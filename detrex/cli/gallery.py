@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TypeVar
 from omegaconf import DictConfig
 from PIL import Image
 
-from detrex.cli.arguments import add_config_file, add_overrides, positive
 from detrex.config import ConfigError
 from detrex.data import DataError, ImageDataset
 from detrex.runtime.progress import with_progress
@@ -22,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-DEFAULT_COUNT = 8
 _CELL = {False: 768, True: 512}  # longer side of a picture in pixels, alone and in a grid of all
 
 
@@ -39,26 +36,6 @@ class Row:
     name: str
     caption: str
     pictures: Sequence[Image.Image]
-
-
-def add_gallery_arguments(parser: argparse.ArgumentParser, output: str) -> None:
-    """The arguments that tools have in common which draw images of a config's data set."""
-    add_config_file(parser)
-    parser.add_argument(
-        "--count", type=positive, metavar="N", help=f"images to draw (default: {DEFAULT_COUNT})"
-    )
-    parser.add_argument(
-        "--image-id", action="append", default=[], metavar="ID", help="draw this image; may be repeated"
-    )
-    parser.add_argument(
-        "--file-name", action="append", default=[], metavar="NAME", help="likewise, by file name"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path(output), metavar="DIR", help="for the PNGs (default: %(default)s)"
-    )
-    parser.add_argument("--grid", action="store_true", help="one picture, grid.png, instead of one per image")
-    parser.add_argument("--no-labels", action="store_true", help="draw without class names and scores")
-    add_overrides(parser)
 
 
 def loader_config(config: DictConfig, split: str) -> DictConfig:

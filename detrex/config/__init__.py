@@ -7,6 +7,7 @@ from detrex.config.instantiation import InstantiationError, instantiate
 from detrex.config.lazy import ConfigError, LazyCall, locate
 from detrex.config.lazy_config import LazyConfig
 from detrex.config.loader import get_config
+from detrex.config.names import find_config, shipped_configs
 
 __all__ = [
     "ConfigError",
@@ -15,9 +16,11 @@ __all__ = [
     "LazyConfig",
     "complete",
     "configs_directory",
+    "find_config",
     "fix_values",
     "get_config",
     "instantiate",
     "locate",
     "projects_directory",
+    "shipped_configs",
 ]

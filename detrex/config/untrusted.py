@@ -23,6 +23,7 @@ from detrex.config.directories import projects_directory
 from detrex.config.lazy import LOCATE, ConfigError, make_config
 from detrex.config.lazy_config import LazyConfig
 from detrex.config.loader import YAML_SUFFIXES
+from detrex.config.names import find_config
 from detrex.config.walking import PARTIAL, TARGET, Keys, dotted, is_node, walk
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt", ".onnx")
@@ -82,16 +83,16 @@ def load_untrusted(
 
 
 def load_config_file(path: str | Path, overrides: Iterable[str] = (), trust_code: bool = False) -> DictConfig:
-    """The complete config in a file that the user names, with the user's overrides.
+    """The complete config that the user names, with the user's overrides: a file, or one of this package.
 
     A ``.yaml`` that lies beside weights came with them, as ``config.yaml`` in the folder of a run does: all
     of it is data, unless ``trust_code``, and that folder is what the run writes to. Any other file is the
     user's own and may name anything.
 
     Raises:
-        ConfigError: there is no such file, an override does not fit it, or it is refused as data.
+        ConfigError: there is no such config, an override does not fit it, or it is refused as data.
     """
-    path, overrides = Path(path), list(overrides)
+    path, overrides = find_config(path), list(overrides)
     if trust_code or not path.is_file() or path.suffix not in YAML_SUFFIXES or not _has_weights(path.parent):
         return LazyConfig.apply_overrides(LazyConfig.load(path), overrides)
     text = read_untrusted(path)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detrex.cli.commands.train import parse_arguments, run
 from detrex.data.shapes import write_shapes_dataset
 from detrex.predict import load
-from tools.train_net import parse_arguments, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("projects/*/configs"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.train_net import parse_arguments, run
+from detrex.cli.commands.train import parse_arguments, run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "projects/maskdino/configs/maskdino_custom_instance.py"

@@ -22,11 +22,11 @@ from detrex.analysis import (
     measure,
     table,
 )
+from detrex.cli.commands.analyze import parse_arguments, run
 from detrex.config import LazyConfig, instantiate
 from detrex.ops import FLOP_FORMULAS
 from detrex.structures import PaddedImages, Prediction
 from tests.tools.conftest import CONFIG, ROOT, SMALL
-from tools.analyze_model import parse_arguments, run
 
 PUBLISHED = ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py"
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from detrex.cli.benchmarks import model_setups
+from detrex.cli.commands.benchmark import parse_arguments, run
 from detrex.ops.dispatch import IMPLEMENTATIONS
 from tests.benchmark.conftest import CONFIG, tiny
-from tools.benchmark import model_setups, parse_arguments, run
 
 
 @pytest.fixture(scope="module")

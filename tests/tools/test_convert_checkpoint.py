@@ -11,8 +11,9 @@ from safetensors import safe_open
 
 from detrex.checkpoint import CheckpointError, load, read_weights
 from detrex.checkpoint.published import to_published
+from detrex.cli.commands.convert_weights import parse_arguments
+from detrex.cli.weight_conversion import convert
 from detrex.config import LazyConfig, instantiate
-from tools.convert_checkpoint import convert, parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = [

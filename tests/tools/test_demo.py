@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from detrex.cli import prediction
+from detrex.cli.commands.predict import parse_arguments, run
 from detrex.predict.video import VideoReader, VideoWriter
 from tests.predict.tiny_run import noise, read_json, save_noise, write_run
-from tools import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = ("--confidence-threshold", "0")
@@ -46,7 +47,7 @@ def start(folder, output):
 
     def start(*arguments, tasks=("instance",), **options):
         fixed = ["--model", folder, "--output", output, "--device", "cpu", "--tasks", *tasks]
-        demo.run(demo.parse_arguments([str(a) for a in (*fixed, *arguments)]), **options)
+        run(parse_arguments([str(a) for a in (*fixed, *arguments)]), **options)
 
     return start
 
@@ -173,13 +174,13 @@ def test_segments_that_are_missed(start, save, capsys):
 
 
 def test_many_pictures_without_results_are_looked_at_once(start, save, tmp_path, capsys):
-    for i in range(demo.LOOKS_AGAIN + 2):
+    for i in range(prediction.LOOKS_AGAIN + 2):
         save(f"in/{i}.png")
     start("--input", tmp_path / "in", "--confidence-threshold", 1)
     shown = capsys.readouterr().out
     assert (
-        shown.count("the best score") == demo.LOOKS_AGAIN
-        and shown.count("no objects") == demo.LOOKS_AGAIN + 2
+        shown.count("the best score") == prediction.LOOKS_AGAIN
+        and shown.count("no objects") == prediction.LOOKS_AGAIN + 2
     )
 
 
@@ -210,14 +211,14 @@ def test_all_tasks(start, save, output, json_file):
 def test_one_task_by_default(folder, save, output, without, task):
     arguments = ["--model", folder, "--input", save("x.png"), "--output", output]
     changes = [f"model.postprocess.{other}=null" for other in without]
-    demo.run(demo.parse_arguments([str(a) for a in (*arguments, *changes)]))
+    run(parse_arguments([str(a) for a in (*arguments, *changes)]))
     assert files_in(output) == [f"x_{task}.png"]
 
 
 def test_json_alone(folder, save, json_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--model", folder, "--input", save("x.png"), "--json", json_file]
-    demo.run(demo.parse_arguments([str(a) for a in arguments]))
+    run(parse_arguments([str(a) for a in arguments]))
     assert files_in(tmp_path) == ["found.json", "found/000001.png", "x.png"]
 
 
@@ -246,7 +247,7 @@ def test_a_corrupt_file_does_not_end_the_run(start, save, output, json_file, tmp
 )
 def test_nothing_to_do(refused, output, tmp_path, monkeypatch, source, message):
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(demo, "load", None)  # it fails before the model is loaded
+    monkeypatch.setattr(prediction, "load", None)  # it fails before the model is loaded
     error = refused("--input", tmp_path / source)
     assert message in error and source in error
     assert not output.exists()
@@ -317,7 +318,7 @@ def test_a_camera_until_ctrl_c(start, output, json_file, monkeypatch, capsys):
     pytest.importorskip("cv2")
     cameras = []
     # A second passes with each look at the clock, and a camera has 10 frames in it.
-    monkeypatch.setattr(demo, "monotonic", iter(range(100)).__next__)
+    monkeypatch.setattr(prediction, "monotonic", iter(range(100)).__next__)
     start(
         "--webcam", 3, "--json", json_file,
         open_video=lambda number: cameras.append(Camera(number)) or cameras[-1],
@@ -353,7 +354,7 @@ def test_a_window_shows_the_camera_until_a_key(start, output, monkeypatch):
             shown.append(picture.size)
             return len(shown) == 2
 
-    monkeypatch.setattr(demo, "Window", FakeWindow)
+    monkeypatch.setattr(prediction, "Window", FakeWindow)
     start("--webcam", 0, "--show", open_video=Camera)
     assert shown == [(64, 48), (64, 48), "closed"]
     assert (output / "webcam_instance.mp4").is_file()
@@ -374,7 +375,7 @@ def test_a_camera_that_is_not_there(refused):
 def test_without_opencv(refused, monkeypatch, tmp_path):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.setitem(sys.modules, "cv2", None)
-    monkeypatch.setattr(demo, "load", None)  # it fails before the model is loaded
+    monkeypatch.setattr(prediction, "load", None)  # it fails before the model is loaded
     for source in (("--input", tmp_path / "clip.mp4"), ("--webcam", 0)):
         assert "pip install 'detrex-maskdino[video]'" in refused(*source)
 
@@ -391,7 +392,7 @@ def test_without_opencv(refused, monkeypatch, tmp_path):
 )
 def test_command_lines_that_make_no_sense(arguments):
     with pytest.raises(SystemExit) as stopped:
-        demo.parse_arguments(arguments)
+        parse_arguments(arguments)
     assert stopped.value.code == 2
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from detrex.cli.commands.submit import parse_arguments, run
 from detrex.cli.train import main
 from detrex.config import LazyCall as L
 from detrex.config import LazyConfig
@@ -14,7 +15,6 @@ from detrex.runtime.interruption import EXIT_INTERRUPTED
 from tests.engine import dummy
 from tests.engine.runs import CONFIG, load, losses, metrics
 from tests.tools.interrupted_loader import InterruptedLoader
-from tools.submit import parse_arguments, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("model.dropout=0", "dataloader.train.shuffle=false")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.train_net import parse_arguments, run
+from detrex.cli.commands.train import parse_arguments, run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "tests/engine/dummy_config.py"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detrex.cli.commands.view import parse_arguments, run
 from detrex.config import LazyConfig, instantiate
 from detrex.data import write_shapes_dataset
 from detrex.visualization import draw_targets
 from tests.tools.conftest import CONFIG
-from tools.visualize_data import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "projects/maskdino/configs/maskdino_shapes.py"
@@ -38,7 +38,7 @@ def drawn(shapes, tmp_path):
     """``drawn(*arguments)`` are the pictures by file name that the command makes of the shapes."""
 
     def draw(*arguments, output="pictures"):
-        main([*shapes, "--output", str(tmp_path / output), *arguments])
+        run(parse_arguments(["data", *shapes, "--output", str(tmp_path / output), *arguments]))
         return pictures(tmp_path / output)
 
     return draw
@@ -118,16 +118,8 @@ def own(data, tmp_path):
     """``own(*arguments)`` are the pictures of the data of one's own."""
 
     def draw(*arguments):
-        main(
-            [
-                "--config-file",
-                str(CONFIG),
-                f"dataloader.root={data.root}",
-                "--output",
-                str(tmp_path / "out"),
-                *arguments,
-            ]
-        )
+        output = ["--output", str(tmp_path / "out")]
+        run(parse_arguments(["data", str(CONFIG), f"dataloader.root={data.root}", *output, *arguments]))
         return pictures(tmp_path / "out")
 
     return draw

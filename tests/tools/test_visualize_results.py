@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detrex.cli.commands.view import parse_arguments, run
 from detrex.data import CocoPanoptic, write_shapes_dataset
 from detrex.structures import encode_masks
 from tests.tools.conftest import CONFIG
-from tools.visualize_results import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "projects/maskdino/configs/maskdino_shapes.py"
@@ -47,7 +47,7 @@ def drawn(root, tmp_path):
             "dataloader.image_size=64",
         )
         places = ("--predictions", str(predictions), "--output", str(tmp_path / "pictures"))
-        main(["--config-file", str(SHAPES), *places, *settings, *arguments])
+        run(parse_arguments(["results", "--config-file", str(SHAPES), *places, *settings, *arguments]))
         return pictures(tmp_path / "pictures")
 
     return draw
@@ -221,7 +221,7 @@ def test_panoptic_results_need_masks(data, tmp_path, caplog):
     places = ("--predictions", str(tmp_path / "p.json"), "--output", str(tmp_path / "out"))
     settings = (f"dataloader.root={data.root}", "dataloader.test.dataset.masks=false")
     with pytest.raises(SystemExit):
-        main(["--config-file", str(CONFIG), *places, *settings])
+        run(parse_arguments(["results", "--config-file", str(CONFIG), *places, *settings]))
     assert "the data set has boxes only" in caplog.text
 
 
@@ -230,13 +230,13 @@ def test_results_of_a_run(train, data, tmp_path, capsys):
     train("train.max_iter=1", f"dataloader.evaluators.coco.output_dir={tmp_path / 'results'}")
     places = ("--predictions", str(tmp_path / "results"), "--output", str(tmp_path / "out"))
     config = ("--config-file", str(CONFIG), f"dataloader.root={data.root}")
-    main([*config, *places, "--score-threshold", "0", "--worst"])
+    run(parse_arguments(["results", *config, *places, "--score-threshold", "0", "--worst"]))
     assert f"3 images drawn in {tmp_path / 'out'}" in capsys.readouterr().out
     assert len(pictures(tmp_path / "out")) == 3
 
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
+        parse_arguments(["results", "--help"])
     shown = capsys.readouterr().out
     assert stopped.value.code == 0 and "examples:" in shown and "--worst" in shown

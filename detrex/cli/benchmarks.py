@@ -1,0 +1,204 @@
+"""Measuring speed and memory, with tables of what was found; see docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from detrex.benchmark import (
+    GIBIBYTE,
+    Case,
+    Setup,
+    describe_machine,
+    measure_evaluation,
+    measure_loading,
+    measure_models,
+    measure_op,
+    usable_implementations,
+)
+from detrex.cli.arguments import is_override, read_config
+from detrex.config import ConfigError
+from detrex.runtime.device import resolve_device
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
+WIDTH = 120  # of tables that go to a file
+MILLISECONDS = 1e3
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures, prints and writes."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    figures = _MEASUREMENTS[arguments.command](arguments)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps({"command": arguments.command, **figures}, indent=2))
+
+
+def _op(arguments: argparse.Namespace) -> dict[str, Any]:
+    device, dtype = resolve_device(arguments.device), DTYPES[arguments.dtype]
+    machine = describe_machine(device)
+    _, reasons = usable_implementations(dtype, device)
+    cases = [
+        Case(name, size, queries)
+        for size in arguments.sizes
+        for name, queries in (("encoder", None), ("decoder", arguments.queries))
+    ]
+    rows = list(measure_op(cases, device, dtype, arguments.batch, arguments.repeats))
+    console = _console(machine)
+    for size in arguments.sizes:
+        console.print(_op_table(arguments, size, [row for row in rows if row["image"] == size]))
+    console.print("faster: than the reference, medians of pairs. CPU: processor time of all threads.")
+    console.print("roofline: times as long as it takes to move inputs and outputs through memory once.")
+    for name, reason in reasons.items():
+        console.print(f"{name} cannot be measured: {reason}", soft_wrap=True)
+    console.print(f"bandwidth of copying: {rows[0]['copy_bandwidth'] / 1e9:.1f} GB/s, read and written")
+    return {"machine": machine, "dtype": arguments.dtype, "cases": rows, "left_out": reasons}
+
+
+def _op_table(arguments: argparse.Namespace, size: tuple[int, int], rows: list[dict[str, Any]]) -> Table:
+    title = "{}x{}, {}, batch {}, ms".format(*size, arguments.dtype, arguments.batch)
+    columns = ("median", "min", "max", "faster", "CPU", "CPU faster", "roofline")
+    table = _table(title, "case", "implementation", *columns)
+    for row in rows:
+        for name, times in row["implementations"].items():
+            table.add_row(
+                f"{row['case']} {row['direction']}",
+                name,
+                *_milliseconds(times["seconds"]),
+                f"{times['ratio']['median']:.2f}",
+                f"{MILLISECONDS * times['processor_seconds']['median']:.2f}",
+                f"{times['processor_ratio']['median']:.2f}",
+                f"{times['roofline']:.2f}",
+            )
+    return table
+
+
+def _model(arguments: argparse.Namespace) -> dict[str, Any]:
+    modes = ("inference", "training") if arguments.mode == "both" else (arguments.mode,)
+    results = {}
+    for mode in modes:
+        setups = {
+            name: replace(setup, training=mode == "training")
+            for name, setup in model_setups(arguments).items()
+        }
+        results[mode] = measure_models(setups, arguments.repeats, arguments.warmup)
+        _print_models(results[mode], arguments)
+    return results
+
+
+def model_setups(arguments: argparse.Namespace) -> dict[str, Setup]:
+    """By name: ``A`` and ``B`` to compare, or one model."""
+    names = ("A", "B") if arguments.compare else ("model",)
+    setups = {}
+    for name, text in zip(names, arguments.compare or ("",), strict=True):
+        words = shlex.split(text)
+        files = [word for word in words if not is_override(word)]
+        if len(files) > 1 or not (files or arguments.config_file):
+            raise ConfigError(f"{name}: give one config file, here or with --config-file")
+        setups[name] = Setup(
+            config_file=files[0] if files else arguments.config_file,
+            overrides=(*arguments.overrides, *(word for word in words if word not in files)),
+            size=arguments.size,
+            batch=arguments.batch,
+            objects=arguments.objects,
+            threads=arguments.threads,
+            trust_code=arguments.trust_code,
+        )
+    return setups
+
+
+def _print_models(result: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    models = result["models"]
+    first = next(iter(models.values()))
+    console = _console(first["machine"])
+    for name, model in models.items():
+        words = [model["config_file"], *model["overrides"]]
+        console.print(f"{name}: {' '.join(words)}", soft_wrap=True)
+    objects = f", {first['objects']} objects each" if first["objects"] else ""
+    size = "{}x{}".format(*first["size"])
+    title = f"{first['mode']}, {first['batch']} image(s) of {size}{objects}, {arguments.repeats} runs, ms"
+    prefixes = [f"{name} " if len(models) > 1 else "" for name in models]
+    console.print(title, soft_wrap=True)
+    table = _table("", "part", *(f"{p}{c}" for p in prefixes for c in ("median", "min", "max")))
+    for part in ("all", *dict.fromkeys(p for model in models.values() for p in model["parts"])):
+        cells = [
+            _milliseconds(m["seconds"] if part == "all" else m["parts"].get(part)) for m in models.values()
+        ]
+        table.add_row(part, *(cell for some in cells for cell in some))
+    console.print(table)
+    for name, model in models.items():
+        console.print(
+            f"{name}: {model['images_per_second']:.3g} images/s, processor time of all threads "
+            f"{model['processor_seconds']['median']:.3g} s, memory "
+            f"{model['memory_before'] / GIBIBYTE:.2f} GiB before and "
+            f"{model['peak_memory'] / GIBIBYTE:.2f} GiB at most"
+        )
+    for name, ratio in result["ratios"].items():
+        spread = "{median:.3f} (from {low:.3f} to {high:.3f})".format(**ratio)
+        console.print(f"{name} is {spread} times as fast as {next(iter(models))}, by pairs of runs")
+
+
+def _data(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = read_config(arguments)
+    if arguments.workers is not None and config.get("dataloader", {}).get("train") is not None:
+        config.dataloader.train.num_workers = arguments.workers
+    result = measure_loading(config, arguments.images, arguments.repeats)
+    machine = describe_machine(torch.device("cpu"))
+    spread = "{median:.1f} images/s (from {low:.1f} to {high:.1f})".format(**result["images_per_second"])
+    _console(machine).print(
+        f"{spread} with {result['workers']} workers, {result['batch_size']} images a batch"
+    )
+    return {"machine": machine, **result}
+
+
+def _evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = read_config(arguments)
+    result = measure_evaluation(config, arguments.images, arguments.detections, arguments.repeats)
+    machine = describe_machine(torch.device("cpu"))
+    table = _table("seconds for 1000 images", "evaluator", "phase", "median", "min", "max")
+    for name, phases in result["seconds_per_1000_images"].items():
+        for phase, spread in phases.items():
+            table.add_row(name, phase, *(f"{value:.2f}" for value in spread.values()))
+    console = _console(machine)
+    console.print(table)
+    console.print(f"{result['images']} images with {result['detections']} detections each")
+    return {"machine": machine, **result}
+
+
+_MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "op": _op,
+    "model": _model,
+    "data": _data,
+    "evaluation": _evaluation,
+}
+
+
+def _console(machine: Mapping[str, Any]) -> Console:
+    """Says first what machine the figures are of."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(", ".join(f"{name}: {value}" for name, value in machine.items()), soft_wrap=True)
+    return console
+
+
+def _milliseconds(spread: Mapping[str, float] | None) -> Iterator[str]:
+    """Median, smallest and largest."""
+    return ("" if spread is None else f"{MILLISECONDS * spread[k]:.2f}" for k in ("median", "low", "high"))
+
+
+def _table(title: str, *columns: str) -> Table:
+    made = Table(title=title or None, title_justify="left")
+    for column in columns:
+        text = column in ("case", "implementation", "part", "evaluator", "phase")
+        made.add_column(column, justify="left" if text else "right", no_wrap=True)
+    return made

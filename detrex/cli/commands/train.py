@@ -1,0 +1,91 @@
+"""Trains or evaluates what a config describes; see --help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from detrex.cli.arguments import (
+    add_config,
+    add_overrides,
+    add_run_options,
+    command_parser,
+    parse,
+    read_config,
+)
+from detrex.cli.errors import readable_errors
+from detrex.runtime.interruption import listen
+
+DESCRIPTION = "Trains or evaluates what a config describes."
+EXAMPLES = """\
+examples:
+  own data         %(prog)s maskdino_custom_instance dataloader.root=mydata train.output_dir=output/a
+  own settings     %(prog)s CONFIG train.max_iter=2000 optimizer.lr=5e-5 train.amp=bf16
+  go on            %(prog)s CONFIG train.output_dir=output/a --resume
+  fine-tune        %(prog)s CONFIG train.init_checkpoint=model.safetensors
+  evaluate         %(prog)s CONFIG --eval-only train.init_checkpoint=model.safetensors
+  8 GPUs           %(prog)s CONFIG --num-gpus 8
+  or with torchrun torchrun --nproc-per-node 8 -m detrex train CONFIG
+  2 machines       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+                       -m detrex train CONFIG  (on both; or see 'detrex submit')
+
+A run is kept in train.output_dir: log.txt, metrics.jsonl, evaluations.json, config.yaml, categories.json,
+environment.txt, checkpoints/, model_final.safetensors, results.json, predictions.png and report.html, the
+page to look at first. Errors end with exit code 1. Recipes for all sizes of machines: docs/training.md.
+
+SIGTERM, SIGUSR1 or Ctrl-C lets the step end, saves a checkpoint and ends the run with exit code 75: repeat
+the command with --resume to go on as if never stopped. A second one, a second or more later, ends it at once.
+A run that fails saves its last complete step, too. Only one run at a time can write to train.output_dir.
+"""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The command line, by default that of this process."""
+    parser = command_parser(DESCRIPTION, EXAMPLES, prog)
+    add_config(parser)
+    add_run_options(parser)
+    _add_processes(parser)
+    add_overrides(parser)
+    return parse(parser, arguments)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes here: one per GPU, or on the CPU",
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines that train together"
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="K", help="number of this machine, from 0"
+    )
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Loads the config and starts the processes.
+
+    Raises:
+        SystemExit: see :func:`detrex.cli.train.main`.
+    """
+    listen()  # before the imports below, which take seconds
+    with readable_errors(arguments.debug):
+        from detrex.cli.train import main
+        from detrex.engine.launch import launch
+
+        config = read_config(arguments)
+        launch(
+            main,
+            (config, arguments.eval_only, arguments.resume, arguments.overwrite, arguments.debug),
+            num_gpus=arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            timeout=config.train.process_timeout,
+        )

@@ -1,0 +1,104 @@
+"""Training in one call: ``train(config, ...)`` does what ``detrex train`` does, and returns its results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from detrex.cli.train import main
+from detrex.config import LazyConfig
+from detrex.config.override_text import overrides_of
+from detrex.config.untrusted import load_config_file
+from detrex.engine.launch import launch
+from detrex.runtime.interruption import Interrupted
+
+if TYPE_CHECKING:
+    from detrex.predict import Predictor
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that has ended.
+
+    Attributes:
+        folder: with ``report.html``, ``model_final.safetensors`` and all else that was kept.
+        metrics: of the last evaluation by name, such as ``segm/AP``; empty if the config evaluates nothing.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+
+    def load(self, **options: Any) -> Predictor:
+        """The trained model.
+
+        Args:
+            options: of :func:`detrex.load`.
+        """
+        from detrex.predict import load
+
+        return load(self.folder, **options)
+
+
+def train(
+    config: str | Path | DictConfig,
+    *overrides: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    num_gpus: int = 1,
+    trust_code: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Trains as a config says, evaluates, and keeps the run in ``train.output_dir``.
+
+    These are the same::
+
+        train("maskdino_custom_instance", "dataloader.root=mydata", "train.max_iter=500")
+        train("maskdino_custom_instance", dataloader={"root": "mydata"}, train={"max_iter": 500})
+
+    Ctrl-C, or an interrupted cell of a notebook, saves a checkpoint first; ``resume=True`` goes on from it.
+
+    Args:
+        config: the name of a config of this package (``detrex configs`` lists them), a file, or a config.
+        overrides: changes to it, as on the command line.
+        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        overwrite: delete an earlier run in ``train.output_dir``.
+        num_gpus: processes that train together: one per GPU, or on the CPU.
+        trust_code: let a saved config beside weights name any code; see ``docs/security.md``.
+        settings: changes to the config as nested dicts of Python values, made after ``overrides``.
+
+    Raises:
+        ConfigError: there is no such config, or a change does not fit it.
+        FileExistsError: ``train.output_dir`` has an earlier run, and neither ``resume`` nor ``overwrite`` is
+            given.
+        DataError, CheckpointError, ValueError: what is wrong with data, weights or values.
+        KeyboardInterrupt: it was interrupted; a checkpoint was saved.
+        SystemExit: of several processes, one ended early after it logged the reason.
+    """
+    changes = [*overrides, *overrides_of(settings)]
+    if isinstance(config, DictConfig):
+        config = LazyConfig.apply_overrides(config, changes)
+    else:
+        config = load_config_file(config, changes, trust_code)
+    folder = Path(config.train.output_dir)
+    arguments = (config, False, resume, overwrite, True)
+    try:
+        if num_gpus == 1:
+            return TrainedRun(folder, main(*arguments))
+        launch(main, arguments, num_gpus=num_gpus, timeout=config.train.process_timeout)
+    except Interrupted:
+        raise KeyboardInterrupt(f"stopped; resume=True goes on from the checkpoint in {folder}") from None
+    return TrainedRun(folder, _metrics(folder / "results.json"))
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    """Those that an evaluation has written; none without one."""
+    if not path.is_file():
+        return {}
+    written = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    return {name: math.nan if value is None else value for name, value in written.items()}
