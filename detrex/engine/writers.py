@@ -7,13 +7,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from detrex.report.series import main_names
 from detrex.runtime.files import replaced_file
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,39 @@ class JsonLinesWriter:
         self._waiting = ""
 
 
+def grouped(names: Iterable[str]) -> dict[str, str]:
+    """Names of metrics, and the same with the group in front by which TensorBoard sorts them.
+
+    Groups are ``train`` (the loss and its parts of the last decoder layer), ``train_STAGE`` (those of other
+    layers and of denoising), ``val`` (evaluations) and ``val_ema`` (of averaged weights), ``optimizer``,
+    ``time`` and ``memory``.
+    """
+    names = list(names)
+    losses = [n for n in names if n.startswith("loss")]
+    parts = main_names(n for n in losses if n != "loss")
+    return {name: _in_group(name, parts) for name in names}
+
+
+def _in_group(name: str, parts: Sequence[str]) -> str:
+    if name.startswith("ema/"):
+        return f"val_ema/{name.removeprefix('ema/').removeprefix('val/')}"
+    if name in ("lr", "grad_norm") or name.startswith(("lr/", "grad_norm/")):
+        return f"optimizer/{name}"
+    if "/" in name:
+        return f"val/{name.removeprefix('val/')}"
+    if name.endswith("_time"):
+        return f"time/{name}"
+    if name.endswith("_mb"):
+        return f"memory/{name}"
+    of = [part for part in parts if name.startswith(f"{part}_")]
+    if not of:
+        return f"train/{name}"
+    part = max(of, key=len)
+    return f"train_{name.removeprefix(part + '_')}/{part}"
+
+
 class TensorBoardWriter:
-    """Scalars, pictures and the config for TensorBoard.
+    """Scalars, pictures and the config for TensorBoard; see :func:`grouped` for the names of scalars.
 
     Args:
         directory: for its files.
@@ -125,8 +157,8 @@ class TensorBoardWriter:
         self._summary.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), iteration)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._summary.add_scalar(name, value, iteration)
+        for name, tag in grouped(metrics).items():
+            self._summary.add_scalar(tag, metrics[name], iteration)
 
     def picture(self, iteration: int, name: str, image: Image.Image) -> None:
         self._summary.add_image(name, np.asarray(image), iteration, dataformats="HWC")

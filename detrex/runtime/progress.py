@@ -20,7 +20,9 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 
-def progress_bar(console: Console, *, counts_bytes: bool = False, shows_note: bool = False) -> Progress:
+def progress_bar(
+    console: Console, *, counts_bytes: bool = False, shows_note: bool = False, remembered: float = 30.0
+) -> Progress:
     """A bar to be started as a context; disabled where ``console`` is no terminal.
 
     Args:
@@ -28,6 +30,7 @@ def progress_bar(console: Console, *, counts_bytes: bool = False, shows_note: bo
         counts_bytes: whether tasks count bytes instead of items; their speed is shown too.
         shows_note: whether a text of the task's field ``note`` stands behind the count; the bar then takes
             the whole width of the terminal.
+        remembered: seconds; the time left is estimated from the speed in so many last ones.
     """
     columns: list[ProgressColumn] = [TextColumn("{task.description}")]
     columns.append(BarColumn(bar_width=None) if shows_note else BarColumn())
@@ -35,7 +38,13 @@ def progress_bar(console: Console, *, counts_bytes: bool = False, shows_note: bo
     if shows_note:
         columns.append(TextColumn("{task.fields[note]}"))
     columns += [TextColumn("eta"), TimeRemainingColumn()]
-    return Progress(*columns, console=console, disable=not console.is_terminal, expand=shows_note)
+    return Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        expand=shows_note,
+        speed_estimate_period=remembered,
+    )
 
 
 def with_progress(items: Sequence[Item], title: str) -> Iterable[Item]:

@@ -32,11 +32,26 @@ def test_tensorboard_has_scalars_pictures_and_the_config(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     writer = TensorBoardWriter(tmp_path)
     writer.open(0, {"optimizer": {"lr": 0.5}})
-    writer.write(10, {"loss": 2.0})
+    metrics = {"loss": 2.0, "loss_ce": 1.5, "loss_ce_0": 0.5, "loss_ce_dn_0": 0.25, "step_time": 0.125}
+    writer.write(10, {**metrics, "lr": 1e-3, "lr/backbone": 1e-4, "process_memory_mb": 7.0})
+    writer.write(10, {"val/loss": 3.0, "segm/AP": 40.0, "ema/segm/AP": 41.0, "ema/val/loss": 2.5})
     writer.picture(10, "predictions", Image.new("RGB", (6, 4), (255, 0, 0)))
     writer.close()
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(10, 2.0)]
+    groups = {
+        "train": {"loss": 2.0, "loss_ce": 1.5},
+        "train_0": {"loss_ce": 0.5},
+        "train_dn_0": {"loss_ce": 0.25},
+        "val": {"loss": 3.0, "segm/AP": 40.0},
+        "val_ema": {"loss": 2.5, "segm/AP": 41.0},
+        "optimizer": {"lr": 1e-3, "lr/backbone": 1e-4},
+        "time": {"step_time": 0.125},
+        "memory": {"process_memory_mb": 7.0},
+    }
+    expected = {f"{group}/{name}": v for group, values in groups.items() for name, v in values.items()}
+    assert set(events.Tags()["scalars"]) == set(expected)
+    for tag, value in expected.items():
+        assert [(e.step, e.value) for e in events.Scalars(tag)] == [(10, pytest.approx(value))]
     (picture,) = events.Images("predictions")
     found = Image.open(BytesIO(picture.encoded_image_string))
     assert picture.step == 10 and found.size == (6, 4) and found.getpixel((0, 0)) == (255, 0, 0)

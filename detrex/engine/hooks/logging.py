@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +24,32 @@ from detrex.runtime.distributed import all_gather_objects, is_main_process
 from detrex.runtime.progress import progress_bar
 
 _MB = 2**20
+_LOOKED_BACK = 50  # times that metrics were logged
+_REMEMBERED = 1800.0  # seconds of which the progress bar takes the speed
 
 Measure = Callable[[Training], dict[str, float]]
 """Metrics of this moment by name; called on all processes together."""
+
+
+class TimeLeft:
+    """How long a run will still take, by the clock and over many steps.
+
+    Saving and evaluating on the way count, as they will come again; a single slow step does not mean much.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, float]] = deque(maxlen=_LOOKED_BACK)
+
+    def note(self, iteration: int) -> None:
+        """To be called before the first step and at times after some more."""
+        self._seen.append((iteration, time.monotonic()))
+
+    def left(self, max_iter: int) -> timedelta | None:
+        """Until ``max_iter`` steps are done, from the last :meth:`note` on; None before the second one."""
+        if len(self._seen) < 2:
+            return None
+        (first, start), (last, now) = self._seen[0], self._seen[-1]
+        return timedelta(seconds=round((max_iter - last) * (now - start) / max(1, last - first)))
 
 
 class LogHook(Hook):
@@ -55,10 +80,12 @@ class LogHook(Hook):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._log = logging.getLogger(METRICS_LOGGER)
+        self._time = TimeLeft()
 
     def before_train(self, trainer: Training) -> None:
         if is_main_process():
             self._writers.open(trainer.iteration, self._config)
+        self._time.note(trainer.iteration)
 
     def after_step(self, trainer: Training) -> None:
         for name, value in self._values(trainer).items():
@@ -73,7 +100,8 @@ class LogHook(Hook):
         self._sums, self._counts = {}, {}
         if is_main_process():
             self._writers.write(trainer.iteration, trainer.metrics)
-            self._log.info(_line(trainer))
+            self._time.note(trainer.iteration)
+            self._log.info(_line(trainer, self._time.left(trainer.max_iter)))
 
     def close(self) -> None:
         if is_main_process():
@@ -114,7 +142,7 @@ class ProgressHook(Hook):
     """A progress bar with loss, learning rate, seconds per iteration and the time left, for terminals."""
 
     def __init__(self, console: Console):
-        self._progress = progress_bar(console, shows_note=True)
+        self._progress = progress_bar(console, shows_note=True, remembered=_REMEMBERED)
         self._task = self._progress.add_task("training", note="")
 
     def before_train(self, trainer: Training) -> None:
@@ -212,15 +240,14 @@ def _resident_bytes() -> int | None:
     return None
 
 
-def _line(trainer: Training) -> str:
+def _line(trainer: Training, left: timedelta | None) -> str:
     """The metrics in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
     metrics = trainer.metrics
-    left = timedelta(seconds=round((trainer.max_iter - trainer.iteration) * metrics["step_time"]))
     names = [n for n in (*main_names(trainer.losses), "grad_norm") if n in metrics]
     parts = "  ".join(f"{n} {metrics[n]:.4g}" for n in names)
     loss = f"loss {metrics['loss']:.4f}  {parts}" if "loss" in metrics else "no step was taken"
     memory = f"  {metrics['max_memory_mb']:.0f} MB" if "max_memory_mb" in metrics else ""
     return (
-        f"iteration {trainer.iteration}/{trainer.max_iter}  eta {left}  {loss}  "
+        f"iteration {trainer.iteration}/{trainer.max_iter}  eta {'?' if left is None else left}  {loss}  "
         f"lr {metrics['lr']:.3g}  {metrics['step_time']:.3f} s/it  data {metrics['data_time']:.3f} s{memory}"
     )
