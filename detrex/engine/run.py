@@ -46,6 +46,7 @@ from detrex.engine.hooks import (
 from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.optimizer import scale_learning_rates
 from detrex.engine.parallel import compile_modules, distribute
+from detrex.engine.settings import check_numbers
 from detrex.engine.trainer import Trainer
 from detrex.engine.weights import (
     check_class_count,
@@ -76,6 +77,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
         CheckpointError: there are no weights, or they do not fit the model.
     """
     output_dir = Path(config.train.output_dir)
+    check_numbers(config.train)
     seed_everything(config.train.seed + rank())
     device = prepare_device(config.train)
     model = build_model(config.model, device)
@@ -130,6 +132,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     # After the data, which says best what is wrong with its files.
     config = in_iterations(fix_values(config, "model"), loader)
     train = config.train
+    check_numbers(train)
     categories = getattr(getattr(loader, "dataset", None), "categories", None)
     checkpointer = Checkpointer(output_dir / CHECKPOINTS, train.checkpoint.keep)
 

@@ -97,6 +97,16 @@ class QueryMasks:
         return logits.float().unflatten(1, self.pixels.shape[1:])
 
 
+def check_share(name: str, value: float) -> None:
+    """Finds a setting of ``model.postprocess`` that is not a number from 0 to 1.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"model.postprocess.{name}={value}: expected a number from 0 to 1")
+
+
 @dataclass
 class InstanceInference:
     """The best (query, class) pairs as instances.
@@ -112,6 +122,17 @@ class InstanceInference:
     score_threshold: float = 0.0
     one_per_query: bool = False
     clip_boxes: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        check_share("instance.score_threshold", self.score_threshold)
+        if self.max_detections < 0:
+            raise ValueError(
+                f"model.postprocess.instance.max_detections={self.max_detections}: expected at least 0"
+            )
 
     def __call__(
         self,
@@ -188,6 +209,14 @@ class PanopticInference:
 
     score_threshold: float = 0.25
     overlap_threshold: float = 0.8
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a threshold is not from 0 to 1.
+        """
+        check_share("panoptic.score_threshold", self.score_threshold)
+        check_share("panoptic.overlap_threshold", self.overlap_threshold)
 
     def __call__(
         self,

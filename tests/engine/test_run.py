@@ -220,6 +220,15 @@ def test_a_longer_resumed_run_has_the_learning_rate_of_its_own_schedule_from_the
     assert len(rates[0]) == 4 and rates[0] == rates[1]
 
 
+@pytest.mark.parametrize("run", [do_train, do_eval])
+def test_numbers_out_of_range_are_all_named_before_anything_is_built(tmp_path, run):
+    wrong = {"pictures.score_threshold": 1.5, "checkpoint.keep": 0, "eval_period": -1, "max_iter": 0}
+    with pytest.raises(ValueError, match="train.max_iter") as raised:
+        run(load(tmp_path, *(f"train.{key}={value}" for key, value in wrong.items())))
+    assert all(f"train.{key}={value}: expected" in str(raised.value) for key, value in wrong.items())
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_resumes(tmp_path, amp):
     do_train(load(tmp_path, f"train.amp={amp}", "train.max_iter=2"))

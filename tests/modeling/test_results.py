@@ -386,6 +386,13 @@ def test_results_that_do_not_fit_the_memory_are_named(task, named):
         run(PostProcess(**task), prediction, masks, frame)
 
 
+@pytest.mark.parametrize("inference", [InstanceInference, PanopticInference])
+@pytest.mark.parametrize("value", [-0.1, 50, float("nan")])
+def test_a_threshold_that_no_score_can_be_compared_with(inference, value):
+    with pytest.raises(ValueError, match=rf"score_threshold={value}: expected a number from 0 to 1"):
+        inference(score_threshold=value)
+
+
 def test_masks_with_more_pixels_than_can_be_counted():
     prediction, masks = one_prediction(FRAMES[0])
     frame = Frame(FRAMES[0].padded, FRAMES[0].image, output=(2_000_000, 3_000_000))

@@ -1,0 +1,46 @@
+"""Numbers of ``train`` that would only show when they are used: checked before a run starts."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig, OmegaConf
+
+# Key below `train`, the smallest and the largest value.
+_RANGES: list[tuple[str, float, float]] = [
+    ("max_iter", 1, math.inf),
+    ("iterations_per_epoch", 1, math.inf),
+    ("max_skipped_steps", 0, math.inf),
+    ("process_timeout", 0, math.inf),
+    ("eval_period", 0, math.inf),
+    ("checkpoint.period", 0, math.inf),
+    ("checkpoint.keep", 1, math.inf),
+    ("early_stopping.min_delta", 0, math.inf),
+    ("profiler.start", 0, math.inf),
+    ("profiler.stop", 0, math.inf),
+    ("pictures.count", 0, math.inf),
+    ("pictures.rated", 0, math.inf),
+    ("pictures.extremes", 0, math.inf),
+    ("pictures.score_threshold", 0, 1),
+]
+
+
+def check_numbers(train: DictConfig) -> None:
+    """Finds numbers outside of what they can be.
+
+    Args:
+        train: node of a config, with lengths in iterations; what is missing or null is left alone.
+
+    Raises:
+        ValueError: names every such setting, its value and what is expected.
+    """
+    wrong = []
+    for key, smallest, largest in _RANGES:
+        value = OmegaConf.select(train, key)
+        if not isinstance(value, int | float):
+            continue
+        if not smallest <= value <= largest:
+            limits = f"of at least {smallest}" if largest == math.inf else f"from {smallest} to {largest}"
+            wrong.append(f"train.{key}={value}: expected a number {limits}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
