@@ -58,13 +58,13 @@ class TrainLoader:
         while True:
             if self._position == self._killed_at:
                 raise Killed
-            samples = self._batch(self._position)[rank() :: world_size()]
+            samples = self.batch(self._position)[rank() :: world_size()]
             if self._position == self._poisoned and rank() == world_size() - 1:
                 samples[0]["image"] = samples[0]["image"] * float("nan")
             self._position += 1
             yield samples
 
-    def _batch(self, position: int) -> list[dict]:
+    def batch(self, position: int) -> list[dict]:
         order = list(range(len(self.dataset)))
         if self._shuffle:
             generator = torch.Generator().manual_seed(position)

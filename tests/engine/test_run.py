@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_report(tmp_path):
         do_train(config)
     summary_path = tmp_path / "nonfinite" / "iteration_0000005_process_0.json"
     summary = json.loads(summary_path.read_text())
-    batch = instantiate(config.dataloader.train)._batch(4)
+    batch = instantiate(config.dataloader.train).batch(4)
     assert [i["image_id"] for i in summary["images"]] == [s["image_id"] for s in batch]
     assert summary["losses"]["loss_class"] == "nan"
     assert summary["parameters_not_finite"] == [] and "head.weight" in summary["gradients_not_finite"]

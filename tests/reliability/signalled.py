@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
@@ -19,10 +20,35 @@ class SignalledLoader(dummy.TrainLoader):
         super().__init__(*args, **kwargs)
         self._at, self._signal = at, signal
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == self._at and rank() == world_size() - 1:
             os.kill(os.getpid(), self._signal)
-        return super()._batch(position)
+        return super().batch(position)
+
+
+class SignalledTestLoader(dummy.TestLoader):
+    """The process gets ``signal`` while image ``at`` (from 0) is evaluated, and reads on for ever."""
+
+    def __init__(self, dataset, at: int, signal: int):
+        super().__init__(dataset)
+        self._at, self._signal = at, signal
+
+    def __iter__(self):
+        for number, batch in enumerate(super().__iter__()):
+            if number == self._at:
+                os.kill(os.getpid(), self._signal)
+                while True:
+                    time.sleep(0.01)
+            yield batch
+
+
+def signalled_in_evaluation(output_dir: Path, number: int, *overrides: str) -> DictConfig:
+    """The dummy's config, with evaluation after every second step and no checkpoint of its own."""
+    config = load(output_dir, "train.checkpoint.period=0", "train.eval_period=2", *overrides)
+    with open_dict(config):
+        config.dataloader.test._target_ = f"{__name__}.SignalledTestLoader"
+        config.dataloader.test.update(at=5, signal=int(number))
+    return config
 
 
 def signalled(output_dir: Path, number: int, at: int = 3, *overrides: str) -> DictConfig:

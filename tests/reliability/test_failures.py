@@ -22,10 +22,10 @@ class FailingLoader(dummy.TrainLoader):
         super().__init__(*args, **kwargs)
         self._fails_at, self._processes = fails_at, processes
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == self._fails_at and rank() == self._processes - 1:
             raise OSError(5, "Input/output error", "7.png")
-        return super()._batch(position)
+        return super().batch(position)
 
 
 def failing(folder, fails_at, *overrides, processes=1):
@@ -123,11 +123,11 @@ def test_a_lost_worker_is_told_as_such_after_saving(tmp_path, capsys):
 class StuckLoader(dummy.TrainLoader):
     """Never gives the fourth batch."""
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == 3:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(600)
-        return super()._batch(position)
+        return super().batch(position)
 
 
 def test_a_read_that_never_returns_does_not_keep_a_run_from_saving(tmp_path, monkeypatch):
@@ -143,10 +143,10 @@ def test_a_read_that_never_returns_does_not_keep_a_run_from_saving(tmp_path, mon
 class SlowLoader(dummy.TrainLoader):
     """Takes its time for the second batch."""
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == 1:
             time.sleep(2)
-        return super()._batch(position)
+        return super().batch(position)
 
 
 def test_a_long_wait_for_data_is_said(tmp_path, monkeypatch, caplog):
@@ -160,10 +160,10 @@ def test_a_long_wait_for_data_is_said(tmp_path, monkeypatch, caplog):
 class StoppingLoader(dummy.TrainLoader):
     """The second process stops itself, as a machine that no longer answers, at the fourth batch."""
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == 3 and rank() == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return super()._batch(position)
+        return super().batch(position)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from detrex.runtime import interruption
 from detrex.runtime.interruption import EXIT_INTERRUPTED, Interrupted
 from tests.engine.runs import load, losses, metrics
 from tests.reliability.programs import ROOT, Program
-from tests.reliability.signalled import signalled
+from tests.reliability.signalled import signalled, signalled_in_evaluation
 
 
 @pytest.mark.parametrize("number", interruption.SIGNALS)
@@ -32,6 +32,28 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_as_if_never_stopped(t
     assert signal.getsignal(number) == before
     do_train(load(parts), resume=True)
     assert losses(parts) == losses(whole)
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_a_signal_during_evaluation_ends_it_at_once_and_nothing_is_lost(tmp_path, number):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    do_train(load(whole))
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as stopped:
+        main(signalled_in_evaluation(parts, number))
+    assert stopped.value.code == EXIT_INTERRUPTED and time.monotonic() - began < 30
+    assert [p.name for p in (parts / "checkpoints").glob("it*")] == ["iteration_0000002"]
+    do_train(load(parts), resume=True)
+    assert losses(parts) == losses(whole)
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_a_signal_ends_an_evaluation_alone(tmp_path, number):
+    do_train(load(tmp_path, "train.max_iter=1"))
+    config = signalled_in_evaluation(tmp_path, number)
+    with pytest.raises(SystemExit) as stopped:
+        main(config, resume=True, eval_only=True)
+    assert stopped.value.code == EXIT_INTERRUPTED
 
 
 def go_on_and_train_anew(parts, whole) -> None:
