@@ -103,7 +103,7 @@ def epoch_in_workers(dataset: Dataset, start_method: str, workers: int) -> list[
         persistent_workers=True,
     )
     batches = iter(loader)
-    processes = [worker.pid for worker in batches._workers]
+    processes = [worker.pid for worker in multiprocessing.active_children()]
     for _ in range(10):
         next(batches)
     early = [memory(process) for process in processes]

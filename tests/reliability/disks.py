@@ -32,9 +32,9 @@ class FullDiskLoader(dummy.TrainLoader):
         super().__init__(*args, **kwargs)
         self._room, self._full_at, self._free_at = room, full_at, free_at
 
-    def _batch(self, position):
+    def batch(self, position):
         if position == self._full_at:
             limit_files(self._room)
         if position == self._free_at:
             limit_files(None)
-        return super()._batch(position)
+        return super().batch(position)
