@@ -14,8 +14,6 @@ _RANGES: list[tuple[str, float, float]] = [
     ("process_timeout", 0, math.inf),
     ("eval_period", 0, math.inf),
     ("checkpoint.period", 0, math.inf),
-    ("checkpoint.keep", 1, math.inf),
-    ("early_stopping.min_delta", 0, math.inf),
     ("profiler.start", 0, math.inf),
     ("profiler.stop", 0, math.inf),
     ("pictures.count", 0, math.inf),

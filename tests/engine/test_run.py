@@ -222,7 +222,7 @@ def test_a_longer_resumed_run_has_the_learning_rate_of_its_own_schedule_from_the
 
 @pytest.mark.parametrize("run", [do_train, do_eval])
 def test_numbers_out_of_range_are_all_named_before_anything_is_built(tmp_path, run):
-    wrong = {"pictures.score_threshold": 1.5, "checkpoint.keep": 0, "eval_period": -1, "max_iter": 0}
+    wrong = {"pictures.score_threshold": 1.5, "pictures.count": -1, "eval_period": -1, "max_iter": 0}
     with pytest.raises(ValueError, match="train.max_iter") as raised:
         run(load(tmp_path, *(f"train.{key}={value}" for key, value in wrong.items())))
     assert all(f"train.{key}={value}: expected" in str(raised.value) for key, value in wrong.items())
