@@ -92,7 +92,8 @@ def _start(count: int, module: str, args: tuple) -> None:
     """Starts the processes of this machine and waits for them; requests to stop are passed on to them.
 
     They are forks of a server, which has imported this package and ``module`` once for all of them, but has
-    not used CUDA; later runs of this process have the same server. Spawned processes would each import everything anew: eight seconds of processor time.
+    not used CUDA; later runs of this process have the same server. Spawned processes would each import
+    everything anew: eight seconds of processor time.
     """
     method = "spawn"
     if "forkserver" in multiprocessing.get_all_start_methods():
