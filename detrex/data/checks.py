@@ -65,7 +65,7 @@ def common_pictures(first: ImageDataset, second: ImageDataset) -> str | None:
     for index in spread(len(first), LOOKED_AT):
         path = first.images / first.entry(index).file_name
         candidates = sizes.get(path.stat().st_size, [])[:LOOKED_AT] if path.is_file() else []
-        twin = next((other for other in candidates if _digest(other) == _digest(path)), None)
+        twin = next((other for other in candidates if file_digest(other) == file_digest(path)), None)
         if twin is not None:
             shared.append(f"{path.name} is {twin.name}")
     if not shared:
@@ -134,7 +134,8 @@ def _by_size(dataset: ImageDataset) -> dict[int, list[Path]]:
     return sizes
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(_CHUNK):

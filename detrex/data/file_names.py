@@ -61,8 +61,8 @@ def check_name(name: str, where: str, leave_folder: bool = False) -> None:
             f"{where} has {name!r} as 'file_name', which leads out of the folder of the files. Give names "
             "inside "
             "of it; if you trust the file and your files are elsewhere, set leave_folder=True for the data "
-            "set and "
-            "the evaluators."
+            "set and the evaluators.",
+            "file-name-leaves-folder",
         )
 
 
@@ -114,16 +114,26 @@ def _missing(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if os.path.basename(name) not in present[os.path.dirname(name)]]
 
 
-def _advice(folder: Path, missing: Sequence[str], argument: str) -> str:
+def near_names(folder: Path, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The rewriting that finds most of some names, and the file of each that it finds.
+
+    Args:
+        folder: of the files.
+        names: which are not there as they are.
+    """
     files = _files(folder)
-    counts = {kind: len(_rewritten(missing, files, rewrite)) for kind, rewrite in REWRITINGS.items()}
-    best = max(counts, key=lambda kind: counts[kind])  # of equal ones, the first changes least
-    if not counts[best]:
+    found = {kind: _rewritten(names, files, rewrite) for kind, rewrite in REWRITINGS.items()}
+    best = max(found, key=lambda kind: len(found[kind]))  # of equal ones, the first changes least
+    return best, found[best]
+
+
+def _advice(folder: Path, missing: Sequence[str], argument: str) -> str:
+    best, found = near_names(folder, missing)
+    if not found:
         return "Check the folder, or take them out of the list."
-    example = next(iter(_rewritten(missing, files, REWRITINGS[best]).items()))
+    name, file = next(iter(found.items()))
     return (
-        f"With {argument}={best} for the data set, {counts[best]} of them are found ({example[0]} as "
-        f"{example[1]}); "
+        f"With {argument}={best} for the data set, {len(found)} of them are found ({name} as {file}); "
         f"override it as dataloader.train.dataset.{argument}={best} or for dataloader.test."
     )
 

@@ -25,6 +25,9 @@ shown."""
 
 ORIENTATIONS: tuple[Orientation, ...] = ("auto", "stored", "shown")
 
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Types of files that are taken for images."""
+
 PIXEL_LIMIT = "DETREX_MAX_PIXELS"
 """Environment variable: files of more pixels are not decoded, by any reader. 0: no limit."""
 
@@ -143,6 +146,41 @@ def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.
     return np.asarray(image)
 
 
+class SmallPicture(NamedTuple):
+    """A picture at a small size.
+
+    Attributes:
+        pixels: (H, W) uint8, grey.
+        is_blank: whether all pixels of the large one have one value.
+        kind: the type of the file by its content, in PIL's words: ``"JPEG"``.
+    """
+
+    pixels: np.ndarray
+    is_blank: bool
+    kind: str
+
+
+def small_picture(path: str | Path, size: tuple[int, int]) -> SmallPicture:
+    """Decodes a file, as fast as its type allows, to a grey picture of (height, width) ``size``.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+
+    def decode() -> SmallPicture:
+        with _opened(path, "") as image:
+            image.draft("L", (size[1] * 4, size[0] * 4))  # JPEGs are decoded at an eighth of their size
+            kind = image.format or ""
+            image.load()
+            extremes = image.getextrema()
+            channels = [extremes] if isinstance(extremes[0], int | float) else extremes
+            grey = image if image.mode == "L" else _to_rgb(image, path, "", _SIXTEEN_BITS).convert("L")
+            reduced = grey.resize(size[::-1], Image.Resampling.BOX)
+        return SmallPicture(np.asarray(reduced), all(low == high for low, high in channels), kind)
+
+    return retried(decode)
+
+
 def highest_value(path: str | Path) -> int:
     """The highest value of a file of 16 bits a channel."""
     with _opened(path, "") as image:
@@ -169,13 +207,16 @@ def _opened(path: str | Path, image_id: int | str) -> Iterator[Image.Image]:
             _check_limit(image, path, image_id)
             yield image
     except FileNotFoundError as error:
-        raise DataError(f"{_name(path, image_id)} does not exist. Check the path of the folder.") from error
+        raise DataError(
+            f"{_name(path, image_id)} does not exist. Check the path of the folder.", "image-missing"
+        ) from error
     except DataError:
         raise
     except _DECODING_ERRORS as error:
         raise DataError(
             f"{_name(path, image_id)} cannot be decoded ({error}). Replace the file, or take it out of the "
-            "data set."
+            "data set.",
+            "image-broken",
         ) from error
 
 

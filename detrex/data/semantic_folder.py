@@ -15,11 +15,10 @@ from detrex.data.coco.reader import ImageEntry
 from detrex.data.coco.store import Records
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset
-from detrex.data.image_io import Orientation, image_facts, read_label_map
+from detrex.data.image_io import IMAGE_SUFFIXES, Orientation, image_facts, read_label_map
 from detrex.structures import Targets
 
 _MUCH = 0.5  # share of ignored pixels that is worth a warning
-_IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class SemanticFolder(ImageDataset):
@@ -155,27 +154,47 @@ class SemanticFolder(ImageDataset):
             )
 
 
-def _pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, str]:
-    """By name without suffix, in alphabetical order: the image's path in ``images``."""
-    found: dict[str, str] = {}
+def label_pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, Path]:
+    """The label map of each image, which need not exist, in alphabetical order of the images.
+
+    Args:
+        images, segments, image_suffix, segment_suffix: see :class:`SemanticFolder`.
+
+    Returns:
+        By the path of the image in ``images``.
+
+    Raises:
+        DataError: there are no images, or two of one name.
+    """
+    names: dict[str, str] = {}
     for path in sorted(_files(images)):
-        if not path.name.endswith(image_suffix) or path.suffix.lower() not in _IMAGE_SUFFIXES:
+        if not path.name.endswith(image_suffix) or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         relative = path.relative_to(images).as_posix()
         name = relative.removesuffix(image_suffix or path.suffix)
-        if name in found:
-            raise DataError(f"{images} has two images of one name, {found[name]} and {relative}. Rename one.")
-        found[name] = relative
-    if not found:
+        if name in names:
+            raise DataError(f"{images} has two images of one name, {names[name]} and {relative}. Rename one.")
+        names[name] = relative
+    if not names:
         raise DataError(f"{images} has no images with names that end with '{image_suffix}'. Check the path.")
-    labels = {p.relative_to(segments).as_posix() for p in _files(segments)}
-    missing = [name for name in found if name + segment_suffix not in labels]
+    return {image: segments / f"{name}{segment_suffix}" for name, image in names.items()}
+
+
+def _pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, str]:
+    """By name without suffix, in alphabetical order: the image's path in ``images``."""
+    pairs = label_pairs(images, segments, image_suffix, segment_suffix)
+    labels = set(_files(segments))
+    missing = [(image, label) for image, label in pairs.items() if label not in labels]
     if missing:
+        image, label = missing[0]
         raise DataError(
-            f"{len(missing)} of {len(found)} images in {images} have no label map in {segments}, the first "
-            f"being {found[missing[0]]} (expected: {missing[0]}{segment_suffix})."
+            f"{len(missing)} of {len(pairs)} images in {images} have no label map in {segments}, the first "
+            f"being {image} (expected: {label.relative_to(segments).as_posix()})."
         )
-    return found
+    return {
+        label.relative_to(segments).as_posix().removesuffix(segment_suffix): image
+        for image, label in pairs.items()
+    }
 
 
 def _files(folder: Path) -> list[Path]:

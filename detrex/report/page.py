@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
 
 from detrex.data.census import Census
 from detrex.evaluation import PerClass
 from detrex.evaluation.report import MAIN_FIGURES, format_classes, metric_tables, per_class_rows
 from detrex.report.curves import Chart, render
+from detrex.report.html import document, folded, inline_picture, text_table
 from detrex.report.pictures import RatedImage
 from detrex.report.series import (
     Curves,
@@ -25,10 +22,7 @@ from detrex.report.series import (
     read_curves,
     training_charts,
 )
-from detrex.report.style import STYLE
 from detrex.runtime.files import replaced_file
-
-_WIDEST = 1400  # pixels of a picture
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +70,8 @@ def save_report(
     if census is not None:
         sections += [_data(census)]
     sections += [_settings(config, environment)]
-    page = (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{''.join(sections)}</main></body></html>\n"
-    )
     with replaced_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(document(title, sections), encoding="utf-8")
     logger.info("wrote %s", path)
 
 
@@ -100,7 +88,7 @@ def _curves(curves: Curves) -> str:
     main, others = evaluation_charts(curves)
     return (
         _charts("Evaluation", main)
-        + _folded("More figures of evaluations", _grid(others) if others else "")
+        + folded("More figures of evaluations", _grid(others) if others else "")
         + _charts("Losses", training_charts(curves))
         + _charts("Optimization", optimizer_charts(curves))
     )
@@ -123,19 +111,10 @@ def _results(metrics: Mapping[str, float], per_class: PerClass) -> str:
 
 
 def _data(census: Census) -> str:
-    tables = (_text_table(census.columns, rows) for rows in (census.overview(), census.classes()))
+    tables = (text_table(census.columns, rows) for rows in (census.overview(), census.classes()))
     overview, classes = tables
     warnings = "".join(f"<p>{escape(warning)}</p>" for warning in census.warnings())
-    return f"<h2>Data</h2>{overview}{warnings}{_folded('Objects per class', classes)}"
-
-
-def _text_table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
-    body = "".join(
-        f"<tr><td>{escape(title)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for title, cells in rows
-    )
-    return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>\n"
+    return f"<h2>Data</h2>{overview}{warnings}{folded('Objects per class', classes)}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[float]]], kind: str = "") -> str:
@@ -163,16 +142,8 @@ def _extremes(best: Sequence[RatedImage], worst: Sequence[RatedImage]) -> str:
 def _picture(image: RatedImage, kind: str) -> str:
     return (
         f"<figure class='shown {kind}'><figcaption><b>{escape(image.rating.text)}</b>{escape(image.name)}"
-        f"</figcaption><img alt='' src='{_inline(image.picture)}'></figure>\n"
+        f"</figcaption><img alt='' src='{inline_picture(image.picture)}'></figure>\n"
     )
-
-
-def _inline(picture: Image.Image) -> str:
-    picture = picture.copy()
-    picture.thumbnail((_WIDEST, _WIDEST), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _settings(config: str, environment: str) -> str:
@@ -180,10 +151,6 @@ def _settings(config: str, environment: str) -> str:
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, _, v in rows)
     return (
         "<h2>Settings</h2>"
-        + _folded("Config", f"<pre>{escape(config)}</pre>")
-        + _folded("Environment", f"<div class=scroll><table class=plain>{cells}</table></div>")
+        + folded("Config", f"<pre>{escape(config)}</pre>")
+        + folded("Environment", f"<div class=scroll><table class=plain>{cells}</table></div>")
     )
-
-
-def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>{content}</details>\n" if content else ""

@@ -128,7 +128,7 @@ def test_sound_files_are_read_and_evaluated_as_training_sees_them(data, caplog, 
 WARNED = {
     "boxes NaN": (change_all("bbox", [NAN] * 4), "4 objects have a 'bbox' that is not that of their"),
     "boxes infinite": (change_all("bbox", [0, 0, math.inf, 1]), "4 objects have a 'bbox' that is not"),
-    "boxes of corners": (corners, "boxes reach out of their images as if they were x0, y0, x1, y1"),
+    "boxes of corners": (corners, "boxes look as if they were x0, y0, x1, y1"),
     "one wrong box": (
         change_first(bbox=[0, 0, 3, 3]),
         r"1 objects have a 'bbox' .*annotation id 1 of image id 1",

@@ -21,6 +21,7 @@ import detrex
 from detrex.data.coco.json_stream import stream_members
 from detrex.data.coco.store import DamagedStoreError, FileBytes, Store, StoreWriter
 from detrex.data.errors import DataError
+from detrex.data.formats import Format, members_of, open_unpacked, recognise
 from detrex.runtime.cache import CACHE_VARIABLE, cache_folder
 from detrex.runtime.files import remove_leftovers, replaced_file
 from detrex.runtime.progress import progress_bar
@@ -48,18 +49,24 @@ def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> S
     one parses it and the others wait; then all read the same store. If :data:`SWITCH` is 0 or the folder
     cannot be used, every process parses the file and keeps the store in memory.
 
+    Annotations of other formats (:mod:`detrex.data.formats`) are read by every process, and kept in memory.
+
     Args:
-        path: the JSON file.
-        settings: of the parser, plain data; entries of other settings are others.
+        path: the JSON file, which may be packed with gzip; or a file or folder of another format.
+        settings: of the parser, plain data; entries of other settings are others. ``images``, if given, is
+            the folder that names of images are relative to.
         parse: called with a function that streams the file's members (see
             :func:`detrex.data.coco.json_stream.stream_members`) and the store to fill. Returns the store's
             header and arrays.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not JSON, or ``parse`` finds it wrong. Such a file is never in the cache.
+        DataError: it is of no known format, or ``parse`` finds it wrong. Such a file is never in the cache.
     """
-    require_file(path)
+    kind = recognise(path)
+    if kind is not None:
+        images = settings.get("images")
+        return _of_other_format(path, kind, None if images is None else Path(images), parse)
     if os.environ.get(SWITCH) == "0":
         return _in_memory(path, parse)
     try:
@@ -76,16 +83,6 @@ def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> S
         return _in_memory(path, parse)
 
 
-def require_file(path: Path) -> None:
-    """Raises FileNotFoundError, with advice, unless ``path`` is a file."""
-    if not path.is_file():
-        there = next(p for p in path.absolute().parents if p.is_dir())
-        raise FileNotFoundError(
-            f"Annotation file {path} does not exist (of its path, {there} does). Check the path, and from "
-            "which directory a relative one starts."
-        )
-
-
 def _folder() -> Path:
     return cache_folder("annotations")
 
@@ -93,6 +90,13 @@ def _folder() -> Path:
 def _in_memory(path: Path, parse: Parse) -> Store:
     memory = io.BytesIO()
     _build(path, {}, parse, memory)
+    return Store(np.frombuffer(memory.getbuffer(), np.uint8))
+
+
+def _of_other_format(path: Path, kind: Format, images: Path | None, parse: Parse) -> Store:
+    memory = io.BytesIO()
+    header, arrays = parse(lambda: members_of(path, kind, images), writer := StoreWriter(memory))
+    writer.close(header, arrays)
     return Store(np.frombuffer(memory.getbuffer(), np.uint8))
 
 
@@ -139,7 +143,7 @@ def _renewed(kept: Path, path: Path, made_by: dict[str, Any], parse: Parse) -> S
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_unpacked(path) as file:
         while data := file.read(_CHUNK):
             digest.update(data)
     return digest.hexdigest()
@@ -151,10 +155,10 @@ def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) 
     size = path.stat().st_size
     if size >= _SLOW:
         logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
-    with path.open("rb") as file, _progress(path, size) as advance:
-        status = os.fstat(file.fileno())
+    with open_unpacked(path) as file, _progress(path, size) as advance:
+        status = path.stat()
         header, arrays = parse(_members(file, digest.update, advance), writer := StoreWriter(target))
-        if _version(status) != _version(os.fstat(file.fileno())):
+        if _version(status) != _version(path.stat()):
             raise DataError(f"Annotation file {path} was changed while it was read. Start again.")
     source = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
     writer.close({**header, "made_by": made_by, "source": source}, arrays)

@@ -33,7 +33,10 @@ def parse_categories(content: Any, where: str | Path) -> Categories:
     """
     entries = _listed(content) if isinstance(content, Mapping) else content
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
-        raise DataError(f"{where} lists no classes: a key 'categories' with at least one entry is needed.")
+        raise DataError(
+            f"{where} lists no classes: a key 'categories' with at least one entry is needed.",
+            "no-categories",
+        )
     if all(isinstance(entry, str) for entry in entries):
         return Categories.from_names(entries, thing=False)
     by_id: dict[int, dict[str, Any]] = {}
@@ -49,7 +52,8 @@ def parse_categories(content: Any, where: str | Path) -> Categories:
             raise DataError(
                 f"{where}: category ids occur more than once: {category_id} is "
                 f"{by_id[category_id]['name']!r} and "
-                f"{name!r}. Every class needs an id of its own."
+                f"{name!r}. Every class needs an id of its own.",
+                "category-id-twice",
             )
     return Categories.from_coco(by_id.values())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ _SIDE, _IOU = 1.5, 0.95
 # A listed area stands if it differs by less than this factor or these square pixels.
 _AREA_FACTOR, _AREA_SLACK = 1.5, 16.0
 _OUTSIDE = 1.0  # pixels that a box may reach out of its image without a warning
-_MANY = (
+MANY = (
     0.2  # share of crowds, or of boxes out of the image, from which on a warning asks whether they are meant
 )
 # Coordinates of at least so many objects that all end at 100 may be per cent, in images of at least twice
@@ -60,22 +60,14 @@ class View:
     Attributes:
         problem: the first error, if there is one.
         degenerate: objects that are left out.
-        given, in_unit: how many objects there are of this kind, and of how many all coordinates are in 0..1.
+        normalised: objects that are left out, as all their coordinates are in 0..1.
+        given: how many objects there are of this kind.
     """
 
     degenerate: Tally
+    normalised: Tally
     problem: str | None = None
     given: int = 0
-    in_unit: int = 0
-    normalised: Tally = field(
-        default_factory=lambda: Tally(
-            "objects have all coordinates between 0 and 1 and are left out: are they normalised?"
-        )
-    )
-
-    def fail(self, message: str) -> None:
-        """Notes an error, if it is the first."""
-        self.problem = self.problem or message
 
 
 class ObjectReader(CocoReader):
@@ -89,16 +81,27 @@ class ObjectReader(CocoReader):
 
     def start(self) -> None:
         super().start()
-        self.masks = View(Tally("objects with a degenerate segmentation are left out"))
-        self.boxes = View(Tally("objects with a degenerate bbox are left out"))
-        self._unlike = Tally(
-            "objects have a 'bbox' that is not that of their segmentation, which is used instead"
+        unit = "objects have all coordinates between 0 and 1 and are left out: are they normalised?"
+        self.masks, self.boxes = (
+            View(
+                self.tally(f"objects with a degenerate {key} are left out", f"{key}-degenerate"),
+                self.tally(unit, "normalised"),
+            )
+            for key in ("segmentation", "bbox")
         )
-        self._wrong_areas = Tally("objects have an 'area' that cannot be right; it is computed")
-        self._clipped = Tally("objects have a 'bbox' that reaches out of the image and is clipped")
-        self._like_corners, self._highest = 0, 0.0
+        self._unlike = self.tally(
+            "objects have a 'bbox' that is not that of their segmentation, which is used instead",
+            "bbox-unlike-mask",
+        )
+        self._wrong_areas = self.tally(
+            "objects have an 'area' that cannot be right; it is computed", "area-wrong"
+        )
+        self._clipped = self.tally(
+            "objects have a 'bbox' that reaches out of the image and is clipped", "bbox-outside"
+        )
+        self._like_corners, self._like_corners_outside, self._highest = 0, 0, 0.0
         self._flags, self._areas = array("B"), array("f")
-        self._category_ids, self._digests = array("q"), array("q")
+        self._category_ids, self.digests = array("q"), array("q")
 
     def keep(self, annotation: Any) -> tuple[int, CocoObject] | None:
         image_id, category_id, crowd, listed, area, raw = read_entry(
@@ -123,6 +126,7 @@ class ObjectReader(CocoReader):
             if box is None or not _fits(box, extent.box):
                 if annotation.get("bbox"):
                     self._unlike.add(name)
+                    self._like_corners += listed is not None and _fits(listed, extent.box)
                 box = mask_box(segmentation, row.size)
             area = self._area(area, extent.area, extent.area / _AREA_FACTOR - _AREA_SLACK, name)
         self._highest = max(self._highest, max(box))
@@ -163,25 +167,38 @@ class ObjectReader(CocoReader):
             arrays[f"learnable_{name}"] = np.bincount(single, minlength=len(self.places)).astype(np.int32)
         return {"views": views}, arrays
 
+    def fail(self, view: View, kind: str, message: str) -> None:
+        """Notes an error for users of masks or boxes, if it is the first.
+
+        Args:
+            view: masks or boxes.
+            kind: of :data:`detrex.data.check.findings.KINDS`.
+            message: for users.
+        """
+        del kind  # for a reader that lists all of them
+        view.problem = view.problem or message
+
     def _shape(
         self, raw: Any, size: tuple[int, int], is_crowd: bool, name: Name
     ) -> tuple[Segmentation, Extent] | None:
         """The mask, or None; what is wrong with it is noted for users of masks."""
         if raw is None or raw in ([], {}):
             if not is_crowd:
-                self.masks.fail(
+                self.fail(
+                    self.masks,
+                    "segmentation-missing",
                     f"{self.where}: {name()} has no 'segmentation'. Add masks, or use boxes only "
-                    "(masks=False for "
-                    "the data set, tasks=['bbox'] for the evaluator)."
+                    "(masks=False for the data set, tasks=['bbox'] for the evaluator).",
                 )
             return None
         self.masks.given += 1
         try:
             shape = read_segmentation(raw, size)
         except ValueError as error:
-            self.masks.fail(f"{self.where}: the 'segmentation' of {name()} {error}. Found: {short(raw)}")
+            message = f"{self.where}: the 'segmentation' of {name()} {error}. Found: {short(raw)}"
+            self.fail(self.masks, f"{'rle' if isinstance(raw, Mapping) else 'polygon'}-broken", message)
             return None
-        if (shape is None or max(shape[1].box) <= 1) and max(size) > 1 and _in_unit(raw):
+        if (shape is None or max(shape[1].box) <= 1) and max(size) > 1 and in_unit(raw):
             self.masks.normalised.add(name)
             return None
         if shape is None:
@@ -198,7 +215,7 @@ class ObjectReader(CocoReader):
             return None
         if x0 - x > _OUTSIDE or y0 - y > _OUTSIDE or x + w - x1 > _OUTSIDE or y + h - y1 > _OUTSIDE:
             self._clipped.add(name)
-            self._like_corners += w > x and h > y and w <= width + _OUTSIDE and h <= height + _OUTSIDE
+            self._like_corners_outside += w > x and h > y and w <= width + _OUTSIDE and h <= height + _OUTSIDE
         return x0, y0, x1, y1
 
     def _without_mask(
@@ -212,7 +229,7 @@ class ObjectReader(CocoReader):
         """The box of an object without usable mask; None if it cannot be used."""
         if listed is not None:
             self.boxes.given += 1
-            if max(size) > 1 and _in_unit(
+            if max(size) > 1 and in_unit(
                 [[listed[0], listed[1], listed[0] + listed[2], listed[1] + listed[3]]]
             ):
                 self.boxes.normalised.add(name)
@@ -220,15 +237,17 @@ class ObjectReader(CocoReader):
             if box is None:
                 self.boxes.degenerate.add(name)
         elif annotation.get("bbox"):
-            self.boxes.fail(
+            self.fail(
+                self.boxes,
+                "bbox-broken",
                 f"{self.where}: {name()} has {short(annotation['bbox'])} as 'bbox'; expected are four "
-                "finite numbers "
-                "x, y, width, height in pixels."
+                "finite numbers x, y, width, height in pixels.",
             )
         elif annotation.get("segmentation"):
             self.boxes.degenerate.add(name)
         else:
-            self.boxes.fail(f"{self.where}: {name()} has neither 'bbox' nor 'segmentation'. Add one of them.")
+            message = f"{self.where}: {name()} has neither 'bbox' nor 'segmentation'. Add one of them."
+            self.fail(self.boxes, "no-shape", message)
         return box
 
     def _area(self, listed: float | None, computed: float, least: float, name: Name) -> float:
@@ -253,42 +272,47 @@ class ObjectReader(CocoReader):
         self._areas.append(area)
         self._category_ids.append(category_id)
         outline = None if segmentation is None else (segmentation.counts, *segmentation.polygons)
-        self._digests.append(hash((image, category_id, box, outline)))
+        self.digests.append(hash((image, category_id, box, outline)))
 
     def _check_unit(self, view: View, key: str) -> None:
         if view.given and view.normalised.count == view.given:
-            view.fail(
+            view.problem = view.problem or (
                 f"{self.where}: all {view.given} objects have a '{key}' with all coordinates between 0 and "
-                "1: they "
-                "are normalised. Multiply x by the width and y by the height of the image, as expected are "
-                "pixels."
+                "1: they are normalised. Multiply x by the width and y by the height of the image, as "
+                "expected are pixels."
             )
 
     def _warn(self, crowd: np.ndarray) -> None:
         tallies = [self._unlike, self._wrong_areas, self._clipped]
         self.warnings += [tally.message() for tally in tallies if tally.count]
         count = len(crowd)
-        if self._like_corners > _MANY * count:
+        if self.like_corners > MANY * count:
             self.warnings.append(
-                f"{self._like_corners} boxes reach out of their images as if they were x0, y0, x1, y1; "
-                "expected are "
-                "x, y, width, height"
+                f"{self.like_corners} boxes look as if they were x0, y0, x1, y1; expected are x, y, "
+                f"width, height"
             )
-        if crowd.sum() > _MANY * count:
+        if crowd.sum() > MANY * count:
             self.warnings.append(
                 f"{crowd.sum()} of {count} objects are crowds (iscrowd 1), which nothing is learned from; "
                 "some tools "
                 "write it for every mask: set 0 for single objects"
             )
-        if twice := count - len(np.unique(np.asarray(self._digests))):
+        if twice := count - len(np.unique(np.asarray(self.digests))):
             self.warnings.append(f"{twice} annotations are listed twice: same image, category and shape")
-        shortest = min(self.sizes)
-        if count >= _ENOUGH and self._highest <= _PER_CENT and shortest >= 2 * _PER_CENT:
+        if self.is_per_cent(count):
             self.warnings.append(
-                f"all coordinates are at most {_PER_CENT:g}, though images have at least {shortest} pixels "
-                "a side: "
-                "are they per cent? Expected are pixels"
+                f"all coordinates are at most {_PER_CENT:g}, though images have at least {min(self.sizes)} "
+                "pixels a side: are they per cent? Expected are pixels"
             )
+
+    @property
+    def like_corners(self) -> int:
+        """How many boxes look as if they were x0, y0, x1, y1: beside their masks, or else by where they end."""
+        return self._like_corners or self._like_corners_outside
+
+    def is_per_cent(self, objects: int) -> bool:
+        """Whether coordinates of so many objects look as if they were per cent of the image's sides."""
+        return objects >= _ENOUGH and self._highest <= _PER_CENT and min(self.sizes) >= 2 * _PER_CENT
 
 
 def mask_box(segmentation: Segmentation, size: tuple[int, int]) -> Box:
@@ -314,7 +338,7 @@ def _fits(listed: Box, found: Box) -> bool:
     return width * height >= _IOU * (sum(areas) - width * height)
 
 
-def _in_unit(polygons: Any) -> bool:
+def in_unit(polygons: Any) -> bool:
     """Whether all coordinates are in 0..1, and not all of them whole pixels."""
     if not isinstance(polygons, list):
         return False

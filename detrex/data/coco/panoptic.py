@@ -14,7 +14,7 @@ from detrex.data.census import ObjectCounts, count_objects
 from detrex.data.coco.cache import open_annotations
 from detrex.data.coco.categories import lists_things
 from detrex.data.coco.keys import PANOPTIC, SEGMENT, entry_name, read_entry
-from detrex.data.coco.reader import CocoReader, ImageEntry, ReadOptions, Tally, class_index
+from detrex.data.coco.reader import CocoReader, ImageEntry, ReadOptions, class_index
 from detrex.data.coco.store import Records
 from detrex.data.errors import DataError
 from detrex.data.file_names import check_name
@@ -66,7 +66,7 @@ class PanopticFile:
     """
 
     def __init__(self, where: Path, options: ReadOptions):
-        reader = _PanopticReader(where, options)
+        reader = PanopticReader(where, options)
         store = open_annotations(where, reader.settings, reader)
         header = store.header
         count = header["objects"]
@@ -133,7 +133,7 @@ def check_segments(segment_map: np.ndarray, entry: PanopticEntry, path: Path, im
         )
 
 
-class _PanopticReader(CocoReader):
+class PanopticReader(CocoReader):
     """Reads panoptic files; records are :class:`PanopticEntry`."""
 
     kind = "panoptic"
@@ -144,7 +144,7 @@ class _PanopticReader(CocoReader):
         self._image_of, self._category_ids = array("i"), array("q")
         self._crowd, self._areas = array("b"), array("d")
 
-    def keep(self, annotation: Any) -> tuple[int, PanopticEntry]:
+    def keep(self, annotation: Any) -> tuple[int, PanopticEntry] | None:
         image_id, name, segments = read_entry(annotation, PANOPTIC, "annotation", str(self.where))
         row = self.row_of(image_id, lambda: f"an annotation, image id {image_id},")
         if row.place in self._annotated:
@@ -161,8 +161,8 @@ class _PanopticReader(CocoReader):
 
     def check_classes(self, content: dict[str, Any]) -> None:
         """Warns where things and stuff are not told apart."""
-        self._tells_things = lists_things(content)
-        if not self._tells_things:
+        self.tells_things = lists_things(content)
+        if not self.tells_things:
             self.warnings.append(
                 "not all categories say by 'isthing' (1 or 0) whether they are things or stuff: those are "
                 "taken for "
@@ -173,14 +173,14 @@ class _PanopticReader(CocoReader):
         self, categories: Categories, owners: np.ndarray
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         del owners  # of annotations; here segments are counted
-        bare = Tally("images have no annotation and are used as empty")
+        bare = self.tally("images have no annotation and are used as empty", "image-unannotated")
         if self.annotated:
             for place, name in enumerate(self.names):
                 if place not in self._annotated:
                     bare.add(partial(str, name))
         if bare.count:
             self.warnings.append(bare.message())
-        if self._tells_things and all(categories.is_thing) and len(categories) > 1:
+        if self.tells_things and all(categories.is_thing) and len(categories) > 1:
             self.warnings.append("all classes are things: there is no stuff, as panoptic data mostly has")
         counts = count_objects(
             len(self.places),

@@ -19,6 +19,7 @@ from detrex.data.coco.keys import IMAGE, ImageId, read_entry, short
 from detrex.data.coco.store import StoreWriter
 from detrex.data.errors import DataError
 from detrex.data.file_names import check_name
+from detrex.data.formats import NOTES
 from detrex.data.image_io import Orientation, shown_size
 from detrex.structures import Categories
 
@@ -60,15 +61,22 @@ class ImageRow(NamedTuple):
 
 
 class Tally:
-    """Counts things and keeps the names of the first few, for a warning."""
+    """Counts things and keeps the names of the first few, for a warning.
 
-    def __init__(self, what: str):
-        self.what, self.count = what, 0
+    Args:
+        what: is counted.
+        told: called at each of them.
+    """
+
+    def __init__(self, what: str, told: Callable[[], None] | None = None):
+        self.what, self.count, self._told = what, 0, told
         self._first: list[str] = []
 
     def add(self, name: Callable[[], str]) -> None:
         """Counts one; ``name`` is asked for only if it will be shown."""
         self.count += 1
+        if self._told is not None:
+            self._told()
         if self.count <= _SHOWN:
             self._first.append(name())
 
@@ -113,9 +121,8 @@ class CocoReader:
         self.start()
         owners = array("i")
         content = self._read(members, writer, owners)
-        categories = parse_categories(content, self.where)
-        self._check_categories(categories)
-        self.warnings += category_warnings(categories)
+        categories = self.checked_categories(parse_categories(content, self.where))
+        self.warnings += [*self.notes, *category_warnings(categories)]
         self.check_classes(content)
         objects = len(writer)
         for image_id, name in zip(self.places, self.names, strict=True):
@@ -144,8 +151,14 @@ class CocoReader:
         self.sizes = array("i")
         self.annotated = False
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.names: list[str] = []
-        self._first_of_category: dict[int, str] = {}
+        self.first_of_category: dict[int, str] = {}
+
+    def tally(self, what: str, kind: str) -> Tally:
+        """A tally of something odd, of a kind of :data:`detrex.data.check.findings.KINDS`."""
+        del kind  # for a reader that lists all of them
+        return Tally(what)
 
     def keep(self, annotation: Any) -> tuple[int, Any] | None:
         """The index of an annotation's image and the record to keep of it; None: nothing.
@@ -185,15 +198,15 @@ class CocoReader:
         if place is None:
             raise DataError(
                 f"{self.where}: the image of {name()} is not listed under 'images'. Add the image, or take "
-                "the "
-                "annotation out."
+                "the annotation out.",
+                "unknown-image",
             )
         return ImageRow(place, (self.sizes[2 * place], self.sizes[2 * place + 1]))
 
     def use_category(self, category_id: int, name: Callable[[], str]) -> None:
         """Notes that the object of this name has a category id, to be checked at the end."""
-        if category_id not in self._first_of_category:
-            self._first_of_category[category_id] = name()
+        if category_id not in self.first_of_category:
+            self.first_of_category[category_id] = name()
 
     def _read(self, members: Members, writer: StoreWriter, owners: array) -> dict[str, Any]:
         """Reads images and annotations; returns the lists of classes."""
@@ -205,11 +218,13 @@ class CocoReader:
                 self._read_images(value)
             elif key in CLASS_KEYS:
                 found[key] = list(value) if isinstance(value, Iterator) else value
+            elif key == NOTES:
+                self.notes += value
             elif key == "annotations" and self.places:
                 self._read_annotations(value, writer, owners)
                 kept = True
         if not self.places:
-            raise DataError(self._no_images(names))
+            raise DataError(self._no_images(names), "no-images")
         self.annotated = "annotations" in names
         if self.annotated and not kept:
             for key, value in members():  # again, now that the images are known
@@ -232,18 +247,34 @@ class CocoReader:
 
     def _read_images(self, listed: Any) -> None:
         for image in self._items("images", listed):
-            image_id, file_name, url, height, width = read_entry(image, IMAGE, "image", str(self.where))
-            name = file_name or (url and url.rsplit("/", 1)[-1])
-            if not name:
-                raise DataError(f"{self.where}: image {short(image)} has no 'file_name' (expected: a name).")
-            check_name(name, f"{self.where}: image id {image_id}", self.options.leave_folder)
-            if image_id in self.places or other_type(image_id) in self.places:
-                raise DataError(
-                    f"{self.where}: image id {image_id} occurs twice. Every image needs an id of its own."
-                )
-            self.places[image_id] = len(self.places)
-            self.sizes.extend(self._size(name, image_id, height, width))
-            self.names.append(name)
+            self.add_image(image)
+
+    def add_image(self, image: Any) -> None:
+        """Takes an entry of ``images``.
+
+        Raises:
+            DataError: it is wrong.
+        """
+        image_id, file_name, url, height, width = read_entry(image, IMAGE, "image", str(self.where))
+        name = file_name or (url and self._name_in(url))
+        if not name:
+            raise DataError(f"{self.where}: image {short(image)} has no 'file_name' (expected: a name).")
+        check_name(name, f"{self.where}: image id {image_id}", self.options.leave_folder)
+        if image_id in self.places or other_type(image_id) in self.places:
+            raise DataError(
+                f"{self.where}: image id {image_id} occurs twice. Every image needs an id of its own.",
+                "image-id-twice",
+            )
+        size = self._size(name, image_id, height, width)
+        self.places[image_id] = len(self.places)
+        self.sizes.extend(size)
+        self.names.append(name)
+
+    def _name_in(self, url: str) -> str:
+        """The file that an address leads to: in a folder of the same name, if there is one (LVIS), or not."""
+        *_, folder, name = f"/{url}".rsplit("/", 2)
+        images = self.options.images
+        return f"{folder}/{name}" if folder and images and (images / folder).is_dir() else name
 
     def _size(self, name: str, image_id: ImageId, height: int | None, width: int | None) -> tuple[int, int]:
         if height is not None and width is not None and self.options.orientation != "shown":
@@ -252,7 +283,8 @@ class CocoReader:
             raise DataError(
                 f"{self.where}: image id {image_id} ({name}) has no 'height' and 'width' (expected: "
                 "numbers of "
-                "pixels). Add them, or give the folder of the images, as 'images', to have them read there."
+                "pixels). Add them, or give the folder of the images, as 'images', to have them read there.",
+                "size-missing",
             )
         return shown_size(self.options.images / name, self.options.orientation, image_id)
 
@@ -263,18 +295,25 @@ class CocoReader:
                 owners.append(kept[0])
                 writer.add(kept[1])
 
-    def _check_categories(self, categories: Categories) -> None:
-        for category_id, name in self._first_of_category.items():
+    def checked_categories(self, categories: Categories) -> Categories:
+        """The classes of the file.
+
+        Raises:
+            DataError: an object has none of them.
+        """
+        for category_id, name in self.first_of_category.items():
             if category_id not in categories.index_of:
                 raise DataError(
                     f"{self.where}: {name} has category id {category_id}, which is not listed under "
-                    f"'categories' (listed: {_first(categories.ids)}). Add the category, or correct the id."
+                    f"'categories' (listed: {_first(categories.ids)}). Add the category, or correct the id.",
+                    "unknown-category",
                 )
+        return categories
 
     def _check_names(self) -> None:
         if len(set(self.names)) == len(self.names):
             return
-        twice = Tally("images are listed under a second id")
+        twice = self.tally("images are listed under a second id", "image-listed-twice")
         for name, count in Counter(self.names).items():
             for _ in range(count - 1):
                 twice.add(partial(str, name))

@@ -15,7 +15,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -39,6 +39,14 @@ class Bytes(Protocol):
     """What records are read from: memory, or a file."""
 
     def __getitem__(self, place: slice, /) -> Any: ...
+
+
+class Writable(Protocol):
+    """What a store is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
 class Records(Generic[Record]):
@@ -84,7 +92,7 @@ class Records(Generic[Record]):
 class StoreWriter:
     """Writes a store to an open file, record by record."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: Writable):
         self._file = _Checked(file)
         self._lengths = array("q")
         self._encode = msgspec.msgpack.Encoder().encode
@@ -200,7 +208,7 @@ class _Shifted:
 class _Checked:
     """A file to write to, which counts its bytes and their checksum."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: Writable):
         self._file, self.size, self.checksum = file, 0, 0
 
     def write(self, data: bytes | memoryview) -> int:

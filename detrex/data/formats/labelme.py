@@ -1,0 +1,139 @@
+"""LabelMe: a JSON file an image, with shapes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from detrex.data.errors import DataError
+from detrex.data.file_names import REWRITINGS
+from detrex.data.formats.collected import Collected, image_size, images_by_stem, listed_names, sibling_splits
+
+NAME_FILES = ("labels.txt", "classes.txt")
+
+
+def read(path: Path, found: Collected) -> None:
+    """Reads a folder of JSON files. Shapes of one label and group are one object.
+
+    Args:
+        path: the folder.
+    """
+    found.names = listed_names(path, NAME_FILES)
+    if found.names is not None:
+        found.names = [name for name in found.names if name not in ("__ignore__", "_background_")]
+    by_stem = images_by_stem(found.folder)
+    for file in sorted(path.glob("*.json")):
+        try:
+            _read_file(file, by_stem, found)
+        except DataError as error:
+            found.on_error(error)
+    for sibling in sibling_splits(path) if found.names is None else ():
+        for file in sorted(sibling.glob("*.json")) if sibling != path else ():
+            found.seen_names |= {str(shape.get("label")): None for shape in _shapes(file, _content(file))}
+
+
+def image_folder(path: Path) -> Path:
+    """The folder of the images: the same."""
+    return path
+
+
+def _read_file(file: Path, by_stem: dict[str, str], found: Collected) -> None:
+    content = _content(file)
+    shapes = _shapes(file, content)
+    listed = REWRITINGS["last_part"](str(content.get("imagePath") or ""))
+    name = listed if listed in by_stem.values() else by_stem.get(file.stem, by_stem.get(Path(listed).stem))
+    if name is None:
+        raise DataError(
+            f"{file}: its image, {listed or file.stem!r}, is not in {found.folder}.", "image-missing"
+        )
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        size = height, width
+    else:
+        size = image_size(found.folder / name)
+    image_id = found.add_image(name, size)
+    groups: dict[Any, list[Any]] = {}
+    for number, shape in enumerate(shapes):
+        group = shape.get("group_id")
+        groups.setdefault((shape.get("label"), number if group is None else f"group {group}"), []).append(
+            shape
+        )
+    for (label, number), members in groups.items():
+        try:
+            _add(members, str(label), size, image_id, found)
+        except (TypeError, ValueError, KeyError, IndexError, OSError) as error:
+            found.error(f"{file}, shape {number}", f"it cannot be read ({error}).")
+
+
+def _add(shapes: list[Any], label: str, size: tuple[int, int], image_id: int, found: Collected) -> None:
+    polygons, masks = [], []
+    for shape in shapes:
+        kind = shape.get("shape_type") or "polygon"
+        points = [(float(x), float(y)) for x, y in shape["points"]]
+        if kind == "mask":
+            masks.append(_mask(shape["mask"], points[0], size))
+        elif kind == "polygon":
+            polygons.append([value for point in points for value in point])
+        elif kind == "rectangle":
+            (x0, y0), (x1, y1) = points
+            polygons.append([x0, y0, x1, y0, x1, y1, x0, y1])
+        elif kind == "circle":
+            (x, y), edge = points
+            polygons.append(circle(x, y, math.dist((x, y), edge)))
+        else:
+            found.leave_out(f"shapes are no areas and are left out ({kind})")
+    if masks:
+        found.add_object(image_id, label, rle=_rle(np.logical_or.reduce(masks)))
+    elif polygons and all(shape.get("shape_type") == "rectangle" for shape in shapes) and len(shapes) == 1:
+        xs, ys = polygons[0][::2], polygons[0][1::2]
+        found.add_object(image_id, label, [min(xs), min(ys), max(xs), max(ys)], polygons)
+    elif polygons:
+        found.add_object(image_id, label, polygons=polygons)
+
+
+def circle(x: float, y: float, radius_x: float, radius_y: float | None = None) -> list[float]:
+    """A polygon of 32 points on a circle or ellipse."""
+    radius_y = radius_x if radius_y is None else radius_y
+    angles = [2 * math.pi * k / 32 for k in range(32)]
+    return [value for a in angles for value in (x + radius_x * math.cos(a), y + radius_y * math.sin(a))]
+
+
+def _mask(text: str, corner: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool of a PNG in base64 that stands at a corner (x, y)."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
+        if picture.width > size[1] + 1 or picture.height > size[0] + 1:
+            raise ValueError("its mask is larger than the image")
+        piece = np.asarray(picture.convert("L")) > 0
+    mask = np.zeros(size, bool)
+    x, y = max(round(corner[0]), 0), max(round(corner[1]), 0)
+    room = mask[y : y + piece.shape[0], x : x + piece.shape[1]]
+    room |= piece[: room.shape[0], : room.shape[1]]
+    return mask
+
+
+def _rle(mask: np.ndarray) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not JSON: {error}. Was it copied completely?") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _shapes(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise DataError(f"{file} has no list 'shapes', as files of LabelMe have.")
+    return shapes

@@ -1,0 +1,172 @@
+"""Ultralytics' YOLO format: a text file an image, each line a class index and a box or polygon in 0..1."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detrex.data.errors import DataError
+from detrex.data.formats.collected import Collected, image_size, images_by_stem, listed_names
+
+CONFIG_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
+NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+
+
+def read(path: Path, found: Collected) -> None:
+    """Reads a split.
+
+    Args:
+        path: folder of label files (``labels/train``), of images (``images/train``) or of both, or a text
+            file that lists images.
+    """
+    names = found.names = class_names(path)
+    for name, label in _pairs(path, found).items():
+        try:
+            size = image_size(found.folder / name)
+        except DataError as error:
+            found.on_error(error)
+            continue
+        image_id = found.add_image(name, size)
+        lines = label.read_text(encoding="utf-8", errors="replace").splitlines() if label.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                _read_line(line, size, names, f"{label}, line {number}", image_id, found)
+
+
+def _pairs(path: Path, found: Collected) -> dict[str, Path]:
+    """By the name of each image the file of its labels, which need not exist."""
+    if not path.is_dir():
+        names = [line.strip().removeprefix("./") for line in path.read_text(encoding="utf-8").splitlines()]
+        places = {name: path.parent / name for name in names if name}
+        return {name: labels_beside(p.parent) / f"{p.stem}.txt" for name, p in places.items()}
+    labels = path if _is_labels(path) else labels_beside(path)
+    by_stem = images_by_stem(found.folder)
+    for label in sorted(labels.rglob("*.txt")):
+        stem = label.relative_to(labels).with_suffix("").as_posix()
+        if stem not in by_stem and label.name not in NAME_FILES:
+            found.error(label, f"there is no image for these labels in {found.folder}.")
+    return {name: labels / f"{stem}.txt" for stem, name in by_stem.items()}
+
+
+def image_folder(path: Path) -> Path:
+    """The folder of the images of a split."""
+    if not path.is_dir():
+        return path.parent
+    return _exchanged(path, "labels", "images") if _is_labels(path) else path
+
+
+def _is_labels(path: Path) -> bool:
+    return "labels" in path.parts[-3:]
+
+
+def _read_line(
+    line: str, size: tuple[int, int], names: list[str], where: str, image_id: int, found: Collected
+) -> None:
+    try:
+        index, *numbers = map(float, line.split())
+    except ValueError:
+        return found.error(where, f"{line[:80]!r} is not a class index and numbers.")
+    if not (index.is_integer() and 0 <= index < len(names)):
+        return found.error(where, f"class {index:g}; the list of names has 0 to {len(names) - 1}.")
+    if (
+        not all(map(math.isfinite, numbers))
+        or len(numbers) not in (4, 5)
+        and (len(numbers) < 6 or len(numbers) % 2)
+    ):
+        return found.error(
+            where, f"{len(numbers)} numbers; expected are x, y, width, height or x, y, x, y, ..."
+        )
+    if max(numbers, default=0) > 2:
+        return found.error(
+            where, f"the coordinate {max(numbers):g}; expected are shares of the image, 0 to 1."
+        )
+    height, width = size
+    if len(numbers) in (4, 5):  # a fifth number is the confidence of a prediction
+        x, y, w, h = numbers[:4]
+        box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
+        return found.add_object(image_id, names[int(index)], box)
+    scaled = [number * (height if k % 2 else width) for k, number in enumerate(numbers)]
+    return found.add_object(image_id, names[int(index)], polygons=[scaled])
+
+
+def class_names(path: Path) -> list[str]:
+    """The classes of a split, from the ``data.yaml`` or list of names in its folder or above.
+
+    Raises:
+        DataError: there is none.
+    """
+    for place in (path, *list(path.absolute().parents)[:3]):
+        for file in (place / name for name in CONFIG_NAMES):
+            if file.is_file() and (names := read_config(file).get("names")):
+                return names_of(names, file)
+    if names := listed_names(path, NAME_FILES):
+        return names
+    raise DataError(
+        f"{path} has labels of YOLO, but no data.yaml with 'names', nor {' or '.join(NAME_FILES)}, "
+        f"there or above."
+    )
+
+
+def names_of(names: Any, where: Path) -> list[str]:
+    """A list of names, as ``data.yaml`` has it: a list, or a mapping from the index."""
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise DataError(
+                f"{where}: 'names' has the indices {sorted(names)[:10]}; expected are 0, 1, 2, ..."
+            )
+        names = [names[k] for k in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{where}: 'names' is no list of texts.")
+    return [str(name) for name in names]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a ``data.yaml``.
+
+    Raises:
+        DataError: it is not YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} is no data.yaml of YOLO: expected are keys such as 'train', 'val' and 'names'."
+        )
+    return content
+
+
+def split_paths(path: Path) -> dict[str, Path]:
+    """The splits of a ``data.yaml``, and the folder or list of images of each that exists."""
+    config = read_config(path)
+    root = path.parent
+    if isinstance(given := config.get("path"), str) and (root / given).is_dir():
+        root = root / given
+    found: dict[str, Path] = {}
+    for split in ("train", "val", "test"):
+        entry = config.get(split)
+        entry = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
+        if isinstance(entry, str):
+            # Roboflow writes ../train/images for what is beside the file.
+            places = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
+            if there := [place for place in places if place.exists()]:
+                found[split] = there[0]
+        elif entry is not None:
+            raise DataError(f"{path}: '{split}' is {entry!r}; expected is one folder or list of images.")
+    return found
+
+
+def labels_beside(images: Path) -> Path:
+    """The folder of labels of a folder of images."""
+    return _exchanged(images, "images", "labels") if "images" in images.parts else images
+
+
+def _exchanged(path: Path, old: str, new: str) -> Path:
+    """``path`` with its last part ``old`` exchanged."""
+    parts = list(path.parts)
+    place = len(parts) - 1 - parts[::-1].index(old)
+    return Path(*parts[:place], new, *parts[place + 1 :])
