@@ -307,7 +307,7 @@ class ObjectReader(CocoReader):
 
     @property
     def like_corners(self) -> int:
-        """How many boxes look as if they were x0, y0, x1, y1: beside their masks, or else by where they end."""
+        """How many boxes look like x0, y0, x1, y1: beside their masks, or else by where they end."""
         return self._like_corners or self._like_corners_outside
 
     def is_per_cent(self, objects: int) -> bool:
