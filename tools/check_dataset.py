@@ -1,6 +1,6 @@
-"""Checks a data set before anything is trained, and shows what is wrong; see --help."""
+"""Finds what is wrong with a data set: ``detrex check``."""
 
-from detrex.cli.check import main
+from detrex.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("check")

@@ -1,6 +1,6 @@
-"""Writes annotations of any known format as COCO JSON; see --help."""
+"""Writes annotations of any format as COCO JSON: ``detrex convert-data``."""
 
-from detrex.cli.convert_data import main
+from detrex.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("convert-data")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from detrex.config import ConfigError, instantiate
-from detrex.config.untrusted import load_config_file
 from detrex.data.check import CheckOptions
 from detrex.data.coco_instances import CocoInstances
 from detrex.data.coco_panoptic import CocoPanoptic
@@ -18,15 +16,12 @@ from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.sources import Source
 
 
-def sources_of_config(
-    path: str, overrides: Sequence[str], trust_code: bool, options: CheckOptions
-) -> tuple[list[Source], CheckOptions]:
+def sources_of_config(config: DictConfig, options: CheckOptions) -> tuple[list[Source], CheckOptions]:
     """The data sets of ``dataloader.train`` and ``dataloader.test``, and how they are read.
 
     Raises:
         ConfigError: the config has none.
     """
-    config = load_config_file(path, list(overrides), trust_code)
     sources = []
     for split, loader in (("train", "train"), ("val", "test")):
         node = config.get("dataloader", {}).get(loader)
@@ -41,7 +36,7 @@ def sources_of_config(
         sources.append(_source(split, kind, arguments))
         options = _options(arguments, node, options) if split == "train" else options
     if not sources:
-        raise ConfigError(f"{path} has no dataloader.train.dataset or dataloader.test.dataset to check")
+        raise ConfigError("the config has no dataloader.train.dataset or dataloader.test.dataset to check")
     queries = options.queries
     if queries is None:
         queries = _queries(config)

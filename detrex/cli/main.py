@@ -33,6 +33,8 @@ COMMANDS = {
     "configs": Command("configs", "list the configs that come with this package"),
     "zoo": Command("zoo", "list the published models"),
     "view": Command("view", "draw training samples, or results beside the ground truth"),
+    "check": Command("check", "find what is wrong with a data set"),
+    "convert-data": Command("convert_data", "write annotations of any format as COCO JSON"),
     "convert-weights": Command("convert_weights", "convert checkpoints to this format, and back"),
     "analyze": Command("analyze", "count parameters, FLOPs and activations by module"),
     "benchmark": Command("benchmark", "measure speed and memory"),

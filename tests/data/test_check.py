@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrex.cli.check import main
+from detrex.cli.main import main as detrex
 from detrex.data import CocoInstances, DataError
 from detrex.data.check import KINDS, CheckOptions, check_sources, write_fixed
 from detrex.data.sources import Source, find_sources, source_of
@@ -442,6 +442,13 @@ def test_panoptic_pngs(tmp_path):
     assert found() == {"segments-missing", "isthing-missing"}
 
 
+def main(arguments):
+    """The exit code of ``detrex check``."""
+    with pytest.raises(SystemExit) as stopped:
+        detrex(["check", *arguments])
+    return stopped.value.code
+
+
 def test_the_command_reports_in_every_form(split, tmp_path, capsys):
     DAMAGES["wrong area"][1](split)
     source = split.source()
@@ -461,9 +468,7 @@ def test_the_command_reports_in_every_form(split, tmp_path, capsys):
     split.source()
     assert main(paths) == 1
     assert main([*paths, "--fail-on", "never", "--pictures", "0"]) == 0
-    with pytest.raises(SystemExit) as error:
-        main([])
-    assert error.value.code == 2
+    assert main([]) == 2
 
 
 def test_the_data_of_a_config(capsys, tmp_path):
