@@ -38,11 +38,18 @@ REDUCTIONS = {
     "model.decoder.layers.num_layers": 2,
     "model.*.num_queries": 12,
     "model.backbone.channels": 32,
+    "model.backbone.depth": 2,
+    "model.backbone.depths": [1, 1, 1, 1],
+    "model.backbone.embed_dim": 16,
+    "model.backbone.groups": 2,
+    "model.backbone.mlp_dim": 16,
+    "model.backbone.width": 8,
     "model.backbone.pretrained": False,
 }
 # By the beginning of the name that timm has for a model: a tiny one of its kind.
 BACKBONES = {
-    "resnet50": ("test_resnet", {}),
+    "resnet": ("test_resnet", {}),
+    "focalnet": ("focalnet_tiny_srf", {"embed_dim": 8, "depths": [1, 1, 1, 1]}),
     "tf_efficientnet": ("mobilenetv3_small_050", {}),
     "convnext": ("test_convnext", {}),
     "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 16, "depths": [1, 1, 2, 1]}),

@@ -40,7 +40,8 @@ def from_dino(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, 
     Returns:
         Entries for ``model``, and the names of DINO's entries that it has no use for.
     """
-    names = FamilyNames(state)
+    # Mask DINO uses the backbone's first map too.
+    names = FamilyNames(state, all_norms=True)
     taken, unused = {}, []
     for name, value in state.items():
         new = names(name)
@@ -50,7 +51,7 @@ def from_dino(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, 
         if new == "decoder.query_init.content.weight" or (heads and int(heads[1]) != names.layers):
             unused.append(name)
         else:
-            taken[HEAD_SET.sub(f"{SETS}0.", new)] = value
+            taken[HEAD_SET.sub(f"{SETS}0.", new)] = names.backbone.value(name, value)
     for name, value in model.state_dict().items():
         if (match := _BRANCH_ENDS.match(name)) and int(match[1]) >= names.layers:
             taken[name] = torch.zeros_like(value, device="cpu")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from detrex.checkpoint.published import backbone_name
+from detrex.checkpoint.detector_backbones import DetectorBackbone
 from detrex.checkpoint.renaming import Renaming
 from detrex.data import category_file, read_categories
 
@@ -39,6 +39,11 @@ _SHARED = [
     ("refpoint_embed.", f"{_QUERIES}reference."),
     ("transformer.decoder.norm.", "decoder.heads.norm."),
     ("label_enc.", "denoising.label_embed."),
+    ("denoising_generator.label_encoder.", "denoising.label_embed."),
+    ("transformer.patterns.", f"{_QUERIES}patterns."),
+    ("transformer.sampler.score_pred_net.", "encoder.sampler.score."),
+    ("transformer.sampler.k_proj.", "encoder.sampler.pool_weight."),
+    ("transformer.sampler.v_proj.", "encoder.sampler.pool_value."),
 ]
 _ZOO = [
     ("input_proj.", "encoder.projection."),
@@ -92,6 +97,36 @@ _ORIGINAL = [
     (f"{_DECODER}norm3.", f"{_OUR_DECODER}feed_forward.norm."),
 ]
 
+_FOCUS = [
+    ("transformer.alpha", "encoder.modulation"),
+    ("transformer.enc_mask_predictor.layer1.", "encoder.foreground.features."),
+    ("transformer.enc_mask_predictor.layer2.", "encoder.foreground.score."),
+    (f"{_ENCODER}attentions.0.attn.", f"{_OUR_ENCODER}self_attention."),
+    (f"{_ENCODER}attentions.1.", f"{_OUR_ENCODER}attention."),
+    (f"{_ENCODER}norm2.", f"{_OUR_ENCODER}self_norm."),
+]
+_ANCHOR = [
+    ("input_proj.#.", "encoder.projection.#."),
+    ("transformer.encoder_layers.#.self_attn.", f"{_OUR_ENCODER}attention."),
+    ("transformer.encoder_layers.#.norm1.", f"{_OUR_ENCODER}norm."),
+    ("transformer.encoder_layers.#.ffn.norm2.", f"{_OUR_ENCODER}feed_forward.norm."),
+    ("transformer.encoder_layers.#.ffn.", f"{_OUR_ENCODER}feed_forward."),
+    ("transformer.decoder_layers.#.cross_attn.", f"{_OUR_DECODER}cross_attention."),
+    ("transformer.decoder_layers.#.norm1.", f"{_OUR_DECODER}cross_norm."),
+    ("transformer.decoder_layers.#.self_attn.", f"{_OUR_DECODER}self_attention."),
+    ("transformer.decoder_layers.#.norm2.", f"{_OUR_DECODER}self_norm."),
+    ("transformer.decoder_layers.#.ffn.norm2.", f"{_OUR_DECODER}feed_forward.norm."),
+    ("transformer.decoder_layers.#.ffn.", f"{_OUR_DECODER}feed_forward."),
+    ("transformer.pattern.", f"{_QUERIES}pattern."),
+    ("transformer.position.", f"{_QUERIES}point."),
+    ("transformer.adapt_pos2d.", "decoder.position.plane."),
+    ("transformer.adapt_pos1d.", "decoder.position.axis."),
+    ("transformer.class_embed.#.", "decoder.heads.sets.#.classes."),
+    ("transformer.bbox_embed.#.", "decoder.heads.sets.#.box."),
+]
+
+_FOCUS_MARK = "transformer.enc_mask_predictor.layer1.0.weight"
+_ANCHOR_MARK = "transformer.encoder_layers.0.self_attn.in_proj_weight"
 _CONDITIONAL = "transformer.decoder.layers.0.attentions.1.query_content_proj.weight"
 _DEFORMABLE = re.compile(
     r"^transformer\.decoder\.layers\.\d+\.(attentions\.1|cross_attn)\.sampling_offsets\."
@@ -105,12 +140,15 @@ _PROPOSAL_HEADS = re.compile(r"^transformer\.enc_out_(class|bbox)_embed\.(.*)$")
 # Entries that repeat others, or follow from the configuration.
 _REPEATED = re.compile(
     r"^transformer\.decoder\.(class|bbox)_embed\.|\.ffns\.\d+\.activation\.|^criterion\.empty_weight$"
+    r"|^(transformer\.encoder\.)?enhance_MCSP(_layerlist)?\."
 )
 
 
 def is_family(names: Mapping[str, Tensor]) -> bool:
     """Whether entries are those of a detector of the detrex zoo, or of DETR's and its successors' authors."""
-    return is_original(names) or "transformer.encoder.layers.0.norms.0.weight" in names
+    return (
+        is_original(names) or _ANCHOR_MARK in names or "transformer.encoder.layers.0.norms.0.weight" in names
+    )
 
 
 def is_original(names: Mapping[str, Tensor]) -> bool:
@@ -139,11 +177,11 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
         elif name == "query_embedding.weight" or (name == "query_embed.weight" and names.deformable):
             position, content = value.chunk(2, 1)
             out |= {f"{_QUERIES}position.weight": position, f"{_QUERIES}content.weight": content}
-        elif name == "denoising_generator.label_encoder.weight":
+        elif name == "denoising_generator.label_encoder.weight" and "tgt_embed.weight" not in state:
             # The last row is the content of matching queries, which have no label.
             out |= {"denoising.label_embed.weight": value[:-1], f"{_QUERIES}content": value[-1]}
         elif new is not None:
-            out[new] = value
+            out[new] = names.backbone.value(name, value)
     return _without_copies(out) if shared_heads else out
 
 
@@ -194,18 +232,30 @@ def _without_copies(entries: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
+def _whose(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """The table of names that is not shared by all."""
+    if _ANCHOR_MARK in state:
+        return _ANCHOR
+    if _FOCUS_MARK in state:
+        return [*_FOCUS, *_ZOO]
+    return _ORIGINAL if is_original(state) else _ZOO
+
+
 class FamilyNames:
     """This toolbox's names for the entries of one file.
 
     Args:
         state: all entries, of which it is seen whose they are.
+        all_norms: whether the model has a norm for the backbone's first map too, where the file may not.
 
     Attributes:
+        backbone: its names.
         deformable: whether the decoder has deformable attention.
         layers: of the decoder; where proposals have heads of their own, theirs is the set of this number.
     """
 
-    def __init__(self, state: Mapping[str, Tensor]):
+    def __init__(self, state: Mapping[str, Tensor], all_norms: bool = False):
+        self.backbone = DetectorBackbone(state, all_norms)
         self.deformable = any(_DEFORMABLE.match(name) for name in state)
         boxes = "anchor_box_embed.weight" in state or self.deformable
         point = "decoder.position.encoder." if boxes else f"{_QUERIES}point."
@@ -220,7 +270,7 @@ class FamilyNames:
         # Deformable DETR's first norm follows attention to the memory, DETR's attention among queries.
         for number, kind in enumerate(("cross", "self") if self.deformable else ("self", "cross"), start=1):
             special.append((f"{_DECODER}norm{number}.", f"{_OUR_DECODER}{kind}_norm."))
-        self._names = Renaming([*_SHARED, *(_ORIGINAL if is_original(state) else _ZOO), *special])
+        self._names = Renaming([*_whose(state), *_SHARED, *special])
         pattern = r"neck\.convs\.\d+\.conv\.weight"
         self._direct_levels = sum(bool(re.fullmatch(pattern, name)) for name in state)
         self.layers = 1 + max(
@@ -236,8 +286,6 @@ class FamilyNames:
         if match := _PROPOSAL_HEADS.match(name):
             head = "classes" if match[1] == "class" else "box"
             return f"{SETS}{self.layers}.{head}.{match[2]}"
-        if name.startswith("backbone.0.body."):  # torchvision's ResNet
-            return f"backbone.model.{name.removeprefix('backbone.0.body.')}"
         if name.startswith("backbone."):
-            return backbone_name(name.replace("backbone.0.", "backbone.", 1))
+            return self.backbone.name(name)
         return None if _REPEATED.search(name) else self._names(name) or name

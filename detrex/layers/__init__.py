@@ -2,16 +2,24 @@
 
 from detrex.layers.conditional_attention import ConditionalAttention
 from detrex.layers.deformable_attention import DeformableAttention
+from detrex.layers.foreground import FocusEncoderLayer, ForegroundPredictor
 from detrex.layers.functional import (
     LOGIT_EPS,
     at_least_single,
     inverse_sigmoid,
+    put_rows,
     sample_bool_masks,
     sample_maps,
+    take_rows,
 )
 from detrex.layers.mlp import MLP
 from detrex.layers.onednn import linear, use_onednn
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
+from detrex.layers.row_column_attention import (
+    RowColumnAttention,
+    RowColumnDecoderLayer,
+    RowColumnEncoderLayer,
+)
 from detrex.layers.transformer import (
     ConditionalDecoderLayer,
     DecoderLayer,
@@ -35,16 +43,23 @@ __all__ = [
     "DeformableEncoderLayer",
     "EncoderLayer",
     "FeedForward",
+    "FocusEncoderLayer",
+    "ForegroundPredictor",
     "PlainDecoderLayer",
     "QueryPosition",
+    "RowColumnAttention",
+    "RowColumnDecoderLayer",
+    "RowColumnEncoderLayer",
     "at_least_single",
     "box_sine_encoding",
     "inverse_sigmoid",
     "linear",
     "multi_scale_deformable_attention",
+    "put_rows",
     "pyramid_sine_encoding",
     "sample_bool_masks",
     "sample_maps",
     "sine_encoding",
+    "take_rows",
     "use_onednn",
 ]

@@ -63,3 +63,13 @@ def sample_bool_masks(masks: PackedMasks, index: Tensor, points: Tensor) -> Tens
         for pair in (flat[place] >> shift, flat[place + columns] >> shift)
     )
     return torch.lerp(upper, lower, y - y0)
+
+
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, Q) of ``values`` (B, S, D): (B, Q, D)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def put_rows(values: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """``values`` (B, S, D) with other rows (B, Q, D) at ``index`` (B, Q)."""
+    return values.scatter(1, index[..., None].expand_as(rows), rows)

@@ -202,7 +202,9 @@ class ConditionalDecoderLayer(DecoderLayer):
         return self.self_attention(content, position.encoding, content, position.encoding, visible=seen)
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
-        seen = None if memory.padding is None else ~memory.padding[:, None, None]
+        # In the published training, queries see padding; afterwards there is one image at a time, without.
+        hidden = None if self.training else memory.padding
+        seen = None if hidden is None else ~hidden[:, None, None]
         return self.cross_attention(
             content, position.encoding, memory.tokens, memory.position, position.spatial, seen
         )

@@ -10,10 +10,16 @@ from detrex.modeling.assignment import (
     Truth,
 )
 from detrex.modeling.backbones import (
+    Eva,
+    Eva02,
+    InternImage,
+    NormedTimmBackbone,
     SwinBackbone,
     TimmBackbone,
+    VitDet,
     VitPyramid,
     backbone_channels,
+    intern_image_channels,
     pyramid_channels,
 )
 from detrex.modeling.class_score import (
@@ -47,14 +53,18 @@ from detrex.modeling.queries import (
     Denoising,
     EncodedProposals,
     FixedPosition,
+    IndicatedDenoising,
     InitialQueries,
     LearnedBoxes,
     LearnedPositions,
     ProposalQueries,
     QueryGroup,
     QuerySource,
+    ScaledBoxPosition,
+    UniformBoxes,
 )
 from detrex.modeling.results import InstanceInference, PanopticInference, PostProcess, SemanticInference
+from detrex.modeling.token_losses import ForegroundLoss, TokenLoss
 
 __all__ = [
     "AnchorPosition",
@@ -74,15 +84,21 @@ __all__ = [
     "Denoising",
     "Detector",
     "EncodedProposals",
+    "Eva",
+    "Eva02",
     "FixedPosition",
+    "ForegroundLoss",
     "GridPoints",
+    "IndicatedDenoising",
     "InitialQueries",
     "InstanceInference",
+    "InternImage",
     "Known",
     "LearnedBoxes",
     "LearnedPositions",
     "Matcher",
     "Matches",
+    "NormedTimmBackbone",
     "OneToMany",
     "OneToOne",
     "PanopticInference",
@@ -96,6 +112,7 @@ __all__ = [
     "QueryGroup",
     "QuerySource",
     "RandomPoints",
+    "ScaledBoxPosition",
     "SemanticInference",
     "SetCriterion",
     "SigmoidScore",
@@ -103,8 +120,12 @@ __all__ = [
     "SupervisedPrediction",
     "SwinBackbone",
     "TimmBackbone",
+    "TokenLoss",
     "Truth",
+    "UniformBoxes",
+    "VitDet",
     "VitPyramid",
     "backbone_channels",
+    "intern_image_channels",
     "pyramid_channels",
 ]

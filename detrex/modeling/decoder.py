@@ -32,11 +32,13 @@ class DecoderOutput:
     Attributes:
         supervised: predictions of all stages and groups, of which training takes losses.
         final: the last layer's prediction of the matching queries, which becomes results.
+        memory: the tokens that the queries attended to.
         pixel_embed: (B, mask_dim, H / 4, W / 4), with which mask embeddings become masks; None without masks.
     """
 
     supervised: list[SupervisedPrediction]
     final: Prediction
+    memory: Pyramid
     pixel_embed: Tensor | None = None
 
 
@@ -114,7 +116,8 @@ class Decoder(nn.Module):
                 final.append(predictions[-1])
             if group.size:  # an empty denoising group has nothing to learn
                 supervised += self._supervise(group, predictions)
-        return DecoderOutput([*supervised, *start.supervised], Prediction.concatenate(final), pixel_embed)
+        supervised += start.supervised
+        return DecoderOutput(supervised, Prediction.concatenate(final), memory, pixel_embed)
 
     def _supervise(self, group: QueryGroup, predictions: Sequence[Prediction]) -> list[SupervisedPrediction]:
         suffixes = [*(f"_{i}" for i in range(len(predictions) - 1)), ""]
@@ -149,18 +152,28 @@ class Decoder(nn.Module):
             if i > 0 and self.refine_boxes:
                 # A layer attends around a fixed box. The box that it predicts is an offset to the undetached
                 # one when looking forward twice: gradients reach the update before, but go no further.
-                change = self.heads.box(i - 1, content)
-                reference = change if fixed is None else change + _box_logits(fixed, self.logit_eps)
-                reference = reference.sigmoid()
+                reference = self.refined(i - 1, content, fixed)
                 fixed = reference.detach()
                 reference = reference if self.look_forward_twice else fixed
             position = self.position(QueryState(i, content, fixed, learned, memory))
             checkpointing = self.checkpointing and self.training
             content = run(layer, content, position, memory, blocked, checkpointing=checkpointing)
-            predictions.append(self._predict(i, content, reference))
+            predictions.append(self.predict(i, content, reference))
         return predictions
 
-    def _predict(self, stage: int, content: Tensor, reference: Tensor | None) -> Prediction:
+    def refined(self, stage: int, content: Tensor, reference: Tensor | None) -> Tensor:
+        """The boxes (B, Q, 4) around which the next layer attends, from what layer ``stage`` found.
+
+        Args:
+            stage: number of the layer, from 0.
+            content: (B, Q, D) that it gave.
+            reference: (B, Q, 2 or 4) around which it attended, or None.
+        """
+        change = self.heads.box(stage, content)
+        return (change if reference is None else change + _box_logits(reference, self.logit_eps)).sigmoid()
+
+    def predict(self, stage: int, content: Tensor, reference: Tensor | None) -> Prediction:
+        """What the heads make of the content (B, Q, D) of layer ``stage``; boxes change the reference."""
         # Trained weights depend on it: boxes are predicted from normalised content, while the update above
         # uses it as it is.
         normed = self.heads.norm(content)

@@ -5,7 +5,7 @@ Shape letters: B images, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.decoder import Decoder, DecoderOutput
 from detrex.modeling.queries import Denoising
 from detrex.modeling.results import Frame, PostProcess
-from detrex.structures import BatchTargets, PaddedImages, Sample
+from detrex.modeling.token_losses import TokenLoss
+from detrex.structures import BatchTargets, PaddedImages, Pyramid, Sample
 
 
 class Detector(nn.Module):
@@ -24,7 +25,8 @@ class Detector(nn.Module):
 
     Args:
         backbone: normalised images (B, 3, H, W) to feature maps by stride.
-        encoder: those to encoded tokens, a :class:`~detrex.structures.Pyramid`.
+        encoder: those to encoded tokens, a :class:`~detrex.structures.Pyramid`. What an encoder that scores
+            its tokens has as ``token_loss`` adds its losses, see :class:`~detrex.modeling.TokenLoss`.
         decoder: these to predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
         criterion: predictions and targets to weighted losses.
         postprocess: predictions to results.
@@ -101,7 +103,11 @@ class Detector(nn.Module):
         images = self.preprocess(samples)
         targets = self._collate_targets(samples, images)
         output = self.predict(images, targets)
-        return self.criterion(output.supervised, output.pixel_embed, targets)
+        losses = self.criterion(output.supervised, output.pixel_embed, targets)
+        token_loss: TokenLoss | None = getattr(self.encoder, "token_loss", None)
+        if token_loss is not None:
+            losses |= token_loss(output.memory, images, targets)
+        return losses
 
     def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
         """Results.
@@ -155,12 +161,21 @@ class Detector(nn.Module):
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """All predictions for normalised images; with ``targets``, denoising queries take part."""
         features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
-        memory = self.encoder(features, images if self.mask_padding else None)
+        memory = self.encode(features, images if self.mask_padding else None)
         pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
         denoising = []
         if self.denoising is not None and targets is not None:
             denoising.append(self.denoising(targets))
         return self.decoder(memory, pixel_embed, denoising, targets)
+
+    def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
+        """Encoded tokens. Models whose encoder shares parts with the decoder hand them over here.
+
+        Args:
+            features: backbone maps by stride, (B, C, H / stride, W / stride).
+            images: given where their padding is to be masked.
+        """
+        return self.encoder(features, images)
 
     def _collate_targets(self, samples: list[Sample], images: PaddedImages) -> BatchTargets:
         for sample, size in zip(samples, images.sizes, strict=True):

@@ -28,12 +28,14 @@ class DeformableEncoder(nn.Module):
             backbone map are made by 3x3 convolutions of stride 2.
         hidden_dim: D.
         ffn_dim, num_heads, num_points, num_layers, dropout: of the encoder layers.
-        position_offset: see :func:`~detrex.layers.pyramid_sine_encoding`.
+        position_offset, temperature: see :func:`~detrex.layers.pyramid_sine_encoding`.
         checkpointing: compute layers again in the backward pass instead of keeping what they computed.
 
     Raises:
         ValueError: if the strides and channels do not fit together.
     """
+
+    layer_type: type[DeformableEncoderLayer] = DeformableEncoderLayer
 
     def __init__(
         self,
@@ -47,17 +49,19 @@ class DeformableEncoder(nn.Module):
         dropout: float = 0.0,
         position_offset: float = 0.0,
         checkpointing: bool = False,
+        temperature: float = 10000.0,
     ):
         super().__init__()
         _check_strides(strides, in_channels)
         check_groups(hidden_dim)
         self.strides = tuple(strides)
         self.coarsest_input = max(in_channels)
-        self.position_offset, self.checkpointing = position_offset, checkpointing
+        self.position_offset, self.temperature = position_offset, temperature
+        self.checkpointing = checkpointing
         self.projections = nn.ModuleList(_projections(in_channels, strides, hidden_dim))
         self.level_embed = nn.Parameter(torch.randn(len(strides), hidden_dim))
         self.layers = nn.ModuleList(
-            DeformableEncoderLayer(hidden_dim, ffn_dim, num_heads, len(strides), num_points, dropout)
+            self.layer_type(hidden_dim, ffn_dim, num_heads, len(strides), num_points, dropout)
             for _ in range(num_layers)
         )
 
@@ -71,14 +75,20 @@ class DeformableEncoder(nn.Module):
         Returns:
             The tokens (B, S, D) of all levels and their position.
         """
-        pyramid = Pyramid.from_maps(self._project(features), images)
-        encodings = pyramid_sine_encoding(pyramid, pyramid.tokens.shape[-1], offset=self.position_offset)
-        located = [e + level for e, level in zip(encodings, self.level_embed, strict=True)]
-        pyramid = pyramid.with_position(torch.cat(located, -2))
+        pyramid = self.flatten(features, images)
         reference = pyramid.on_levels(pyramid.cell_centres())
         for layer in self.layers:
             pyramid = run(layer, pyramid, reference, checkpointing=self.checkpointing and self.training)
         return pyramid
+
+    def flatten(self, features: Mapping[int, Tensor], images: PaddedImages | None = None) -> Pyramid:
+        """The tokens (B, S, D) before the first layer, with their position."""
+        pyramid = Pyramid.from_maps(self._project(features), images)
+        encodings = pyramid_sine_encoding(
+            pyramid, pyramid.tokens.shape[-1], self.temperature, self.position_offset
+        )
+        located = [e + level for e, level in zip(encodings, self.level_embed, strict=True)]
+        return pyramid.with_position(torch.cat(located, -2))
 
     def _project(self, features: Mapping[int, Tensor]) -> list[Tensor]:
         maps: list[Tensor] = []
@@ -128,9 +138,17 @@ class PlainEncoder(nn.Module):
 
     def forward(self, features: Mapping[int, Tensor], images: PaddedImages | None = None) -> Pyramid:
         """Encodes; arguments and result as of :meth:`DeformableEncoder.forward`, with one level."""
+        return self.refine(self.flatten(features, images))
+
+    def flatten(self, features: Mapping[int, Tensor], images: PaddedImages | None = None) -> Pyramid:
+        """The tokens (B, S, D) before the first layer, with their position."""
         pyramid = Pyramid.from_maps([self.projection(features[self.stride])], images)
         (position,) = pyramid_sine_encoding(pyramid, pyramid.tokens.shape[-1], self.temperature)
-        pyramid = pyramid.with_position(position)
+        return pyramid.with_position(position)
+
+    def refine(self, pyramid: Pyramid) -> Pyramid:
+        """Runs all layers over tokens (B, S, D) that have a position."""
+        position = pyramid.position
         for layer in self.layers:
             scaled = position
             if self.position_scale is not None:

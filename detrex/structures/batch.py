@@ -58,7 +58,8 @@ class BatchTargets:
         counts = [len(t) for t in targets]
         scale = torch.tensor(box_sizes or [padded_size] * len(targets), dtype=torch.float32)
         scale = scale.flip(1).repeat(1, 2).repeat_interleave(torch.tensor(counts), 0)
-        boxes = box_convert(torch.cat([t.boxes for t in targets]).float(), "xyxy", "cxcywh") / scale
+        # In this order, as in the detrex zoo: losses that ask whether a point lies in a box hang on rounding.
+        boxes = box_convert(torch.cat([t.boxes for t in targets]).float() / scale, "xyxy", "cxcywh")
         masks = [t.masks for t in targets if t.masks is not None]
         packed = None
         if len(masks) == len(targets):

@@ -30,12 +30,14 @@ class Pyramid:
         valid: for every image the (height, width) of every level without padding, or None where padding
             counts as image.
         position: (S, D) or (B, S, D) encoding of where tokens are, or None.
+        scores: (B, N) what the encoder thought of tokens, with gradient; None of most encoders.
     """
 
     tokens: Tensor
     shapes: Shapes
     valid: tuple[Shapes, ...] | None = None
     position: Tensor | None = None
+    scores: Tensor | None = None
 
     @classmethod
     def from_maps(cls, maps: list[Tensor], images: PaddedImages | None = None) -> Pyramid:
@@ -57,6 +59,18 @@ class Pyramid:
     def with_position(self, position: Tensor) -> Pyramid:
         """The same with an encoding of positions, (S, D) or (B, S, D)."""
         return self._replace(position=position)
+
+    def with_scores(self, scores: Tensor) -> Pyramid:
+        """The same with scores of tokens, (B, N)."""
+        return self._replace(scores=scores)
+
+    def repeated(self, times: int) -> Pyramid:
+        """The batch, and the same again, ``times`` times in all; without scores."""
+        position = self.position
+        if position is not None and position.ndim == 3:
+            position = position.repeat(times, 1, 1)
+        valid = None if self.valid is None else self.valid * times
+        return Pyramid(self.tokens.repeat(times, 1, 1), self.shapes, valid, position)
 
     @property
     def located_tokens(self) -> Tensor:

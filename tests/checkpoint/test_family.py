@@ -285,7 +285,15 @@ ZOO_CASES = {
     "deformable_detr_r50_refine": "deformable_detr/configs/models/deformable_detr_r50_refine.py",
     "deformable_detr_r50_two_stage": "deformable_detr/configs/models/deformable_detr_r50_two_stage.py",
     "dino_r50_4scale": "dino/configs/models/dino_r50.py",
+    "dn_deformable_detr_r50": "dn_deformable_detr/configs/models/dn_deformable_detr_r50.py",
+    "sqr_dab_detr_r50": "sqr_detr/configs/models/sqr_dab_detr_r50.py",
+    "anchor_detr_r50": "anchor_detr/configs/models/anchor_detr_r50.py",
+    "focus_detr_r50_4scale": "focus_detr/configs/models/focus_detr_r50.py",
+    "shapes_only/focus_detr_swin_tiny_224_4scale": "focus_detr/configs/models/focus_detr_swin_tiny.py",
+    "pnp_detr_r50": "pnp_detr/configs/models/pnp_detr_r50.py",
 }
+# Where the kit's model has another number of queries than the published one.
+NUM_QUERIES = {"dino_r50_4scale": 300, "anchor_detr_r50": 100, "focus_detr_r50_4scale": 100}
 
 
 @pytest.mark.parametrize("case", ZOO_CASES)
@@ -293,8 +301,8 @@ def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
     shapes = json.loads((parity / f"{case}.keys.json").read_text())["shapes"]
     entries = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
     config = LazyConfig.load(ROOT / "projects" / ZOO_CASES[case])
-    if case.startswith("dino"):  # the kit's has fewer queries than the published one
-        config.model.decoder.query_init.num_queries = 300
+    if case in NUM_QUERIES:
+        config.model.decoder.query_init.num_queries = NUM_QUERIES[case]
     with torch.device("meta"):
         model = instantiate(config.model)
     converted = convert(entries, model)

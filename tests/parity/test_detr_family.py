@@ -20,6 +20,16 @@ CASES = {
     "align_detr_r50_4scale": ["align_detr", "model.decoder.query_init.num_queries=100"],
     "dab_deformable_detr_r50": ["dab_deformable_detr"],
     "dab_deformable_detr_r50_two_stage": ["dab_deformable_detr"],
+    "dn_deformable_detr_r50": ["dn_deformable_detr"],
+    "sqr_dab_detr_r50": ["sqr_detr"],
+    "anchor_detr_r50": ["anchor_detr", "model.decoder.query_init.num_queries=100"],
+    "pnp_detr_r50": ["pnp_detr"],
+    "focus_detr_r50_4scale": [
+        "focus_detr",
+        "model.decoder.query_init.num_queries=100",
+        "model.encoder.object_tokens=30",
+    ],
+    "focus_detr_r50_4scale_full": ["focus_detr", "model.decoder.query_init.num_queries=100"],
     "deta_r50_5scale": ["deta", "model.decoder.query_init.num_queries=300"],
     "deta_r50_5scale_low_thresholds": [
         "deta",
@@ -34,6 +44,8 @@ MODELS = {  # where it is not the name of the case
     "dino_r50_4scale": "dino_r50",
     "h_deformable_detr_r50_two_stage": "h_deformable_detr_r50",
     "align_detr_r50_4scale": "align_detr_r50",
+    "focus_detr_r50_4scale": "focus_detr_r50",
+    "focus_detr_r50_4scale_full": "focus_detr_r50",
     "deta_r50_5scale": "deta_r50",
     "deta_r50_5scale_low_thresholds": "deta_r50",
 }

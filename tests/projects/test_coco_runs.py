@@ -10,6 +10,7 @@ from detrex.config import LazyConfig, instantiate
 PROJECTS = Path(__file__).resolve().parent.parent.parent / "projects"
 NAMES = (
     "align_detr",
+    "anchor_detr",
     "conditional_detr",
     "dab_deformable_detr",
     "dab_detr",
@@ -17,8 +18,11 @@ NAMES = (
     "deta",
     "detr",
     "dino",
+    "dn_deformable_detr",
     "dn_detr",
+    "focus_detr",
     "group_detr",
+    "sqr_detr",
 )
 RUNS = [path for name in NAMES for path in sorted((PROJECTS / name / "configs").glob("*_r50_*coco_*ep.py"))]
 BASES = [next(path for path in RUNS if path.parent.parent.name == name) for name in NAMES]

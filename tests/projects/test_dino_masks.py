@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detrex.config import LazyConfig, instantiate
 from detrex.modeling import DecoderOutput, OneToOne, SupervisedPrediction
-from detrex.structures import Prediction, Sample, Targets, boxes_from_masks
+from detrex.structures import Prediction, Pyramid, Sample, Targets, boxes_from_masks
 
 CONFIGS = Path(__file__).resolve().parents[2] / "projects/dino/configs"
 TINY = [
@@ -66,7 +66,8 @@ def perfect(samples: list[Sample], queries: int = 8, mask_dim: int = 16) -> Deco
             boxes[b, j] = centre / torch.tensor([size[1], size[0]] * 2)
             cells[b, j, int(y0) // 4 : int(y1) // 4, int(x0) // 4 : int(x1) // 4] = 1.0
     prediction = Prediction(logits, boxes, embed)
-    return DecoderOutput([SupervisedPrediction(prediction, OneToOne())], prediction, cells)
+    memory = Pyramid.from_maps([cells])
+    return DecoderOutput([SupervisedPrediction(prediction, OneToOne())], prediction, memory, cells)
 
 
 def test_results_of_a_padded_image_lie_where_the_objects_are(model, samples):

@@ -1,8 +1,8 @@
 """What makes a detector of the DETR family small enough to train from nothing within minutes on a CPU.
 
-Merge `plain` (plain attention to one level) or `two_stage` (deformable attention to three, whose proposals
-become queries) into a model's config: `model.merge_with(...)`. The classes are those of the training
-annotations.
+Merge one of these into a model's config, `model.merge_with(...)`: `plain` (plain attention to one level),
+`deformable` (deformable attention to three) or `two_stage` (whose proposals become queries, too). The classes
+are those of the training annotations.
 """
 
 from detrex.config import LazyCall as L
@@ -25,12 +25,16 @@ _model = dict(
 
 plain = {**_model, "backbone": {**_model["backbone"], "strides": [16]}}  # finer than the published 32
 
-two_stage = {
+deformable = {
     **_model,
     "encoder": {**_model["encoder"], "strides": [8, 16, 32]},
+    "decoder": {**_model["decoder"], "layers": {**_model["decoder"]["layers"], "num_levels": 3}},
+}
+
+two_stage = {
+    **deformable,
     "decoder": {
-        **_model["decoder"],
-        "layers": {**_model["decoder"]["layers"], "num_levels": 3},
+        **deformable["decoder"],
         "query_init": {**_model["decoder"]["query_init"], "anchor_sizes": [0.1, 0.2, 0.4]},
     },
 }

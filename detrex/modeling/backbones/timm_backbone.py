@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Format, freeze_batch_norm_2d
+from timm.layers import Format, LayerNorm2d, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 
@@ -131,6 +131,33 @@ class TimmBackbone(nn.Module):
         if self.channels_last:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         return dict(zip(self.strides, maps, strict=True))
+
+
+class NormedTimmBackbone(TimmBackbone):
+    """A timm model each of whose maps has a layer norm of its own, as in detectors with ConvNeXt or FocalNet.
+
+    Args:
+        name, strides, pretrained, options, frozen_stages: see :class:`TimmBackbone`. The norms of the maps
+            are not among timm's weights.
+        norm_eps: of the norms of the maps: 1e-6 in published models with ConvNeXt, 1e-5 with FocalNet.
+    """
+
+    def __init__(
+        self,
+        name: str = "convnext_tiny",
+        strides: Sequence[int] = (8, 16, 32),
+        pretrained: bool = False,
+        options: Mapping[str, Any] | None = None,
+        frozen_stages: int = 0,
+        norm_eps: float = 1e-6,
+    ):
+        super().__init__(name, strides, pretrained, False, options, frozen_stages)
+        self.norms = nn.ModuleList(LayerNorm2d(c, eps=norm_eps) for c in self.channels.values())
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """As of :meth:`TimmBackbone.forward`."""
+        maps = super().forward(images).items()
+        return {stride: norm(x) for norm, (stride, x) in zip(self.norms, maps, strict=True)}
 
 
 def _freeze_stages(model: Any, count: int) -> None:

@@ -48,7 +48,7 @@ class VitPyramid(nn.Module):
         self.channels = pyramid_channels(strides, channels)
         self.model = _plain_vit(name, pretrained, options or {})
         width = self.model.feature_info.channels()[-1]
-        self.scales = nn.ModuleList(_scale(stride, width, channels) for stride in strides)
+        self.scales = nn.ModuleList(pyramid_scale(stride, width, channels) for stride in strides)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride).
@@ -82,7 +82,7 @@ def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> Any:
     return model
 
 
-def _scale(stride: int, width: int, channels: int) -> nn.Sequential:
+def pyramid_scale(stride: int, width: int, channels: int) -> nn.Sequential:
     """From the map of stride 16 and ``width`` channels to one of another stride."""
     resize, resized = _resize(stride, width)
     return nn.Sequential(

@@ -1,14 +1,15 @@
 """Where queries come from, and where they are."""
 
-from detrex.modeling.queries.denoising import ContrastiveDenoising, Denoising
+from detrex.modeling.queries.denoising import ContrastiveDenoising, Denoising, IndicatedDenoising
 from detrex.modeling.queries.group import InitialQueries, QueryGroup, QuerySource, blocked_pairs
-from detrex.modeling.queries.learned import LearnedBoxes, LearnedPositions
+from detrex.modeling.queries.learned import LearnedBoxes, LearnedPositions, UniformBoxes
 from detrex.modeling.queries.position import (
     AnchorPosition,
     BoxPosition,
     ConditionalPosition,
     FixedPosition,
     QueryState,
+    ScaledBoxPosition,
 )
 from detrex.modeling.queries.proposals import BoxesFromMasks, EncodedProposals, ProposalQueries
 
@@ -21,6 +22,7 @@ __all__ = [
     "Denoising",
     "EncodedProposals",
     "FixedPosition",
+    "IndicatedDenoising",
     "InitialQueries",
     "LearnedBoxes",
     "LearnedPositions",
@@ -28,5 +30,7 @@ __all__ = [
     "QueryGroup",
     "QuerySource",
     "QueryState",
+    "ScaledBoxPosition",
+    "UniformBoxes",
     "blocked_pairs",
 ]

@@ -7,6 +7,7 @@ Shape letters: B images, N objects, P denoising queries, Q matching queries, D c
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -125,3 +126,31 @@ class ContrastiveDenoising(Denoising):
         sign = torch.randint_like(boxes, 2) * 2 - 1
         corners = box_convert(boxes, "cxcywh", "xyxy") + (part + negative[:, None]) * sign * reach
         return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")
+
+
+class IndicatedDenoising(Denoising):
+    """Denoising queries whose last channel is 1, in a fixed number of groups (DN-DETR).
+
+    The last channel of matching queries is 0.
+
+    Args:
+        num_classes, label_noise, box_noise: see :class:`Denoising`.
+        hidden_dim: D.
+        num_groups: groups of every batch with objects.
+        no_object_label: the embedding has one label more, for "no object", which noise draws too.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+        no_object_label: bool = False,
+    ):
+        num_labels = num_classes + no_object_label
+        super().__init__(num_labels, hidden_dim - 1, 0, label_noise, box_noise, min_groups=num_groups)
+
+    def _content(self, labels: Tensor) -> Tensor:
+        return F.pad(super()._content(labels), (0, 1), value=1.0)

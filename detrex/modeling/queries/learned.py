@@ -8,11 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detrex.layers import at_least_single
+from detrex.layers import at_least_single, inverse_sigmoid
 from detrex.modeling.assignment import Assignment, OneToOne
 from detrex.modeling.heads import PredictionHeads
 from detrex.modeling.queries.group import InitialQueries, QueryGroup
 from detrex.structures import BatchTargets, Pyramid
+
+# The logits of evenly spread first boxes lie within plus and minus this.
+LARGEST_LOGIT = 3.0
 
 
 class LearnedBoxes(nn.Module):
@@ -23,6 +26,12 @@ class LearnedBoxes(nn.Module):
         hidden_dim: D.
         learned_content: whether contents are learned too, or else start from 0.
         assignment: of objects to queries; one to one by default.
+        num_patterns: of learned contents that each box is taken with, in place of contents of the boxes
+            themselves (Anchor DETR, arXiv 2109.07107). There are ``num_patterns * Q`` queries then, those of
+            the first pattern first. 0 for none.
+
+    Raises:
+        ValueError: contents shall come from patterns and be learned for every box.
     """
 
     def __init__(
@@ -31,9 +40,15 @@ class LearnedBoxes(nn.Module):
         hidden_dim: int = 256,
         learned_content: bool = True,
         assignment: Assignment | None = None,
+        num_patterns: int = 0,
     ):
         super().__init__()
-        self.num_queries, self.hidden_dim = num_queries, hidden_dim
+        if num_patterns and learned_content:
+            raise ValueError(
+                "contents come from patterns or are learned for every box: learned_content=false"
+            )
+        self.num_queries, self.hidden_dim, self.num_patterns = num_queries, hidden_dim, num_patterns
+        self.patterns = nn.Embedding(num_patterns, hidden_dim) if num_patterns else None
         self.content = nn.Embedding(num_queries, hidden_dim) if learned_content else None
         self.reference = nn.Embedding(num_queries, 4)
         self.assignment = assignment or OneToOne()
@@ -48,14 +63,34 @@ class LearnedBoxes(nn.Module):
         """As of :class:`~detrex.modeling.queries.QuerySource`."""
         shape = (len(memory.tokens), -1, -1)
         reference = at_least_single(self.reference.weight).sigmoid()  # (Q, 4)
+        reference = reference.repeat(max(self.num_patterns, 1), 1)
         group = QueryGroup(self.contents().expand(shape), reference.expand(shape), assignment=self.assignment)
         return InitialQueries([group])
 
     def contents(self) -> Tensor:
-        """Content of the queries, (Q, D)."""
+        """Content of the queries, (Q, D) or (num_patterns * Q, D)."""
         if self.content is not None:
             return self.content.weight
+        if self.patterns is not None:
+            return self.patterns.weight.repeat_interleave(self.num_queries, 0)
         return self.reference.weight.new_zeros(self.num_queries, self.hidden_dim)
+
+
+class UniformBoxes(LearnedBoxes):
+    """Learned boxes that start evenly spread, with contents that start from 0 (DAB-Deformable-DETR).
+
+    Args:
+        num_queries: Q.
+        hidden_dim: D.
+    """
+
+    def __init__(self, num_queries: int = 300, hidden_dim: int = 256):
+        super().__init__(num_queries, hidden_dim)
+        assert self.content is not None
+        nn.init.zeros_(self.content.weight)
+        with torch.no_grad():
+            spread = inverse_sigmoid(torch.rand_like(self.reference.weight))
+            self.reference.weight.copy_(spread.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
 
 
 class LearnedPositions(nn.Module):

@@ -95,6 +95,24 @@ class BoxPosition(nn.Module):
         return QueryPosition(encoding, on_levels)
 
 
+class ScaledBoxPosition(BoxPosition):
+    """The position of boxes, from the second layer on scaled by the content (DAB-Deformable-DETR).
+
+    Args:
+        hidden_dim: D.
+    """
+
+    def __init__(self, hidden_dim: int):
+        super().__init__(hidden_dim)
+        self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
+
+    def forward(self, queries: QueryState) -> QueryPosition:
+        position = super().forward(queries)
+        if queries.layer > 0:  # the content of the first layer says nothing yet
+            position.encoding = position.encoding * self.scale(queries.content)
+        return position
+
+
 class ConditionalPosition(nn.Module):
     """A learned position, and the sine encoding of a point scaled by the content (arXiv 2108.06152).
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from detrex.layers import LOGIT_EPS, sine_encoding
+from detrex.layers import LOGIT_EPS, sine_encoding, take_rows
 from detrex.modeling.assignment import Assignment, OneToOne, SupervisedPrediction
 from detrex.modeling.heads import PROPOSALS, PredictionHeads
 from detrex.modeling.queries.group import InitialQueries, QueryGroup
@@ -219,8 +219,3 @@ def propose(tokens: Tensor, anchors: Tensor, heads: PredictionHeads) -> Predicti
     logits, embed = heads.classify(PROPOSALS, tokens)
     boxes = (heads.box(PROPOSALS, tokens) + anchors).sigmoid()
     return Prediction(logits, boxes, embed)
-
-
-def take_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` (B, Q) of ``values`` (B, S, D): (B, Q, D)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -1,18 +1,5 @@
-"""DAB-Deformable-DETR with a ResNet-50: learned boxes, deformable attention to four levels."""
+"""DAB-Deformable-DETR with a ResNet-50."""
 
-from detrex.config import LazyCall as L
 from detrex.config import get_config
-from projects.dab_deformable_detr.queries import ScaledBoxPosition, UniformBoxes
 
-_common = get_config("common/models/detection.py")
-
-model = _common.model
-model.backbone.strides = [8, 16, 32]
-model.encoder = _common.deformable_encoder
-model.decoder = _common.deformable_decoder
-model.decoder.query_init = L(UniformBoxes)(num_queries=300, hidden_dim="${..layers.hidden_dim}")
-model.decoder.position = L(ScaledBoxPosition)(hidden_dim="${..layers.hidden_dim}")
-model.decoder.heads.norm = False
-model.decoder.heads.num_sets = "${..layers.num_layers}"
-model.decoder.heads.size_bias = -2.0
-model.decoder.refine_boxes = True
+model = get_config("common/models/dab_deformable_detr.py").model

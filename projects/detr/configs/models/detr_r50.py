@@ -1,15 +1,5 @@
-"""DETR with a ResNet-50: plain attention over the coarsest map, 100 learned queries, softmax classes."""
+"""DETR with a ResNet-50."""
 
-from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.modeling import LearnedPositions, SoftmaxScore
 
-_common = get_config("common/models/detection.py")
-
-model = _common.model
-model.class_score = L(SoftmaxScore)(no_object_weight=0.1)
-model.encoder = _common.plain_encoder
-model.decoder = _common.decoder
-model.decoder.query_init = L(LearnedPositions)(num_queries=100, hidden_dim="${..layers.hidden_dim}")
-model.criterion.matcher.class_cost = 1.0
-model.postprocess.instance.one_per_query = True
+model = get_config("common/models/detr.py").model

@@ -2,7 +2,8 @@
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from projects.dn_detr.queries import IndicatedBoxes, IndicatedDenoising
+from detrex.modeling import IndicatedDenoising
+from projects.dn_detr.queries import IndicatedBoxes
 
 model = get_config("common/models/dab_detr.py").model
 model.decoder.query_init = L(IndicatedBoxes)(num_queries=300, hidden_dim="${..layers.hidden_dim}")

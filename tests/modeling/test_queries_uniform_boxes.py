@@ -1,11 +1,10 @@
-"""DAB-Deformable-DETR: how queries start, and how their position is scaled."""
+"""The queries of DAB-Deformable-DETR: how boxes start, and how their position is scaled."""
 
 import torch
 
-from detrex.modeling import BoxPosition, PredictionHeads
+from detrex.modeling import BoxPosition, PredictionHeads, ScaledBoxPosition, UniformBoxes
 from detrex.modeling.queries import QueryState
 from detrex.structures import Pyramid
-from projects.dab_deformable_detr.queries import ScaledBoxPosition, UniformBoxes
 
 DIM = 8
 
