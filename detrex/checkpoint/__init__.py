@@ -8,7 +8,7 @@ from detrex.checkpoint.checkpointer import (
     Checkpointer,
 )
 from detrex.checkpoint.fitting import LoadReport, load_weights
-from detrex.checkpoint.loading import WeightsFile, load, read_source
+from detrex.checkpoint.loading import WeightsFile, load_pretrained, read_source
 from detrex.checkpoint.weights import (
     CheckpointError,
     read_torch_file,
@@ -29,7 +29,7 @@ __all__ = [
     "WeightsFile",
     "ZooEntry",
     "entry_of_config",
-    "load",
+    "load_pretrained",
     "load_weights",
     "read_source",
     "read_torch_file",

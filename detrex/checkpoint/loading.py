@@ -50,7 +50,7 @@ class WeightsFile:
     state: dict[str, Any] | None = None
 
 
-def load(
+def load_pretrained(
     model: nn.Module,
     source: str | Path | WeightsFile,
     *,

@@ -8,7 +8,7 @@ import logging
 import torch
 from omegaconf import DictConfig
 
-from detrex.checkpoint import CheckpointError, load, read_source, write_weights
+from detrex.checkpoint import CheckpointError, load_pretrained, read_source, write_weights
 from detrex.checkpoint.published import to_published
 from detrex.cli.arguments import read_config
 from detrex.config import fix_values, instantiate
@@ -35,7 +35,7 @@ def convert(arguments: argparse.Namespace) -> None:
     config = fix_values(config, "model")
     file = read_source(arguments.input, arguments.allow_pickle)
     model = instantiate(config.model)
-    report = load(model, file, strict=not arguments.partial)
+    report = load_pretrained(model, file, strict=not arguments.partial)
     state = model.state_dict()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if arguments.to == "published":

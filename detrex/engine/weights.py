@@ -14,7 +14,7 @@ from detrex.checkpoint import (
     Checkpointer,
     CheckpointError,
     WeightsFile,
-    load,
+    load_pretrained,
     read_source,
 )
 from detrex.config import ConfigError
@@ -140,7 +140,7 @@ def load_for_evaluation(
             "nothing to evaluate: give train.init_checkpoint=PATH, or --resume for the run's last checkpoint"
         )
     file = read_source(source, config.train.allow_pickle)
-    load(model, file, strict=True)
+    load_pretrained(model, file, strict=True)
     warn_of_other_classes(file, categories)
     return file.categories or categories
 
@@ -148,7 +148,7 @@ def load_for_evaluation(
 def load_initial(model: nn.Module, config: DictConfig, categories: Categories | None) -> None:
     """Loads ``train.init_checkpoint``, from which training starts, as far as it fits."""
     file = read_source(config.train.init_checkpoint, config.train.allow_pickle)
-    report = load(model, file, categories=categories)
+    report = load_pretrained(model, file, categories=categories)
     if not report.kept_rows and not report.reinitialised:
         warn_of_other_classes(file, categories)
 

@@ -18,11 +18,11 @@ from detrex.checkpoint import (
     WeightsFile,
     ZooEntry,
     entry_of_config,
+    load_pretrained,
     read_source,
     zoo_entries,
     zoo_entry,
 )
-from detrex.checkpoint import load as load_weights
 from detrex.checkpoint.download import is_url
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
@@ -118,7 +118,7 @@ def load(
     except ConfigError as error:
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
-    load_weights(network, file, strict=True)
+    load_pretrained(network, file, strict=True)
     return Predictor(network, mapper, categories, amp)
 
 

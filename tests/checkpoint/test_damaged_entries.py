@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detrex.checkpoint import CheckpointError, WeightsFile, load
+from detrex.checkpoint import CheckpointError, WeightsFile, load_pretrained
 from detrex.checkpoint.backbones import detectron2_resnet_name
 from detrex.checkpoint.published import to_published
 
@@ -69,7 +69,7 @@ def test_changed_entries(build, source, examples):
     model = build()
     # Copies: weights of a file share no memory with the model that they are loaded into.
     original = {name: value.clone() for name, value in SOURCES[source](model).items()}
-    assert load(model, WeightsFile(PATH, dict(original), {}, None)).format == FORMATS[source]
+    assert load_pretrained(model, WeightsFile(PATH, dict(original), {}, None)).format == FORMATS[source]
 
     @settings(
         max_examples=examples,
@@ -90,7 +90,7 @@ def test_changed_entries(build, source, examples):
                 middle = place % len(name)
                 tensors[name[:middle] + value + name[middle + 1 :]] = tensor
         try:
-            load(model, WeightsFile(PATH, tensors, {}, None))
+            load_pretrained(model, WeightsFile(PATH, tensors, {}, None))
         except CheckpointError as error:
             assert str(PATH) in str(error)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detrex.checkpoint import load
+from detrex.checkpoint import load_pretrained
 from detrex.checkpoint.dino import is_dino
 from detrex.checkpoint.formats import convert
 from detrex.config import LazyConfig, instantiate
@@ -35,7 +35,7 @@ def started(dino, tmp_path_factory) -> tuple[nn.Module, object]:
     path = tmp_path_factory.mktemp("dino") / "dino.pth"
     torch.save({"model": dino}, path)
     model = instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [ANCHORS]).model).eval()
-    return model, load(model, path)
+    return model, load_pretrained(model, path)
 
 
 def mlp(dino, name, x):
@@ -126,7 +126,7 @@ def test_decoder_layers_that_dino_has_not_start_as_identities(started):
 def test_anchors_that_dino_was_not_trained_with_are_noted(dino, tmp_path):
     torch.save({"model": dino}, tmp_path / "dino.pth")
     model = instantiate(LazyConfig.load(CONFIG).model)
-    assert "anchor_sizes=[0.05, 0.1, 0.2, 0.4]" in load(model, tmp_path / "dino.pth").notes[0]
+    assert "anchor_sizes=[0.05, 0.1, 0.2, 0.4]" in load_pretrained(model, tmp_path / "dino.pth").notes[0]
 
 
 def test_the_file_of_the_authors_gives_the_same(build):

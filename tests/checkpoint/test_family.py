@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detrex.checkpoint import load, loading, zoo
+from detrex.checkpoint import load_pretrained, loading, zoo
 from detrex.checkpoint.backbones import detectron2_resnet_name
 from detrex.checkpoint.family import FamilyNames
 from detrex.checkpoint.formats import convert
@@ -158,7 +158,7 @@ def test_original_files_load_exactly(case, tmp_path):
     config, original = CASES[case]
     model, other = built(config), built(config, seed=1)
     torch.save({"model": original(model), "epoch": 49}, tmp_path / "checkpoint.pth")
-    report = load(other, tmp_path / "checkpoint.pth", strict=True)
+    report = load_pretrained(other, tmp_path / "checkpoint.pth", strict=True)
     assert same(model, other)
     assert report.format == "DETR-family detector" and report.complete
     assert report.notes[0] == "the file has rows for COCO's ids 0 to 90; the model's 80 classes took theirs"
@@ -204,7 +204,7 @@ def test_a_model_of_all_ids_keeps_all_rows(case, heads, labels):
 def test_a_model_of_other_classes_starts_its_heads_anew(tmp_path):
     config, original = CASES["detr"]
     torch.save({"model": original(built(config))}, tmp_path / "detr.pth")
-    report = load(built(config, "model.num_classes=3"), tmp_path / "detr.pth")
+    report = load_pretrained(built(config, "model.num_classes=3"), tmp_path / "detr.pth")
     assert set(report.reinitialised) == {f"decoder.heads.sets.0.classes.{k}" for k in ("weight", "bias")}
     assert report.missing == report.unused == []
 
@@ -264,11 +264,11 @@ def test_a_name_of_the_zoo_is_loaded_with_its_classes(tmp_path, monkeypatch):
     config = CASES["detr"][0]
     model, other = built(config), built(config, seed=1)
     torch.save({"model": zoo_detr(model)}, tmp_path / "detr_zoo.pth")
-    assert load(other, "mine", strict=True).complete and same(model, other)
+    assert load_pretrained(other, "mine", strict=True).complete and same(model, other)
 
     few = built(config, "model.num_classes=3", seed=1)
     before = few.decoder.heads.sets[0].classes.weight.clone()
-    report = load(few, "mine", categories=Categories.from_names(["bicycle", "unicorn", "person"]))
+    report = load_pretrained(few, "mine", categories=Categories.from_names(["bicycle", "unicorn", "person"]))
     weight, theirs = few.decoder.heads.sets[0].classes.weight, model.decoder.heads.sets[0].classes.weight
     assert torch.equal(weight, torch.stack([theirs[1], before[1], theirs[0], theirs[80]]))
     assert set(report.kept_rows["decoder.heads.sets.0.classes.bias"]) == {"bicycle", "person"}

@@ -14,7 +14,7 @@ import torch
 from detrex.checkpoint import (
     Checkpointer,
     CheckpointError,
-    load,
+    load_pretrained,
     read_source,
     write_weights,
     zoo,
@@ -66,7 +66,7 @@ def test_own_weights_with_their_classes(build, tmp_path):
     file = read_source(tmp_path / "a.safetensors")
     assert file.categories == CLASSES and file.state is None
     other = build(seed=1)
-    report = load(other, file, strict=True)
+    report = load_pretrained(other, file, strict=True)
     assert same(build(), other) and report.complete and report.format == "detrex weights"
 
 
@@ -74,9 +74,9 @@ def test_a_checkpoint_with_its_training_state(build, tmp_path):
     model = build()
     path = Checkpointer(tmp_path / "checkpoints").save(7, model.state_dict(), {"lr": 0.5}, METADATA)
     other = build(seed=1)
-    assert load(other, path, strict=True, with_state=True).state == {"lr": 0.5}
+    assert load_pretrained(other, path, strict=True, with_state=True).state == {"lr": 0.5}
     assert same(model, other)
-    assert load(other, path).state is None
+    assert load_pretrained(other, path).state is None
     # The folder of the run stands for its newest checkpoint, until it has final weights.
     assert read_source(tmp_path).path == path
     write_weights(tmp_path / "model_final.safetensors", model.state_dict(), {})
@@ -87,7 +87,7 @@ def test_a_published_file_is_recognised_and_shown_as_a_table(build, tmp_path, ca
     model, other = build(), build(seed=1)
     torch.save({"model": to_published(model.state_dict(), model)}, tmp_path / "p.pth")
     with caplog.at_level(logging.INFO):
-        report = load(other, tmp_path / "p.pth", strict=True)
+        report = load_pretrained(other, tmp_path / "p.pth", strict=True)
     assert same(model, other) and report.format == "published Mask DINO"
     assert "re-initialised" in caplog.text and "published Mask DINO" in caplog.text
     assert not [r for r in caplog.records if r.levelno > logging.INFO]
@@ -96,7 +96,7 @@ def test_a_published_file_is_recognised_and_shown_as_a_table(build, tmp_path, ca
 def test_fine_tuning_with_other_classes_keeps_rows_by_name(build, tmp_path):
     write_weights(tmp_path / "a.safetensors", build().state_dict(), METADATA)
     other = build("model.num_classes=2", seed=1)
-    report = load(other, tmp_path / "a.safetensors", categories=Categories.from_names(["x", "D"]))
+    report = load_pretrained(other, tmp_path / "a.safetensors", categories=Categories.from_names(["x", "D"]))
     assert set(report.kept_rows) == {
         "decoder.heads.sets.0.classes.weight",
         "decoder.heads.sets.0.classes.bias",
@@ -110,10 +110,10 @@ def test_a_url_is_downloaded_once(build, tmp_path, server, monkeypatch):
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path / "cache"))
     model, other = build(), build(seed=1)
     write_weights(tmp_path / "served/a.safetensors", model.state_dict(), {})
-    load(other, f"{server}/a.safetensors", strict=True)
+    load_pretrained(other, f"{server}/a.safetensors", strict=True)
     assert same(model, other)
     (tmp_path / "served/a.safetensors").unlink()
-    load(build(seed=2), f"{server}/a.safetensors", strict=True)
+    load_pretrained(build(seed=2), f"{server}/a.safetensors", strict=True)
 
 
 def test_a_name_in_the_zoo_is_its_file_and_its_classes(build, tmp_path, server, rows, monkeypatch):
@@ -141,8 +141,8 @@ def test_pickles_are_read_only_if_that_is_asked_for(build, tmp_path):
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "x", "matching_heuristics": True}))
     with pytest.raises(CheckpointError, match="allow_pickle=True"):
-        load(other, path)
-    report = load(other, path, allow_pickle=True)
+        load_pretrained(other, path)
+    report = load_pretrained(other, path, allow_pickle=True)
     assert same(model.backbone, other.backbone)
     assert not any(name.startswith("backbone.") for name in report.missing)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detrex.checkpoint import CheckpointError, load
+from detrex.checkpoint import CheckpointError, load_pretrained
 from detrex.checkpoint.formats import convert
 from detrex.checkpoint.published import coarsest_first, from_published, is_published, to_published
 from detrex.checkpoint.settings import fitting_rows, settings_of_config, settings_of_file
@@ -99,7 +99,7 @@ def test_trained_and_frozen_batch_norms_take_each_others_files(saved, loaded, bu
     assert all(".norm." in name for name in counters) and bool(counters) == (saved == "false")
     torch.save({"model": published}, tmp_path / "model.pth")
     other = build(f"model.backbone.frozen_norm={loaded}").eval()
-    assert load(other, tmp_path / "model.pth", strict=True).complete
+    assert load_pretrained(other, tmp_path / "model.pth", strict=True).complete
     sample = Sample(image=torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8))
     with torch.inference_mode():
         expected, found = (m([sample])[0]["instances"] for m in (model, other))
@@ -152,4 +152,4 @@ def test_three_and_four_levels_are_told_apart(build, tmp_path):
     three = build(*THREE, "model.decoder.query_init.anchor_sizes=[0.2,0.1,0.05]")
     row = r"4 levels \(3 of them .* maskdino_r50_coco_instance_hid1024_3sd1\."
     with pytest.raises(CheckpointError, match=row):
-        load(three, tmp_path / "four.pth", strict=True)
+        load_pretrained(three, tmp_path / "four.pth", strict=True)

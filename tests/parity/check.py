@@ -36,7 +36,7 @@ import trajectory
 from agreement import Agreement, Arrays, training_agreement
 from ties import ties_swapped
 
-from detrex.checkpoint import load
+from detrex.checkpoint import load_pretrained
 from detrex.config import LazyConfig, complete, instantiate
 
 # The kit is made without randomness: what is random in training, where a config has it.
@@ -106,7 +106,7 @@ def load_model(config: DictConfig, weights: dict[str, Tensor]) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "published.pth"
         torch.save({"model": weights}, path)
-        load(model, path, strict=True)
+        load_pretrained(model, path, strict=True)
     return model
 
 

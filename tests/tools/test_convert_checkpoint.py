@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from detrex.checkpoint import CheckpointError, load, read_weights
+from detrex.checkpoint import CheckpointError, load_pretrained, read_weights
 from detrex.checkpoint.published import to_published
 from detrex.cli.commands.convert_weights import parse_arguments
 from detrex.cli.weight_conversion import convert
@@ -66,7 +66,7 @@ def test_a_part_is_converted_only_if_that_is_asked_for(model, tmp_path):
     run(tmp_path / "backbone.pth", tmp_path / "ours.safetensors", "--partial")
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         assert set(file.keys()) == {n for n in model.state_dict() if n.startswith("backbone.")}
-    report = load(model, tmp_path / "ours.safetensors")
+    report = load_pretrained(model, tmp_path / "ours.safetensors")
     assert len(report.loaded) == len(backbone)
 
 
