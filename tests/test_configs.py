@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from detrex.config import LazyConfig, instantiate
 from detrex.data import read_categories
 from detrex.structures import Sample, Targets
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*ROOT.glob("configs/**/*.py"), *ROOT.glob("projects/*/configs/**/*.py")])
@@ -121,7 +122,7 @@ def built_on_meta(config: DictConfig) -> torch.nn.Module:
 
 
 def parameters(path: Path) -> int:
-    return sum(p.numel() for p in built_on_meta(LazyConfig.load(path)).parameters())
+    return sum(p.numel() for p in built_on_meta(config_of(path)).parameters())
 
 
 def test_there_are_configs():
@@ -161,7 +162,7 @@ def trained(model_config: str) -> tuple[torch.nn.Module, set[str]]:
 
 @each(MODELS)
 def test_made_small_saved_and_loaded_it_trains_and_predicts(path, tmp_path):
-    LazyConfig.save(reduced(LazyConfig.load(path)), tmp_path / "config.yaml")
+    LazyConfig.save(reduced(config_of(path)), tmp_path / "config.yaml")
     config = LazyConfig.load(tmp_path / "config.yaml")
     model, results = trained(OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model"]), sort_keys=True))
     if "optimizer" in config:
@@ -192,7 +193,7 @@ def test_the_docstring_has_the_number_of_parameters(path):
 
 @each(RUNS)
 def test_its_parts_agree(path):
-    config = LazyConfig.load(path)
+    config = config_of(path)
     if "category_file" in str(config.dataloader.categories):
         categories = read_categories(instantiate(config.dataloader.categories))
         assert config.model.num_classes == len(categories)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
-from detrex.config.lazy import ConfigError, make_config, to_plain
+from detrex.config.lazy import ConfigError, create_config, to_plain
 from detrex.config.signatures import NO_VALUE, signature_of
 from detrex.config.walking import PARTIAL, TARGET, dotted, is_node, walk
 
 
-def complete(config: DictConfig) -> DictConfig:
+def complete(config: Mapping[str, Any]) -> DictConfig:
     """A copy of ``config`` in which every node has all the keywords of its target that have a default.
 
     Defaults that a config cannot hold stay out, as do those of nodes with ``_partial_: true``: who calls the
@@ -29,7 +30,7 @@ def complete(config: DictConfig) -> DictConfig:
         complaint = signature_of(node[TARGET]).complaint(node) if is_node(node) else None
         if complaint:
             raise ConfigError(f"{dotted(keys) or 'the config'} ({node[TARGET]}): {complaint}")
-    return make_config(plain)
+    return create_config(plain)
 
 
 def fill_in(plain: Any) -> bool:

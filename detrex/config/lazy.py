@@ -126,7 +126,11 @@ def make_config(values: Mapping, path: str = "") -> DictConfig:
     Raises:
         ConfigError: if a value cannot be held (see the table above), naming its dotted path below ``path``.
     """
-    plain = to_plain(values, path)
+    return create_config(to_plain(values, path), path)
+
+
+def create_config(plain: dict[str, Any], path: str = "") -> DictConfig:
+    """What :func:`to_plain` made, as a config; see :func:`make_config`."""
     try:
         return OmegaConf.create(plain, flags={"allow_objects": True})
     except OmegaConfBaseException as error:

@@ -26,8 +26,7 @@ def load_config(path: str | Path) -> DictConfig:
     if path.suffix == ".py":
         make_projects_importable()
         names = vars(_execute(path, ()))
-        config = make_config({name: value for name, value in names.items() if _is_config(name, value)})
-        return _complete(config, path)
+        return _complete({name: value for name, value in names.items() if _is_config(name, value)}, path)
     if path.suffix in YAML_SUFFIXES:
         return parse_config(path.read_text(encoding="utf-8"), path)
     raise ConfigError(f"config file {path} is neither Python (.py) nor YAML (.yaml)")
@@ -52,7 +51,7 @@ def _existing(path: Path) -> Path:
     raise ConfigError(f"there is no config file {path}{hint(path.name, beside)}")
 
 
-def _complete(config: DictConfig, path: Path) -> DictConfig:
+def _complete(config: dict[str, Any], path: Path) -> DictConfig:
     try:
         return complete(config)
     except ConfigError as error:

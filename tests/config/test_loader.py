@@ -121,7 +121,7 @@ def test_values_that_cannot_be_held_are_named(write):
     with pytest.raises(ConfigError, match=r"^train\.sizes: a config cannot hold a set"):
         LazyConfig.load(write("c.py", "train = dict(sizes={1, 2})\n"))
     text = "from config_targets import Thing\nfrom detrex.config import LazyCall as L\nmodel = L(Thing)\n"
-    with pytest.raises(ConfigError, match="^model: .*is not called"):
+    with pytest.raises(ConfigError, match=r"d\.py: model: .*is not called"):
         LazyConfig.load(write("d.py", text))
     text = "from detrex.config import LazyCall as L\ndef local(): pass\nmodel = L(local)()\n"
     with pytest.raises(ConfigError, match="local.*cannot be imported by name"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detrex.config import LazyConfig, instantiate
+from tests.config_files import config_of
 
 PROJECTS = Path(__file__).resolve().parent.parent.parent / "projects"
 NAMES = (
@@ -41,7 +42,7 @@ def count(config) -> int:
 
 @named(BASES)
 def test_a_resnet101_takes_one_override(path):
-    config = LazyConfig.load(path)
+    config = config_of(path)
     deeper = LazyConfig.apply_overrides(config, ["model.backbone.name=resnet101.tv_in1k"])
     assert count(deeper) - count(config) == MORE_IN_R101
 
@@ -49,14 +50,14 @@ def test_a_resnet101_takes_one_override(path):
 @named([path for path in RUNS if "dc5" in path.name])
 def test_dc5_is_a_finer_map_of_the_last_stage(path):
     with torch.device("meta"):
-        backbone = instantiate(LazyConfig.load(path).model.backbone)
+        backbone = instantiate(config_of(path).model.backbone)
         maps = backbone(torch.zeros(1, 3, 64, 96))
     assert {stride: tuple(m.shape) for stride, m in maps.items()} == {16: (1, 2048, 4, 6)}
 
 
 @named(RUNS)
 def test_learning_rates_are_as_published(path):
-    config = LazyConfig.load(path)
+    config = config_of(path)
     with torch.device("meta"):
         model = instantiate(config.model)
     optimizer = instantiate(config.optimizer, model=model)

@@ -26,6 +26,7 @@ from detrex.config.walking import dotted, is_node, walk
 from detrex.data import count_classes, thing_classes
 from detrex.engine.folder import checkpoint_metadata
 from detrex.predict import load
+from tests.config_files import config_of
 from tests.predict.tiny_run import CATEGORIES, FIXED, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def weights(tmp_path_factory) -> Weights:
 def test_every_component_of_every_config_is_declared_for_its_place():
     components, missing = declared_components(), []
     for path in sorted(ROOT.glob("projects/*/configs/*.py")):
-        config = LazyConfig.load(path)
+        config = config_of(path)
         for keys, node in walk(OmegaConf.to_container(config)):
             if not is_node(node) or (keys[0] == "model" and node["_target_"] in READ_FROM_DATA):
                 continue
