@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from detrex.cli.own_data import choose
 from detrex.cli.train import main
 from detrex.config import LazyConfig
 from detrex.config.override_text import overrides_of
@@ -20,6 +22,8 @@ from detrex.runtime.interruption import Interrupted
 
 if TYPE_CHECKING:
     from detrex.predict import Predictor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class TrainedRun:
 
 
 def train(
-    config: str | Path | DictConfig,
+    config: str | Path | DictConfig | None = None,
     *overrides: str,
+    data: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     num_gpus: int = 1,
@@ -61,11 +66,15 @@ def train(
         train("maskdino_custom_instance", "dataloader.root=mydata", "train.max_iter=500")
         train("maskdino_custom_instance", dataloader={"root": "mydata"}, train={"max_iter": 500})
 
+    ``train(data="mydata")`` chooses config and settings, as ``detrex train --data mydata`` does.
+
     Ctrl-C, or an interrupted cell of a notebook, saves a checkpoint first; ``resume=True`` goes on from it.
 
     Args:
-        config: the name of a config of this package (``detrex configs`` lists them), a file, or a config.
+        config: the name of a config of this package (``detrex configs`` lists them), a file, or a config;
+            None with ``data``.
         overrides: changes to it, as on the command line.
+        data: a folder with images and COCO files, or one such file; see :func:`detrex.cli.own_data.choose`.
         resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
         overwrite: delete an earlier run in ``train.output_dir``.
         num_gpus: processes that train together: one per GPU, or on the CPU.
@@ -76,11 +85,18 @@ def train(
         ConfigError: there is no such config, or a change does not fit it.
         FileExistsError: ``train.output_dir`` has an earlier run, and neither ``resume`` nor ``overwrite`` is
             given.
-        DataError, CheckpointError, ValueError: what is wrong with data, weights or values.
+        DataError, CheckpointError, FileNotFoundError, ValueError: what is wrong with data, weights or values.
         KeyboardInterrupt: it was interrupted; a checkpoint was saved.
         SystemExit: of several processes, one ended early after it logged the reason.
     """
     changes = [*overrides, *overrides_of(settings)]
+    if (config is None) == (data is None):
+        raise ValueError("train() takes a config, or data= for which one is chosen")
+    if data is not None:
+        choice = choose(Path(data), changes)
+        logger.info("%s\nThe same as:\n%s", "\n".join(choice.words), choice.command(changes))
+        config, changes = choice.config, [*choice.overrides, *changes]
+    assert config is not None
     if isinstance(config, DictConfig):
         config = LazyConfig.apply_overrides(config, changes)
     else:

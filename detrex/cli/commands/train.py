@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from detrex.cli.arguments import (
     add_config,
@@ -19,7 +20,8 @@ from detrex.runtime.interruption import listen
 DESCRIPTION = "Trains or evaluates what a config describes."
 EXAMPLES = """\
 examples:
-  own data         %(prog)s maskdino_custom_instance dataloader.root=mydata train.output_dir=output/a
+  own data         %(prog)s --data mydata
+  by a config      %(prog)s maskdino_custom_instance dataloader.root=mydata train.output_dir=output/a
   own settings     %(prog)s CONFIG train.max_iter=2000 optimizer.lr=5e-5 train.amp=bf16
   go on            %(prog)s CONFIG train.output_dir=output/a --resume
   fine-tune        %(prog)s CONFIG train.init_checkpoint=model.safetensors
@@ -43,10 +45,24 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     """The command line, by default that of this process."""
     parser = command_parser(DESCRIPTION, EXAMPLES, prog)
     add_config(parser)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="your own data, instead of CONFIG: a folder with images and COCO files, or one such file. A "
+        "config and settings that fit it are chosen, shown as a command of their own, and used",
+    )
     add_run_options(parser)
     _add_processes(parser)
     add_overrides(parser)
-    return parse(parser, arguments)
+    parsed = parse(parser, arguments, config_needed=False)
+    if parsed.data is None and parsed.config_file is None:
+        parser.error(
+            "no config is named: give the name of one ('detrex configs' lists them) or a file, or --data"
+        )
+    if parsed.data is not None and parsed.config_file is not None:
+        parser.error("--data chooses the config: leave one of them out")
+    return parsed
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
         from detrex.cli.train import main
         from detrex.engine.launch import launch
 
+        if arguments.data is not None:
+            from detrex.cli.own_data import choose
+
+            choice = choose(arguments.data, arguments.overrides)
+            print("\n".join([*choice.words, "", "The same as:", choice.command(arguments.overrides), ""]))
+            arguments.config_file = choice.config
+            arguments.overrides = [*choice.overrides, *arguments.overrides]
         config = read_config(arguments)
         launch(
             main,
