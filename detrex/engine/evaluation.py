@@ -23,6 +23,7 @@ from detrex.engine.ema import WeightAverage
 from detrex.engine.parallel import put_together
 from detrex.evaluation import (
     PerClass,
+    SemanticEvaluator,
     collect_per_class,
     evaluate,
     evaluation_mode,
@@ -32,7 +33,9 @@ from detrex.evaluation import (
     format_table,
     write_results,
 )
+from detrex.evaluation.report import class_labels
 from detrex.report import RunResults
+from detrex.report.detection import error_pictures
 from detrex.report.pictures import RatedImage, ResultPictures
 from detrex.report.series import main_names
 from detrex.runtime.device import autocast
@@ -82,11 +85,24 @@ class Evaluation:
         self.worst: list[RatedImage] = []
         self._evaluated = model  # last; pictures are of its results
         self._drawn: Image.Image | None = None
+        self._error_pictures: dict[str, list[str]] = {}
 
     @property
     def results(self) -> RunResults:
         """Of the last evaluation, for a page."""
-        return RunResults(self.metrics, collect_per_class(self._evaluators), self.best, self.worst)
+        chosen = self._evaluators
+        evaluators = list(chosen.values() if isinstance(chosen, Mapping) else chosen)
+        found = (getattr(evaluator, "analysis", None) for evaluator in evaluators)
+        semantic = next((e for e in evaluators if isinstance(e, SemanticEvaluator)), None)
+        return RunResults(
+            self.metrics,
+            collect_per_class(evaluators),
+            self.best,
+            self.worst,
+            next((analysis for analysis in found if analysis is not None), None),
+            self._error_pictures,
+            None if semantic is None else (semantic.confusion, class_labels(semantic.categories)),
+        )
 
     def metric_names(self) -> list[str] | None:
         """What :meth:`run` will return; None if an evaluator does not know it before it has measured.
@@ -169,6 +185,7 @@ class Evaluation:
             if (grid := self.draw(categories)) is not None:
                 _keep(output_dir / "predictions.png", grid.save)
             self._find_extremes(categories)
+            self._draw_errors()
             logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
 
@@ -178,6 +195,15 @@ class Evaluation:
         if pictures is not None and options.rated > 0 and options.extremes > 0:
             with self._autocast():
                 self.best, self.worst = pictures.extremes(options.rated, options.extremes)
+
+    def _draw_errors(self) -> None:
+        analysis = self.results.analysis
+        if (
+            analysis is not None
+            and isinstance(self.dataset, ImageDataset)
+            and self._config.train.pictures.rated > 0
+        ):
+            self._error_pictures = error_pictures(analysis, self.dataset)
 
     def _pictures(self, categories: Categories | None) -> ResultPictures | None:
         node = self._config.dataloader.test

@@ -1,7 +1,8 @@
-"""Measuring models: COCO box and mask AP, panoptic quality, semantic IoU."""
+"""Measuring models: COCO and LVIS AP of boxes, masks and boundaries, panoptic quality, semantic IoU."""
 
 from detrex.evaluation.coco import CocoEvaluator
 from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate, evaluation_mode
+from detrex.evaluation.lvis import LvisEvaluator
 from detrex.evaluation.panoptic import PanopticEvaluator
 from detrex.evaluation.report import (
     PerClass,
@@ -16,6 +17,7 @@ from detrex.evaluation.semantic import SemanticEvaluator
 __all__ = [
     "CocoEvaluator",
     "Evaluator",
+    "LvisEvaluator",
     "PanopticEvaluator",
     "PerClass",
     "SemanticEvaluator",

@@ -19,8 +19,11 @@ from detrex.data.coco.objects import CocoFile
 from detrex.data.coco.reader import ReadOptions
 from detrex.data.errors import DataError
 from detrex.data.image_io import Orientation
+from detrex.evaluation.analysis import DetectionAnalysis, analyse
+from detrex.evaluation.boundary import BoundaryEval
 from detrex.evaluation.classes import check_class_indices, missing_output, model_categories
 from detrex.evaluation.coco_ground_truth import coco_from, ground_truth_of, logged_prints
+from detrex.evaluation.entries import examples_of, match_entries
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.report import PerClass, class_labels
 from detrex.structures import Categories, Instances, Sample
@@ -40,7 +43,8 @@ class CocoEvaluator:
 
     Args:
         annotations: COCO instance file of the ground truth.
-        tasks: ``"bbox"``, ``"segm"`` or both.
+        tasks: some of ``"bbox"``, ``"segm"`` and ``"boundary"`` (masks whose outlines have to fit as well,
+            see :class:`detrex.evaluation.boundary.BoundaryEval`).
         classes: what the model's class indices mean, if not the categories of ``annotations`` ordered by id:
             the annotation file it was trained on, or its categories. Detections of classes that the ground
             truth does not have (stuff) are left out.
@@ -48,6 +52,11 @@ class CocoEvaluator:
         output_dir: where ``coco_instances_results.json`` is written, in COCO's result format.
         images: folder of the images, for sizes that ``annotations`` does not list.
         orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoInstances`.
+        analysis: whether to find out what lies behind the AP, see :attr:`analysis`.
+
+    Attributes:
+        analysis: of the last evaluation: errors by kind, precision and recall, calibration and confusion, of
+            masks if they are evaluated, else of boxes; None before, and where it is not asked for.
 
     Raises:
         FileNotFoundError: there is no annotation file.
@@ -65,13 +74,16 @@ class CocoEvaluator:
         images: str | Path | None = None,
         orientation: Orientation = "auto",
         leave_folder: bool = False,
+        analysis: bool = True,
     ) -> None:
-        if not tasks or set(tasks) - {"bbox", "segm"}:
-            raise ValueError(f"tasks={list(tasks)}: expected 'bbox', 'segm' or both")
+        if not tasks or set(tasks) - {"bbox", "segm", "boundary"}:
+            raise ValueError(f"tasks={list(tasks)}: expected are some of 'bbox', 'segm' and 'boundary'")
         if max_detections < 1:
             raise ValueError(f"max_detections={max_detections}: expected at least 1")
         self.annotations = annotations
         self.tasks = tuple(tasks)
+        self._masks = bool({"segm", "boundary"} & set(tasks))
+        self._analyses = analysis
         self.max_detections = max_detections
         self.output_dir = None if output_dir is None else Path(output_dir)
         options = ReadOptions(None if images is None else Path(images), orientation, leave_folder)
@@ -80,7 +92,7 @@ class CocoEvaluator:
         self._index_of: dict[Hashable, int] = {
             entry.image_id: index for index, entry in enumerate(self._file.images)
         }
-        self.ground_truth = ground_truth_of(self._file, "segm" in self.tasks)
+        self.ground_truth = ground_truth_of(self._file, self._masks)
         self.categories = model_categories(classes, self._file.categories, annotations)
         evaluated = set(self.ground_truth.cats)
         self._evaluated_classes = torch.tensor([i in evaluated for i in self.categories.ids])
@@ -89,6 +101,7 @@ class CocoEvaluator:
     def reset(self) -> None:
         """Forgets all images."""
         self.per_class: PerClass = {}
+        self.analysis: DetectionAnalysis | None = None
         self._detections: dict[Hashable, list[dict[str, Any]]] = {}
 
     def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -109,7 +122,7 @@ class CocoEvaluator:
     def evaluate(self) -> dict[str, float]:
         """Figures named ``bbox/AP``, ``segm/AP50``, ... over the images of all processes."""
         detections = merge_by_image(self._detections)
-        metrics, self.per_class = on_main_process(lambda: self._evaluate(detections))
+        metrics, self.per_class, self.analysis = on_main_process(lambda: self._evaluate(detections))
         return metrics
 
     def metric_names(self) -> list[str]:
@@ -119,10 +132,10 @@ class CocoEvaluator:
 
     def counts(self) -> ObjectCounts:
         """How many objects there are to be found."""
-        return self._file.counts("segm" in self.tasks)
+        return self._file.counts(self._masks)
 
     def _check_file(self) -> None:
-        masks = "segm" in self.tasks
+        masks = self._masks
         self._file.require_annotations(masks)
         for warning in self._file.warnings(masks):
             logger.warning("%s: %s", self.annotations, warning)
@@ -143,7 +156,7 @@ class CocoEvaluator:
                 f"image {image_id}: detections are in a frame of (height, width) "
                 f"{tuple(instances.image_size)}, but {self.annotations} says {size}"
             )
-        if "segm" in self.tasks and not instances.has("pred_masks"):
+        if self._masks and not instances.has("pred_masks"):
             raise ValueError("the model predicts no masks: evaluate it with tasks=['bbox']")
         check_class_indices(instances.pred_classes, len(self.categories))
 
@@ -153,7 +166,7 @@ class CocoEvaluator:
         boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").double()
         numbers = torch.cat([boxes, instances.scores[:, None], instances.pred_classes[:, None]], 1).tolist()
         rles: list[Any] = [None] * len(numbers)
-        if "segm" in self.tasks and (masks := instances.masks) is not None:
+        if self._masks and (masks := instances.masks) is not None:
             rles = masks.to_coco()
         return [
             {
@@ -166,31 +179,73 @@ class CocoEvaluator:
             for (*box, score, label), rle in zip(numbers, rles, strict=True)
         ]
 
-    def _evaluate(self, detections: dict[Hashable, list]) -> tuple[dict[str, float], PerClass]:
+    def _evaluate(
+        self, detections: dict[Hashable, list]
+    ) -> tuple[dict[str, float], PerClass, DetectionAnalysis | None]:
         if missing := len(self._index_of) - len(detections):
             logger.warning("%s: %d of its images were not evaluated", self.annotations, missing)
-        results = [detection for image in detections.values() for detection in image]
         if self.output_dir is not None:
             self.output_dir.mkdir(parents=True, exist_ok=True)
+            results = [detection for image in detections.values() for detection in image]
             (self.output_dir / "coco_instances_results.json").write_text(json.dumps(results))
+        detections = {image_id: self._counted(image_id, found) for image_id, found in detections.items()}
+        results = [detection for image in detections.values() for detection in image]
         metrics: dict[str, float] = {}
         per_class: PerClass = {}
         for task in self.tasks:
             indices = [self._index_of[image_id] for image_id in detections]
             accumulated = self._accumulate(task, results, indices)
-            metrics.update({f"{task}/{name}": v for name, v in _figures(accumulated).items()})
+            metrics.update({f"{task}/{name}": v for name, v in self._metrics(accumulated).items()})
             per_class[f"{task}/AP"] = self._ap_per_class(accumulated["precision"])
-        return metrics, per_class
+        return metrics, per_class, self._analyse(detections) if self._analyses else None
+
+    def _counted(self, image_id: Hashable, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The detections of an image that count."""
+        del image_id  # where it matters, which classes are annotated depends on the image
+        return detections
+
+    def _analyse(self, detections: Mapping[Hashable, list[dict[str, Any]]]) -> DetectionAnalysis:
+        key = "segmentation" if self._masks else "bbox"
+        ids = sorted(self.ground_truth.cats)
+        labels = dict(zip(self.categories.ids, class_labels(self.categories), strict=True))
+        index_of = {category_id: k for k, category_id in enumerate(ids)}
+        matches, examples = [], []
+        for image_id, found in detections.items():
+            objects = self.ground_truth.imgToAnns[self._index_of[image_id]]
+            best = sorted(found, key=lambda d: -d["score"])[: self.max_detections]
+            matched = match_entries(image_id, best, objects, key, index_of)
+            matches.append(matched)
+            examples += examples_of(matched, best, objects)
+        task = "segm" if self._masks else "bbox"
+        return analyse(task, [labels[i] for i in ids], matches, examples)
 
     def _accumulate(self, task: str, results: list[dict], images: list[int]) -> dict[str, np.ndarray]:
         """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 where there is no ground truth."""
-        evaluation = COCOeval(self.ground_truth, self._detected(task, results), task)
-        evaluation.params.imgIds = images
-        evaluation.params.maxDets = [self.max_detections]
+        evaluation = self._evaluation(task, results, images)
         with logged_prints():
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation.eval
+
+    def _evaluation(self, task: str, results: list[dict], images: list[int]) -> COCOeval:
+        found = self._detected(task, results)
+        if task == "boundary":
+            evaluation = BoundaryEval(self.ground_truth, found)
+        else:
+            evaluation = COCOeval(self.ground_truth, found, task)
+        evaluation.params.imgIds = images
+        evaluation.params.maxDets = [self.max_detections]
+        return evaluation
+
+    def _metrics(self, accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
+        precision, recall = accumulated["precision"], accumulated["recall"]
+        return {
+            "AP": mean_percent(precision[..., 0, :]),
+            "AP50": mean_percent(precision[_IOU_50, ..., 0, :]),
+            "AP75": mean_percent(precision[_IOU_75, ..., 0, :]),
+            **{f"AP{size}": mean_percent(precision[..., a, :]) for size, a in _AREAS.items() if size},
+            "AR": mean_percent(recall[..., 0, :]),
+        }
 
     def _detected(self, task: str, results: list[dict]) -> COCO:
         if not results:
@@ -208,23 +263,12 @@ class CocoEvaluator:
     def _ap_per_class(self, precision: np.ndarray) -> dict[str, float]:
         labels = dict(zip(self.categories.ids, class_labels(self.categories), strict=True))
         return {
-            labels[category_id]: _mean_percent(precision[:, :, k, 0])
+            labels[category_id]: mean_percent(precision[:, :, k, 0])
             for k, category_id in enumerate(sorted(self.ground_truth.cats))
         }
 
 
-def _figures(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
-    precision, recall = accumulated["precision"], accumulated["recall"]
-    return {
-        "AP": _mean_percent(precision[..., 0, :]),
-        "AP50": _mean_percent(precision[_IOU_50, ..., 0, :]),
-        "AP75": _mean_percent(precision[_IOU_75, ..., 0, :]),
-        **{f"AP{size}": _mean_percent(precision[..., a, :]) for size, a in _AREAS.items() if size},
-        "AR": _mean_percent(recall[..., 0, :]),
-    }
-
-
-def _mean_percent(values: np.ndarray) -> float:
+def mean_percent(values: np.ndarray) -> float:
     """Mean in percent of the entries that COCOeval could measure (others are -1); NaN if there are none."""
     measured = values[values > -1]
     return 100 * float(measured.mean()) if measured.size else float("nan")

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from scipy import ndimage
+from torch import Tensor
 
 from detrex.data.file_names import AS_LISTED, check_name
 from detrex.data.image_io import Orientation
@@ -43,6 +46,10 @@ class PanopticEvaluator:
             ``panoptic_results/*.png``. Not written if None.
         images: folder of the images, for sizes that ``annotations`` does not list.
         file_names, orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoPanoptic`.
+        from_semantic: whether to take segments from ``outputs["sem_seg"]``, for purely semantic models:
+            each class of stuff is one segment, and each connected region of a thing, if it is no smaller than
+            ``least_area``.
+        least_area: of such regions, in pixels.
     """
 
     def __init__(
@@ -55,7 +62,10 @@ class PanopticEvaluator:
         file_names: str = AS_LISTED,
         orientation: Orientation = "auto",
         leave_folder: bool = False,
+        from_semantic: bool = False,
+        least_area: int = 64,
     ) -> None:
+        self.from_semantic, self.least_area = from_semantic, least_area
         self.ground_truth = PanopticFiles(
             annotations, segments, classes, images, file_names, orientation, leave_folder
         )
@@ -79,9 +89,14 @@ class PanopticEvaluator:
         """
         for sample, output in zip(samples, outputs, strict=True):
             image_id = image_id_of(sample)
-            if "panoptic_seg" not in output:
-                raise ValueError(missing_output("panoptic_seg", self))
-            ids, infos = output["panoptic_seg"]
+            key = "sem_seg" if self.from_semantic else "panoptic_seg"
+            if key not in output:
+                raise ValueError(missing_output(key, self))
+            ids, infos = (
+                segments_of(output[key], self.categories, self.least_area)
+                if self.from_semantic
+                else output[key]
+            )
             check_class_indices([info["category_id"] for info in infos], len(self.categories))
             ids = ids.cpu().numpy()
             prediction = self._prediction(image_id, ids, infos)
@@ -152,6 +167,35 @@ class PanopticEvaluator:
             {"id": int(info["id"]), "category_id": self.categories.ids[info["category_id"]]} for info in infos
         ]
         return {"image_id": image_id, "file_name": name, "segments_info": segments}
+
+
+def segments_of(
+    scores: Tensor, categories: Categories, least_area: int
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Panoptic segments of a semantic result.
+
+    Args:
+        scores: (C, H, W) scores of the classes.
+        categories: the classes.
+        least_area: in pixels, of a connected region of a thing; smaller ones are void.
+
+    Returns:
+        (H, W) int32 segment ids, 0 for void; and ``id`` and ``category_id`` (class index) of each.
+    """
+    labels = scores.argmax(0).cpu().numpy()
+    ids = np.zeros(labels.shape, np.int32)
+    infos: list[dict[str, Any]] = []
+    for label in np.unique(labels).tolist():
+        regions = (labels == label).astype(np.int32)
+        count = 1
+        if categories.is_thing[label]:
+            regions, count = ndimage.label(regions)
+        areas = np.bincount(regions.ravel(), minlength=count + 1)
+        for region in range(1, count + 1):
+            if not categories.is_thing[label] or areas[region] >= least_area:
+                infos.append({"id": len(infos) + 1, "category_id": label})
+                ids[regions == region] = len(infos)
+    return torch.from_numpy(ids), infos
 
 
 def _write_json(folder: Path, written: dict[Hashable, dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from detrex.data.categories import read_categories
 from detrex.data.coco.categories import parse_categories
 from detrex.data.file_names import AS_LISTED
 from detrex.data.image_io import Orientation
+from detrex.evaluation.boundary import boundary_width, label_boundary
 from detrex.evaluation.classes import missing_output
 from detrex.evaluation.gather import image_id_of, merge_by_image
 from detrex.evaluation.panoptic_files import PanopticFiles
@@ -47,6 +48,11 @@ class SemanticEvaluator:
         segment_suffix: see ``image_suffix``.
         images, file_names, orientation, leave_folder: with ``annotations``, see
             :class:`detrex.evaluation.PanopticEvaluator`.
+        boundary: whether to measure ``semantic/boundary_mIoU`` as well, the mean over classes of the IoU of
+            boundaries (:mod:`detrex.evaluation.boundary`); it takes some time.
+
+    Attributes:
+        confusion: (C, C) int64 of the last evaluation, pixels by true class (rows) and found class.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class SemanticEvaluator:
         file_names: str = AS_LISTED,
         orientation: Orientation = "auto",
         leave_folder: bool = False,
+        boundary: bool = False,
     ) -> None:
         if annotations is not None:
             if isinstance(classes, Sequence) and not isinstance(classes, str):
@@ -76,6 +83,7 @@ class SemanticEvaluator:
         else:
             raise ValueError("SemanticEvaluator needs the classes of the PNGs, or a panoptic annotation file")
         self.segments = segments
+        self.boundary = boundary
         self.categories = self.ground_truth.categories
         self.reset()
 
@@ -84,6 +92,8 @@ class SemanticEvaluator:
         self.per_class: PerClass = {}
         # Per image the (truth, prediction) pairs that occur and their counts: far fewer than C x C.
         self._pairs: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
+        self._boundaries: dict[Hashable, np.ndarray] = {}
+        self.confusion = np.zeros((len(self.categories),) * 2, np.int64)
 
     def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Counts the pixels of each image.
@@ -106,6 +116,8 @@ class SemanticEvaluator:
             counts = count_pixels(truth, predicted, len(self.categories)).ravel()
             pairs = np.flatnonzero(counts)
             self._pairs[image_id] = pairs, counts[pairs]
+            if self.boundary:
+                self._boundaries[image_id] = boundary_counts(truth, predicted, len(self.categories))
 
     def evaluate(self) -> dict[str, float]:
         """Figures named ``semantic/mIoU``, ... over the images of all processes."""
@@ -116,14 +128,21 @@ class SemanticEvaluator:
         confusion = np.zeros(classes * classes, np.int64)
         for pairs, counts in per_image.values():
             confusion[pairs] += counts
-        metrics, ious = semantic_figures(confusion.reshape(classes, classes))
+        self.confusion = confusion.reshape(classes, classes)
+        metrics, ious = semantic_figures(self.confusion)
         labels = class_labels(self.categories)
         self.per_class = {"semantic/IoU": dict(zip(labels, ious.tolist(), strict=True))}
+        if self.boundary:
+            counts = sum(merge_by_image(self._boundaries).values(), np.zeros((classes, 2), np.int64))
+            ious = 100 * _ratio(counts[:, 0].astype(float), counts[:, 1])
+            metrics["boundary_mIoU"] = _mean(ious[~np.isnan(ious)])
+            self.per_class["semantic/boundary_IoU"] = dict(zip(labels, ious.tolist(), strict=True))
         return {f"semantic/{name}": value for name, value in metrics.items()}
 
     def metric_names(self) -> list[str]:
         """What :meth:`evaluate` returns."""
-        return [f"semantic/{name}" for name in ("mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy")]
+        names = ["mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy"]
+        return [f"semantic/{name}" for name in [*names, *(["boundary_mIoU"] if self.boundary else [])]]
 
     def _labels(self, scores: Tensor) -> np.ndarray:
         classes = len(self.categories)
@@ -151,6 +170,29 @@ def count_pixels(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> 
     labelled = truth != IGNORED
     pairs = truth[labelled] * num_classes + predicted[labelled]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def boundary_counts(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Intersection and union of the boundaries of each class in one image (arXiv 2103.16562).
+
+    Args:
+        truth: (H, W) int64 class indices; -1 for pixels that do not count.
+        predicted: (H, W) integer class indices.
+        num_classes: C.
+
+    Returns:
+        (C, 2) int64.
+    """
+    width = boundary_width((truth.shape[0], truth.shape[1]))
+    labelled = truth != IGNORED
+    there = label_boundary(truth, width) & labelled
+    found = label_boundary(predicted.astype(np.int64), width) & labelled
+    both = there & found & (truth == predicted)
+    inside, of_truth, of_found = (
+        np.bincount(classes[chosen].astype(np.int64), minlength=num_classes)
+        for classes, chosen in ((truth, both), (truth, there), (predicted, found))
+    )
+    return np.stack([inside, of_truth + of_found - inside], 1)
 
 
 def semantic_figures(confusion: np.ndarray) -> tuple[dict[str, float], np.ndarray]:

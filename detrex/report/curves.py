@@ -22,7 +22,7 @@ class Series:
 
     Attributes:
         label: for the legend.
-        points: (iteration, value) in ascending order; values that are not finite are gaps.
+        points: (x, value) in ascending order of x; values that are not finite are gaps.
     """
 
     label: str
@@ -31,17 +31,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over the same iterations.
+    """Lines over the same axis.
 
     Attributes:
         title: what the values are.
         series: at most :data:`COLORS`.
         logarithmic: whether values have an axis of powers; those not above 0 are left out then.
+        over: what x is; of iterations, only whole numbers are marked.
+        last: whether the legend has the last values.
     """
 
     title: str
     series: Sequence[Series]
     logarithmic: bool = False
+    over: str = "iteration"
+    last: bool = True
 
     @property
     def is_empty(self) -> bool:
@@ -54,11 +58,13 @@ def render(chart: Chart) -> str:
     lines = [_thinned(_finite(series, chart.logarithmic)) for series in chart.series]
     points = [point for line in lines for point in line]
     frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic)
-    drawn = "".join(_line(line, k, frame, chart.series[k].label) for k, line in enumerate(lines) if line)
+    drawn = "".join(
+        _line(line, k, frame, chart.series[k].label, chart.over) for k, line in enumerate(lines) if line
+    )
     return (
         f"<figure class=chart><figcaption><b>{escape(chart.title)}</b>{_legend(chart)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escape(chart.title)}">'
-        f"{_axes(frame)}{drawn}</svg></figure>"
+        f"{_axes(frame, chart.over)}{drawn}</svg></figure>"
     )
 
 
@@ -132,7 +138,7 @@ def _thinned(points: list[Point]) -> list[Point]:
     return [*means, points[-1]]
 
 
-def _axes(frame: _Frame) -> str:
+def _axes(frame: _Frame, over: str) -> str:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     rows = "".join(
         f"<path class=grid d='M{_LEFT} {frame.y(t):.1f}H{right}'/>"
@@ -142,18 +148,19 @@ def _axes(frame: _Frame) -> str:
     columns = "".join(
         f"<text x={frame.x(t):.1f} y={_HEIGHT - 8} text-anchor=middle>{number(t)}</text>"
         for t in frame.x_ticks
-        if float(t).is_integer()
+        if over != "iteration" or float(t).is_integer()
     )
     return f"{rows}<path class=axis d='M{_LEFT} {bottom}H{right}'/>{columns}"
 
 
-def _line(points: list[Point], k: int, frame: _Frame, label: str) -> str:
+def _line(points: list[Point], k: int, frame: _Frame, label: str, over: str) -> str:
     places = [(frame.x(x), frame.y(y)) for x, y in points]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     step = -(-len(points) // _MOST_HINTS)
     hints = "".join(
-        f"<circle class=hint cx={px:.1f} cy={py:.1f} r=5><title>{escape(label)}: {number(y)} at iteration "
-        f"{x:.0f}</title></circle>"
+        f"<circle class=hint cx={px:.1f} cy={py:.1f} r=5><title>{escape(label)}: {number(y)} at "
+        f"{escape(over)} "
+        f"{number(x) if over != 'iteration' else f'{x:.0f}'}</title></circle>"
         for (x, y), (px, py) in list(zip(points, places, strict=True))[::-step]
     )
     end_x, end_y = places[-1]
@@ -164,11 +171,12 @@ def _line(points: list[Point], k: int, frame: _Frame, label: str) -> str:
 
 
 def _legend(chart: Chart) -> str:
-    """The last value of each line; with several lines their colours and names too."""
+    """The last value of each line, if it is wanted; with several lines their colours and names too."""
     entries = []
     for k, series in enumerate(chart.series):
         points = _finite(series, chart.logarithmic)
         if points:
             label = f"<i class=s{k}></i>{escape(series.label)} " if len(chart.series) > 1 else ""
-            entries.append(f"<span>{label}<em>{number(points[-1][1])}</em></span>")
+            value = f"<em>{number(points[-1][1])}</em>" if chart.last else ""
+            entries.append(f"<span>{label}{value}</span>")
     return f"<span class=legend>{''.join(entries)}</span>"

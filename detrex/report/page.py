@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from detrex.data.census import Census
 from detrex.evaluation import PerClass
+from detrex.evaluation.analysis import DetectionAnalysis
 from detrex.evaluation.report import MAIN_FIGURES, format_classes, metric_tables, per_class_rows
 from detrex.report.curves import Chart, render
+from detrex.report.detection import confusion_table, detection_sections
 from detrex.report.html import document, folded, inline_picture, text_table
 from detrex.report.pictures import RatedImage
 from detrex.report.series import (
@@ -35,12 +39,18 @@ class RunResults:
         metrics: by name.
         per_class: metrics per class.
         best, worst: images with the best and the worst results.
+        analysis: what lies behind the AP, or None.
+        error_pictures: by kind of error, HTML images of examples.
+        confusion: of semantic segmentation, (C, C) pixels by true and found class, and C names; or None.
     """
 
     metrics: Mapping[str, float]
     per_class: PerClass
     best: Sequence[RatedImage]
     worst: Sequence[RatedImage]
+    analysis: DetectionAnalysis | None = None
+    error_pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    confusion: tuple[np.ndarray, Sequence[str]] | None = None
 
 
 def save_report(
@@ -66,7 +76,12 @@ def save_report(
     curves = read_curves(metrics_file)
     sections = [_head(title, metrics, curves), _curves(curves)]
     if results is not None:
-        sections += [_results(metrics, results.per_class), _extremes(results.best, results.worst)]
+        sections += [_results(metrics, results.per_class)]
+        if results.analysis is not None:
+            sections += [detection_sections(results.analysis, results.error_pictures)]
+        if results.confusion is not None:
+            sections += [f"<h2>Confusion of pixels</h2>{confusion_table(*results.confusion)}"]
+        sections += [_extremes(results.best, results.worst)]
     if census is not None:
         sections += [_data(census)]
     sections += [_settings(config, environment)]

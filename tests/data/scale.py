@@ -1,9 +1,10 @@
 """A COCO file of any size, and what it costs to open it and to read it from workers.
 
-    python -m tests.data.scale FOLDER [--images 118000] [--annotations 860000]
+    python -m tests.data.scale FOLDER [--images 118000] [--annotations 860000] [--check]
 
 writes one into FOLDER (with empty files for images), opens it twice and reads an epoch of annotations with
-two workers, forked and spawned. The cache goes to FOLDER, too.
+two workers, forked and spawned. The cache goes to FOLDER, too. With --check, images are small pictures, each
+unlike the others, and the data set is checked instead.
 """
 
 from __future__ import annotations
@@ -21,36 +22,48 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from detrex.data import CocoInstances
+from detrex.data.check import check_sources
+from detrex.data.sources import source_of
 
 SIZE = (480, 640)
+SMALL_SIZE = (96, 128)
 
 
-def write_coco(folder: Path, images: int, annotations: int) -> Path:
+def write_coco(folder: Path, images: int, annotations: int, pictures: bool = False) -> Path:
     """Writes ``folder/instances.json``, in the order of COCO's own: classes last, annotations mixed."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    height, width = SIZE
+    size = SMALL_SIZE if pictures else SIZE
+    height, width = size
     listed = [
         {"license": 3, "file_name": f"{i:012d}.jpg", "height": height, "width": width, "id": 5 * i + 9}
         for i in range(images)
     ]
     for image in listed:
-        (folder / "images" / image["file_name"]).touch()
+        place = folder / "images" / image["file_name"]
+        if pictures:
+            small = Image.fromarray(rng.integers(0, 256, (6, 8), dtype=np.uint8))
+            small.resize((width, height), Image.Resampling.BILINEAR).save(place)
+        else:
+            place.touch()
     path = folder / "instances.json"
     with path.open("w") as file:
         file.write(f'{{"info": {{"year": 2017}}, "licenses": [], "images": {json.dumps(listed)}, ')
         file.write('"annotations": [')
         for k, owner in enumerate(rng.integers(0, images, annotations)):
-            file.write(f"{', ' if k else ''}{json.dumps(_annotation(rng, k, listed[owner]['id']))}")
+            file.write(f"{', ' if k else ''}{json.dumps(_annotation(rng, k, listed[owner]['id'], size))}")
         file.write(f'], "categories": {json.dumps([{"id": i, "name": f"class{i}"} for i in range(1, 81)])}}}')
     return path
 
 
-def _annotation(rng: np.random.Generator, number: int, image_id: int) -> dict[str, Any]:
-    points = (rng.random((4 + min(296, int(rng.exponential(24))), 2)) * SIZE[::-1]).round(2)
+def _annotation(
+    rng: np.random.Generator, number: int, image_id: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    points = (rng.random((4 + min(296, int(rng.exponential(24))), 2)) * size[::-1]).round(2)
     low, high = points.min(0), points.max(0)
     x, y = points.T
     area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
@@ -139,6 +152,16 @@ def _report_workers(folder: Path, start_method: str) -> None:
         _say(f"{start_method}: USS {own}, PSS {shared}")
 
 
+def _report_check(folder: Path) -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+    before, wall, cpu = _peak(), time.perf_counter(), time.process_time()
+    report = check_sources([source_of(folder / "images", folder / "instances.json")])
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    _say(f"checked: {wall:.1f} s ({cpu:.1f} s of CPU), {_peak() - before:.0f} MB at most above {before:.0f}")
+    for finding in report.findings.sorted():
+        _say(f"  {finding.title}")
+
+
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -155,11 +178,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=118_000)
     parser.add_argument("--annotations", type=int, default=860_000)
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     os.environ["DETREX_CACHE"] = str(options.folder / "cache")
     if not (options.folder / "instances.json").exists():
-        write_coco(options.folder, options.images, options.annotations)
+        write_coco(options.folder, options.images, options.annotations, options.check)
+    if options.check:
+        _fresh(_report_check, options.folder)
+        return
     for _ in range(2):
         _fresh(_report_start, options.folder)
     for start_method in ("fork", "spawn"):

@@ -1,0 +1,254 @@
+"""What lies behind an average precision: errors by kind, precision and recall, calibration, confusion.
+
+Shape letters: C classes, K detections of all images, R points of recall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detrex.evaluation.matching import ERRORS, ImageMatches
+
+RECALLS = np.linspace(0, 1, 101)
+"""Points of recall at which COCO takes precision."""
+
+_BINS = 10
+_EXAMPLES = 6
+_CONFUSED = 0.3  # score from which on detections count in the confusion matrix
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """Where an error was made.
+
+    Attributes:
+        kind: of :data:`detrex.evaluation.matching.ERRORS`.
+        image_id: of the image.
+        class_index: of the detection; of a missed object, its own.
+        score: of the detection; NaN of a missed object.
+        box: absolute xyxy in pixels, of the detection or the missed object.
+        object_class: of the object that the error is about; -1: none.
+        object_box: likewise; None: none.
+    """
+
+    kind: str
+    image_id: Hashable
+    class_index: int
+    score: float
+    box: tuple[float, ...]
+    object_class: int = -1
+    object_box: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Detections of similar scores.
+
+    Attributes:
+        score: their mean.
+        precision: how many of them are right, as a share.
+        count: how many there are.
+    """
+
+    score: float
+    precision: float
+    count: int
+
+
+@dataclass(frozen=True)
+class DetectionAnalysis:
+    """What lies behind the AP of a task, at an IoU of 0.5.
+
+    Attributes:
+        task: ``"bbox"`` or ``"segm"``.
+        class_names: C names.
+        precision: (C, R) at :data:`RECALLS`, NaN for classes without objects.
+        calibration: detections by score.
+        calibration_error: mean distance of score and precision, weighted by the number of detections.
+        confusion: (C + 1, C + 1) int64, rows of true classes, columns of found ones; last: none. Of
+            detections with a score of at least 0.3.
+        counts: how many errors there are of each kind.
+        lost: AP50 in percent that each kind of error costs: how much more it would be without.
+        examples: where errors were made, of high scores.
+    """
+
+    task: str
+    class_names: Sequence[str]
+    precision: np.ndarray
+    calibration: Sequence[CalibrationBin]
+    calibration_error: float
+    confusion: np.ndarray
+    counts: dict[str, int]
+    lost: dict[str, float]
+    examples: list[ErrorExample] = field(default_factory=list)
+
+
+class DetectionCounts:
+    """The matches of all images, in arrays.
+
+    Args:
+        matches: of the images.
+        num_classes: C.
+    """
+
+    def __init__(self, matches: Iterable[ImageMatches], num_classes: int):
+        self.matches, self.num_classes = list(matches), num_classes
+        images = self.matches
+        self.scores = _joined([m.scores for m in images], float)  # (K,)
+        self.classes = _joined([m.classes for m in images], int)
+        self.right = _joined([m.right for m in images], bool)
+        self.ignored = _joined([m.ignored for m in images], bool)
+        self.errors = _joined([m.errors for m in images], int)
+        sizes = [len(m.object_classes) for m in images]
+        starts = np.concatenate([[0], np.cumsum(sizes)])[:-1] if sizes else np.zeros(0, int)
+        placed = [np.where(m.objects >= 0, m.objects + s, -1) for m, s in zip(images, starts, strict=True)]
+        self.objects = _joined(placed, int)  # (K,) index among the objects of all images
+        self.object_classes = _joined([m.object_classes for m in images], int)
+        self.is_crowd = _joined([m.is_crowd for m in images], bool)
+        self.found = _joined([m.found for m in images], bool)
+        self.missed = _joined([m.missed for m in images], bool)
+        self.per_class = np.bincount(self.object_classes[~self.is_crowd], minlength=num_classes)
+
+    def ap(
+        self, classes: np.ndarray, right: np.ndarray, counted: np.ndarray, objects: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """AP50 in percent over classes with objects, and (C, R) precision.
+
+        Args:
+            classes: (K,) of the detections.
+            right: (K,) bool.
+            counted: (K,) bool, those that count at all.
+            objects: (C,) how many objects there are.
+        """
+        precision = np.full((self.num_classes, len(RECALLS)), np.nan)
+        for k in np.flatnonzero(objects):
+            chosen = counted & (classes == k)
+            precision[k] = interpolated(self.scores[chosen], right[chosen], int(objects[k]))
+        present = objects > 0
+        return (100 * float(precision[present].mean()) if present.any() else float("nan")), precision
+
+    def lost_to(self, error: str) -> float:
+        """AP50 in percent that errors of a kind cost."""
+        every = ~self.ignored
+        before, _ = self.ap(self.classes, self.right, every, self.per_class)
+        if error == "missed":
+            without = self.per_class - np.bincount(
+                self.object_classes[self.missed], minlength=self.num_classes
+            )
+            # A class of which nothing is left has no AP of its own; it had none of its objects found.
+            after, _ = self.ap(self.classes, self.right, every, without)
+            return after - before
+        concerned = self.errors == ERRORS.index(error)
+        if error not in ("classification", "localisation"):
+            after, _ = self.ap(self.classes, self.right, every & ~concerned, self.per_class)
+            return after - before
+        # Of the errors of class and place about an object that nothing found, the best one becomes right.
+        kinds = [ERRORS.index(name) for name in ("classification", "localisation")]
+        about = np.flatnonzero(np.isin(self.errors, kinds))
+        order = about[np.argsort(-self.scores[about], kind="stable")]
+        _, first = np.unique(self.objects[order], return_index=True)
+        best = order[first]
+        corrected = np.zeros(len(self.scores), bool)
+        corrected[best[~self.found[self.objects[best]]]] = True
+        corrected &= concerned
+        classes = self.classes.copy()
+        classes[corrected] = self.object_classes[self.objects[corrected]]
+        after, _ = self.ap(classes, self.right | corrected, every & (~concerned | corrected), self.per_class)
+        return after - before
+
+
+def analyse(
+    task: str, class_names: Sequence[str], matches: Iterable[ImageMatches], examples: list[ErrorExample]
+) -> DetectionAnalysis:
+    """Puts the matches of all images together.
+
+    Args:
+        task: ``"bbox"`` or ``"segm"``.
+        class_names: C names.
+        matches: of the images.
+        examples: of errors, of which the best are kept.
+    """
+    counts = DetectionCounts(matches, len(class_names))
+    _, precision = counts.ap(counts.classes, counts.right, ~counts.ignored, counts.per_class)
+    bins = calibration(counts.scores[~counts.ignored], counts.right[~counts.ignored])
+    total = sum(b.count for b in bins)
+    error = sum(b.count * abs(b.score - b.precision) for b in bins) / total if total else float("nan")
+    numbers: dict[str, int] = {name: int((counts.errors == k).sum()) for k, name in enumerate(ERRORS)}
+    numbers["missed"] = int(counts.missed.sum())
+    return DetectionAnalysis(
+        task,
+        class_names,
+        precision,
+        bins,
+        error,
+        confusion(counts),
+        numbers,
+        {name: counts.lost_to(name) for name in ERRORS},
+        best_examples(examples),
+    )
+
+
+def interpolated(scores: np.ndarray, right: np.ndarray, objects: int) -> np.ndarray:
+    """(R,) precision at :data:`RECALLS`, the highest at that recall or a higher one, as COCO takes it.
+
+    Args:
+        scores: (K,) of the detections.
+        right: (K,) bool.
+        objects: how many there are.
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(right[order])
+    recall = hits / objects
+    precision = hits / np.arange(1, len(hits) + 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(recall, RECALLS, side="left")
+    return np.concatenate([highest, [0.0]])[np.minimum(places, len(highest))]
+
+
+def calibration(scores: np.ndarray, right: np.ndarray) -> list[CalibrationBin]:
+    """Detections in ten bins of equal width, by score; empty ones are left out."""
+    place = np.clip((scores * _BINS).astype(int), 0, _BINS - 1)
+    return [
+        CalibrationBin(
+            float(scores[place == k].mean()), float(right[place == k].mean()), int((place == k).sum())
+        )
+        for k in range(_BINS)
+        if (place == k).any()
+    ]
+
+
+def confusion(counts: DetectionCounts) -> np.ndarray:
+    """(C + 1, C + 1): which class objects were taken for; see :class:`DetectionAnalysis`."""
+    none = counts.num_classes
+    matrix = np.zeros((none + 1, none + 1), np.int64)
+    sure = (counts.scores >= _CONFUSED) & ~counts.ignored
+    is_wrong_class = counts.errors == ERRORS.index("classification")
+    on_object = sure & (counts.right | is_wrong_class)
+    np.add.at(matrix, (counts.object_classes[counts.objects[on_object]], counts.classes[on_object]), 1)
+    np.add.at(matrix, (none, counts.classes[sure & ~on_object]), 1)
+    touched = np.zeros(len(counts.object_classes), bool)
+    touched[counts.objects[on_object]] = True
+    lost = np.bincount(counts.object_classes[~touched & ~counts.is_crowd], minlength=none)
+    matrix[:none, none] = lost
+    return matrix
+
+
+def best_examples(examples: Sequence[ErrorExample]) -> list[ErrorExample]:
+    """A few examples of each kind, of the highest scores; missed objects by their size."""
+    kept = []
+    for kind in ERRORS:
+        of_kind = [example for example in examples if example.kind == kind]
+        of_kind.sort(key=lambda e: _area(e.box) if kind == "missed" else e.score, reverse=True)
+        kept += of_kind[:_EXAMPLES]
+    return kept
+
+
+def _area(box: tuple[float, ...]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _joined(parts: Sequence[np.ndarray], kind: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -1,0 +1,76 @@
+"""Detections and objects as COCO's entries, matched for an analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from detrex.evaluation.analysis import ErrorExample
+from detrex.evaluation.matching import ERRORS, ImageDetections, ImageMatches, ImageObjects, match
+
+_PER_IMAGE = 2  # examples of a kind
+
+
+def match_entries(
+    image_id: Hashable,
+    detections: Sequence[Mapping[str, Any]],
+    objects: Sequence[Mapping[str, Any]],
+    key: str,
+    index_of: Mapping[int, int],
+) -> ImageMatches:
+    """Matches the detections of one image with its objects.
+
+    Args:
+        image_id: of the image.
+        detections: entries of results, by descending score.
+        objects: entries of annotations.
+        key: ``"bbox"`` or ``"segmentation"``, by which they are compared.
+        index_of: class index of each category id.
+    """
+    crowds = np.array([bool(o["iscrowd"]) for o in objects], bool)
+    iou = np.zeros((len(detections), len(objects)))
+    if len(detections) and len(objects):
+        shapes = [d[key] for d in detections], [o[key] for o in objects]
+        iou = np.asarray(coco_mask.iou(*shapes, crowds.astype(np.uint8).tolist()))
+    found = ImageDetections(
+        np.array([index_of[d["category_id"]] for d in detections], int),
+        np.array([d["score"] for d in detections], float),
+    )
+    there = ImageObjects(np.array([index_of[o["category_id"]] for o in objects], int), crowds)
+    return match(image_id, found, there, iou)
+
+
+def examples_of(
+    matched: ImageMatches, detections: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]
+) -> list[ErrorExample]:
+    """The errors of one image that are worth a look: of each kind the first ones.
+
+    Args:
+        matched: what became of the detections.
+        detections, objects: as of :func:`match_entries`.
+    """
+    examples = []
+    for number, kind in enumerate(ERRORS):
+        for k in np.flatnonzero(matched.errors == number)[:_PER_IMAGE].tolist():
+            about = int(matched.objects[k])
+            label = int(matched.classes[k])
+            example = ErrorExample(
+                kind, matched.image_id, label, float(matched.scores[k]), _corners(detections[k]["bbox"])
+            )
+            if about >= 0:
+                own_class, box = int(matched.object_classes[about]), _corners(objects[about]["bbox"])
+                example = ErrorExample(**{**vars(example), "object_class": own_class, "object_box": box})
+            examples.append(example)
+    for k in np.flatnonzero(matched.missed)[:_PER_IMAGE].tolist():
+        label = int(matched.object_classes[k])
+        box = _corners(objects[k]["bbox"])
+        examples.append(ErrorExample("missed", matched.image_id, label, float("nan"), box))
+    return examples
+
+
+def _corners(box: Sequence[float]) -> tuple[float, ...]:
+    x, y, width, height = box
+    return x, y, x + width, y + height
