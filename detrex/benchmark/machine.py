@@ -18,9 +18,9 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, threads, versions, the device's name and how busy the machine is, for JSON."""
     machine = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "device": device.type,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -34,6 +34,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    if not Path("/proc/cpuinfo").is_file():
+        return platform.processor() or platform.machine()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()

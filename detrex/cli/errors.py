@@ -32,11 +32,28 @@ def _user_errors() -> tuple[type[Exception], ...]:
     )
 
 
+# How messages of the package name arguments of its functions, and what to give to commands instead.
+_FLAGS = (
+    (r"(\w+)=True \(in tools (--[\w-]+)\)", r"\2"),
+    (r"load\(CONFIG_FILE_OR_ZOO_NAME, weights='([^']*)'\)", r"--model CONFIG_FILE_OR_ZOO_NAME --weights \1"),
+    (r"\bweights='([^']*)'", r"--weights \1"),
+    (r"\bweights=(?=[ ,])", "--weights"),
+)
+_PICKLE = r"allow_pickle=True \(in a config (train\.allow_pickle=true), in tools (--allow-pickle)\)"
+
+
 @contextmanager
-def readable_errors(debug: bool = False) -> Iterator[None]:
+def readable_errors(
+    debug: bool = False, allows_pickle: bool = False, data_root: str | None = None
+) -> Iterator[None]:
     """Logs an error of the config, the data or a checkpoint without its traceback, and exits with code 1.
 
     The traceback goes to the log as a debug message. Other errors (bugs) pass, and so do all with ``debug``.
+
+    Args:
+        debug: let all errors pass.
+        allows_pickle: whether the command has ``--allow-pickle``; else its config has a key for it.
+        data_root: ``dataloader.root`` of the config, which is named where files are missing below it.
     """
     try:
         yield
@@ -51,7 +68,7 @@ def readable_errors(debug: bool = False) -> Iterator[None]:
             # The console shows it when the interpreter ends; the log file would not have it otherwise.
             logger.debug("the run ended with an error", exc_info=True)
             raise
-        logger.error("%s", _message(error))
+        logger.error("%s", _with_root(_with_flags(_message(error), allows_pickle), data_root))
         logger.debug("the traceback of this error", exc_info=True)
         raise SystemExit(1) from None
 
@@ -79,3 +96,20 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     return text.strip()
+
+
+def _with_flags(text: str, allows_pickle: bool) -> str:
+    """The message with flags of commands in the place of arguments of functions."""
+    for pattern, flag in _FLAGS:
+        text = re.sub(pattern, flag, text)
+    return re.sub(_PICKLE, r"\2" if allows_pickle else r"\1", text)
+
+
+def _with_root(text: str, root: str | None) -> str:
+    """The message, and where the path in it comes from, if files are missing."""
+    if not root or root not in text or not re.search("does not exist|No such file|are not in", text):
+        return text
+    return (
+        f"{text}\nThis path is below dataloader.root={root}: set dataloader.root to the folder of your data, "
+        "or dataloader.{train,test}.dataset.* for another layout."
+    )

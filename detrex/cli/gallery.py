@@ -114,7 +114,7 @@ def save_gallery(
             failed += 1
             continue
         if not grid:
-            path = output / f"{number:03d}_{Path(row.name).with_suffix('').as_posix().replace('/', '_')}.png"
+            path = output / f"{number:03d}_{_plain_name(row.name)}.png"
             image_grid([row.pictures], titles, _CELL[grid], captions=[row.caption]).save(path)
         else:
             for picture in row.pictures:
@@ -127,3 +127,10 @@ def save_gallery(
         )
     if failed:
         raise DataError(f"{failed} of {len(items)} images could not be drawn; see above.")
+
+
+def _plain_name(file_name: str) -> str:
+    """Without suffix and folders; those below the folder of the images stand before it."""
+    path = Path(file_name)
+    parts = (path.name,) if path.is_absolute() else (p for p in path.parts if p not in ("..", "."))
+    return Path("_".join(parts)).with_suffix("").name

@@ -106,7 +106,8 @@ def choose(path: Path, overrides: Sequence[str] = ()) -> Choice:
     train = instantiate(config.dataloader.train.dataset)
     require_objects(train)
     validation = instantiate(config.dataloader.test.dataset)
-    steps, reasons = _length(len(train)), []
+    steps = _length(len(train))
+    reasons: list[str] = []
     settings: dict[str, Any] = {}
     if found.task != "semantic":  # whose classes are not counted as objects
         settings, reasons = _fitting_settings(found.task, measure(train))

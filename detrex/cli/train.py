@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from detrex.cli.errors import readable_errors
 from detrex.engine.folder import make_room
@@ -15,6 +17,8 @@ from detrex.runtime import interruption
 from detrex.runtime.distributed import barrier, is_main_process
 from detrex.runtime.lock import locked_folder
 
+logger = logging.getLogger(__name__)
+
 
 def main(
     config: DictConfig,
@@ -22,6 +26,7 @@ def main(
     resume: bool = False,
     overwrite: bool = False,
     debug: bool = False,
+    resume_command: str = "",
 ) -> dict[str, float]:
     """Trains and evaluates, or only evaluates; to be called in every process of a run.
 
@@ -31,6 +36,7 @@ def main(
         resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
         overwrite: delete an earlier run in ``train.output_dir``.
         debug: let errors pass with their traceback.
+        resume_command: what the user can enter to go on with a run that was interrupted.
 
     Returns:
         The metrics of the last evaluation, empty if the config evaluates nothing.
@@ -49,6 +55,18 @@ def main(
                 make_room(output_dir, overwrite)
         barrier()
         console = stack.enter_context(run_logging(output_dir))
-        stack.enter_context(readable_errors(debug))
+        root = OmegaConf.select(config, "dataloader.root")
+        stack.enter_context(readable_errors(debug, data_root=root if isinstance(root, str) else None))
+        stack.enter_context(_told_how_to_resume(resume_command))
         return do_eval(config, resume) if eval_only else do_train(config, resume, console)
     raise AssertionError("a context swallowed an error")
+
+
+@contextmanager
+def _told_how_to_resume(command: str) -> Iterator[None]:
+    try:
+        yield
+    except interruption.Interrupted:
+        if command and is_main_process():
+            logger.info("to go on: %s", command)
+        raise

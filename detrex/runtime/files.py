@@ -112,7 +112,8 @@ def _flush(path: Path) -> None:
     """Waits until the contents of a file, or the entries of a directory, are on the disk."""
     if os.name != "posix" and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what could be written to.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,7 @@ a program can call :func:`listen` before its other imports, which take seconds.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -22,7 +23,9 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
+)  # Windows has no SIGUSR1
 EXIT_INTERRUPTED = 75
 """Of a program that was stopped and can go on: EX_TEMPFAIL of ``sysexits.h``, "try again later"."""
 
@@ -72,7 +75,8 @@ class _Listener:
             self.pass_on(number)
         if self.requested_at is None:
             self.requested_at = now
-            _say(f"{signal.Signals(number).name}: stopping in order; a second signal ends this at once\n")
+            name = signal.Signals(number).name
+            _say(f"{name}: stopping in order, to keep what was done; a second one ends this at once\n")
             if self.modes[-1] == _Mode.RAISES:
                 raise Interrupted
         elif now - self.requested_at > _SAME_REQUEST:
@@ -193,7 +197,9 @@ def force() -> None:
     """Has the main thread raise :class:`Interrupted`, if it is where that is allowed; for other threads."""
     _listener.forced = True
     ident = threading.main_thread().ident
-    if ident is not None:
+    if not hasattr(signal, "pthread_kill"):  # Windows
+        _thread.interrupt_main(signal.SIGTERM)
+    elif ident is not None:
         signal.pthread_kill(ident, signal.SIGTERM)
 
 

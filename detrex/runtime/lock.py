@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 LOCK_NAME = ".lock"
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,14 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         FolderInUseError: another program has it; its process, machine and start are named.
     """
-    import fcntl  # not on Windows
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a locked file cannot be read either
+        with _other_lock(path):
+            yield
+        return
     with path.open("a+", encoding="utf-8") as file:
         try:
             # Of the process, not of the open file: forked workers that outlive it do not keep the lock.
@@ -54,6 +60,23 @@ def locked_folder(folder: Path) -> Iterator[None]:
         json.dump({"process": os.getpid(), "host": socket.gethostname(), "started": started}, file)
         file.flush()
         yield
+
+
+@contextmanager
+def _other_lock(path: Path) -> Iterator[None]:
+    """The same by the package filelock, which knows the locks of other systems."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderInUseError(
+            f"{path.parent} is in use by another run: wait for its end, stop it, or set another "
+            "train.output_dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _describe(content: str) -> str:

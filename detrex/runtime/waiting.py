@@ -103,6 +103,8 @@ def _lost_worker() -> str | None:
 
     A loader that reads from a dead worker may fail in any way before it notices.
     """
+    if not hasattr(os, "waitid"):  # macOS and Windows; the loader's own words are all there is
+        return None
     for _ in range(5):
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -50,6 +50,14 @@ def test_configs_without_data():
             loader_config(OmegaConf.create(config), "test")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("/data/a/x.jpg", "001_x.png"), ("../a/x.jpg", "001_a_x.png"), ("x", "001_x.png")]
+)
+def test_names_of_pictures_are_below_the_output_folder(tmp_path, name, expected):
+    save_gallery([0], lambda _: Row(name, "", [picture(10)]), [""], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [expected]
+
+
 def test_one_file_for_each_image(tmp_path):
     rows = [
         Row("a/x.jpg", "first", [picture(10), picture(20)]),

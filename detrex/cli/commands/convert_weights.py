@@ -53,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
 def run(arguments: argparse.Namespace) -> None:
     """Converts; ends with exit code 1 after an error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with readable_errors(arguments.debug):
+    with readable_errors(arguments.debug, allows_pickle=True):
         from detrex.cli.weight_conversion import convert
 
         convert(arguments)

@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
         SystemExit: with code 1, if a file could not be read, or after an error that is the user's to solve
             has been logged.
     """
-    with readable_errors(arguments.debug):
+    with readable_errors(arguments.debug, allows_pickle=True):
         from detrex.cli.prediction import run_prediction
 
         run_prediction(arguments, **options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,12 +105,27 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.config_file = choice.config
             arguments.overrides = [*choice.overrides, *arguments.overrides]
         config = read_config(arguments)
+        again = "" if arguments.eval_only else resume_command(sys.argv)
         launch(
             main,
-            (config, arguments.eval_only, arguments.resume, arguments.overwrite, arguments.debug),
+            (config, arguments.eval_only, arguments.resume, arguments.overwrite, arguments.debug, again),
             num_gpus=arguments.num_gpus,
             num_machines=arguments.num_machines,
             machine_rank=arguments.machine_rank,
             dist_url=arguments.dist_url,
             timeout=config.train.process_timeout,
         )
+
+
+def resume_command(words: Sequence[str]) -> str:
+    """The command line that goes on with the run of another one.
+
+    Args:
+        words: as of ``sys.argv``.
+    """
+    program = Path(words[0])
+    start = ["python", words[0]] if program.suffix == ".py" else [program.name]
+    if program.name == "__main__.py":
+        start = ["python", "-m", program.parent.name]
+    rest = [word for word in words[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join([*start, *rest, "--resume"])

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import struct
+import threading
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ _PLACES = struct.Struct("<8sQQ")  # mark, where the arrays begin, where the head
 _CHECKSUM = struct.Struct("<I")  # of all before
 _CHUNK = 1 << 20
 _ENDS = "record_ends"
+_MOVING = threading.Lock()  # held while a file is read at a place, where the system cannot do that at once
 
 Record = TypeVar("Record")
 
@@ -140,10 +142,17 @@ class FileBytes:
         return self._state[1]
 
     def __getitem__(self, place: slice, /) -> bytes:
-        data = os.pread(self._file.fileno(), place.stop - place.start, place.start)
+        data = self._read(place.stop - place.start, place.start)
         if len(data) != place.stop - place.start:
             raise DataError(f"{self.path} was changed while it was in use. Start again.")
         return data
+
+    def _read(self, length: int, start: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), length, start)
+        with _MOVING:  # Windows, which has no forks that would share the position in the file
+            self._file.seek(start)
+            return self._file.read(length)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "state": self._state}
