@@ -38,9 +38,9 @@ PICKLE = "give allow_pickle=True (in a config train.allow_pickle=true, in tools 
         ("give trust_code=True (in tools --trust-code)", {}, "give --trust-code"),
         (PICKLE, {}, "give train.allow_pickle=true. The reader"),
         (PICKLE, {"allows_pickle": True}, "give --allow-pickle. The reader"),
-        ("weights=, the path, or weights='published' to", {}, "--weights, the path, or --weights published to"),
-        ("it takes both: load(CONFIG_FILE_OR_ZOO_NAME, weights='a b.pth')", {},
-         "it takes both: --model CONFIG_FILE_OR_ZOO_NAME --weights a b.pth"),
+        ("weights=, a path, or weights='published'", {}, "--weights, a path, or --weights published"),
+        ("both: load(CONFIG_FILE_OR_ZOO_NAME, weights='a b.pth')", {},
+         "both: --model CONFIG_FILE_OR_ZOO_NAME --weights a b.pth"),
         ("nothing in it=1", {}, "nothing in it=1"),
     ],
 )  # fmt: skip
