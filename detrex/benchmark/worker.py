@@ -18,6 +18,7 @@ from typing import Any
 
 from detrex.benchmark.model import Run, Setup, Subject
 from detrex.benchmark.timing import Spread, ratios, take_turns
+from detrex.runtime.processes import clean_start_method
 
 
 class Worker:
@@ -27,7 +28,8 @@ class Worker:
     """
 
     def __init__(self, setup: Setup):
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        method = clean_start_method("detrex.engine", "detrex.benchmark.model")
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context(method))
         self._built = self._process.submit(_build, setup)
 
     def __enter__(self) -> Worker:

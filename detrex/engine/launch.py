@@ -22,6 +22,7 @@ import torch.multiprocessing as mp
 
 from detrex.runtime import interruption
 from detrex.runtime.heartbeat import heartbeat
+from detrex.runtime.processes import clean_start_method
 
 _POLLED_EVERY = 0.2  # seconds
 
@@ -89,16 +90,8 @@ class _Parent:
 
 
 def _start(count: int, module: str, args: tuple) -> None:
-    """Starts the processes of this machine and waits for them; requests to stop are passed on to them.
-
-    They are forks of a server, which has imported this package and ``module`` once for all of them, but has
-    not used CUDA; later runs of this process have the same server. Spawned processes would each import
-    everything anew: eight seconds of processor time.
-    """
-    method = "spawn"
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        method = "forkserver"
-        multiprocessing.set_forkserver_preload(["detrex.runtime.process_server", "detrex.engine", module])
+    """Starts the processes of this machine and waits for them; requests to stop are passed on to them."""
+    method = clean_start_method("detrex.engine", module)
     numbers: list[int] = []  # of the signals that came, and how many of them each process got
     passed = 0
     with interruption.listening(), interruption.passed_on(numbers.append):
