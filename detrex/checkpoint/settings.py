@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -76,10 +78,11 @@ def settings_of_config(model: DictConfig) -> Settings:
 
 def fitting_rows(settings: Settings) -> list[str]:
     """Names of the rows of the model zoo with these settings."""
-    found = []
-    for name, entry in zoo_entries().items():
-        model = LazyConfig.load(entry.config).get("model")
-        is_mask_dino = OmegaConf.select(model, "pixel_head") is not None
-        if is_mask_dino and settings_of_config(model) == settings:
-            found.append(name)
-    return found
+    return [name for name, entry in zoo_entries().items() if _settings_of_row(entry.config) == settings]
+
+
+@cache
+def _settings_of_row(config: Path) -> Settings | None:
+    """Of a config file of the zoo; None where it is of no Mask DINO."""
+    model = LazyConfig.load(config).get("model")
+    return None if OmegaConf.select(model, "pixel_head") is None else settings_of_config(model)

@@ -6,11 +6,12 @@ from detrex.benchmark import data, evaluation
 from detrex.config import ConfigError, LazyConfig
 from detrex.evaluation import CocoEvaluator, SemanticEvaluator
 from tests.benchmark.conftest import CONFIG
+from tests.config_files import config_of
 
 
 @pytest.fixture
 def config(overrides):
-    return LazyConfig.apply_overrides(LazyConfig.load(CONFIG), overrides)
+    return LazyConfig.apply_overrides(config_of(CONFIG), overrides)
 
 
 def test_images_per_second(config, monkeypatch):

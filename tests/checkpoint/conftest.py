@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detrex.config import LazyConfig, instantiate
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = [
@@ -27,7 +28,7 @@ def build() -> Callable[..., nn.Module]:
 
     def build(*overrides: str, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
-        config = LazyConfig.load(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
+        config = config_of(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
         model = instantiate(LazyConfig.apply_overrides(config, [*TINY, *overrides]).model).eval()
         with torch.no_grad():
             for value in model.state_dict().values():

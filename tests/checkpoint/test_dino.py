@@ -14,6 +14,7 @@ from detrex.config import LazyConfig, instantiate
 from detrex.data import category_file, read_categories
 from detrex.layers import QueryPosition
 from detrex.structures import Sample
+from tests.config_files import config_of
 
 CONFIG = "projects/maskdino/configs/models/maskdino_r50.py"
 ANCHORS = "model.decoder.query_init.anchor_sizes=[0.05,0.1,0.2,0.4]"
@@ -34,7 +35,7 @@ def started(dino, tmp_path_factory) -> tuple[nn.Module, object]:
     """A Mask DINO started from that checkpoint's file, and the report."""
     path = tmp_path_factory.mktemp("dino") / "dino.pth"
     torch.save({"model": dino}, path)
-    model = instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [ANCHORS]).model).eval()
+    model = instantiate(LazyConfig.apply_overrides(config_of(CONFIG), [ANCHORS]).model).eval()
     return model, load_pretrained(model, path)
 
 
@@ -125,7 +126,7 @@ def test_decoder_layers_that_dino_has_not_start_as_identities(started):
 
 def test_anchors_that_dino_was_not_trained_with_are_noted(dino, tmp_path):
     torch.save({"model": dino}, tmp_path / "dino.pth")
-    model = instantiate(LazyConfig.load(CONFIG).model)
+    model = instantiate(config_of(CONFIG).model)
     assert "anchor_sizes=[0.05, 0.1, 0.2, 0.4]" in load_pretrained(model, tmp_path / "dino.pth").notes[0]
 
 

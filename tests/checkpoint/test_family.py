@@ -14,6 +14,7 @@ from detrex.checkpoint.family import FamilyNames
 from detrex.checkpoint.formats import convert
 from detrex.config import LazyConfig, instantiate
 from detrex.structures import Categories
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = json.loads((ROOT / "configs/common/data/categories/coco_instance.json").read_text())
@@ -80,7 +81,7 @@ DINO = [
 
 def built(config: str, *overrides: str, seed: int = 0) -> nn.Module:
     """The tiny model of a config with random numbers in all its entries."""
-    config = LazyConfig.load(ROOT / "projects" / config)
+    config = config_of(ROOT / "projects" / config)
     model = instantiate(LazyConfig.apply_overrides(config, [*TINY, *overrides]).model)
     random = torch.Generator().manual_seed(seed)
     for value in model.state_dict().values():
@@ -300,7 +301,7 @@ NUM_QUERIES = {"dino_r50_4scale": 300, "anchor_detr_r50": 100, "focus_detr_r50_4
 def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
     shapes = json.loads((parity / f"{case}.keys.json").read_text())["shapes"]
     entries = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-    config = LazyConfig.load(ROOT / "projects" / ZOO_CASES[case])
+    config = config_of(ROOT / "projects" / ZOO_CASES[case])
     if case in NUM_QUERIES:
         config.model.decoder.query_init.num_queries = NUM_QUERIES[case]
     with torch.device("meta"):

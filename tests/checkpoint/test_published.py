@@ -10,8 +10,9 @@ from detrex.checkpoint import CheckpointError, load_pretrained
 from detrex.checkpoint.formats import convert
 from detrex.checkpoint.published import coarsest_first, from_published, is_published, to_published
 from detrex.checkpoint.settings import fitting_rows, settings_of_config, settings_of_file
-from detrex.config import LazyConfig, instantiate
+from detrex.config import instantiate
 from detrex.structures import Sample
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -50,7 +51,7 @@ def test_every_published_name_is_known_and_comes_back(case, parity):
         for name, shape in shapes.items()
     }
     with torch.device("meta"):
-        model = instantiate(LazyConfig.load(ROOT / f"projects/maskdino/configs/{CASES[case]}.py").model)
+        model = instantiate(config_of(ROOT / f"projects/maskdino/configs/{CASES[case]}.py").model)
     converted = from_published(published)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert {name: tuple(value.shape) for name, value in converted.items()} == expected
@@ -140,7 +141,7 @@ def test_a_published_file_tells_its_settings(case, parity):
     """By which the loader finds the row of the zoo that a file fits, where the given config does not."""
     shapes = json.loads((parity / f"{case}.keys.json").read_text())
     settings = settings_of_file({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    config = LazyConfig.load(ROOT / f"projects/maskdino/configs/{CASES[case]}.py")
+    config = config_of(ROOT / f"projects/maskdino/configs/{CASES[case]}.py")
     assert settings == settings_of_config(config.model)
     assert case.split("_")[0] in "".join(fitting_rows(settings))
 

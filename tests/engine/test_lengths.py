@@ -7,6 +7,7 @@ from detrex.config import ConfigError, LazyConfig, get_config
 from detrex.config import LazyCall as L
 from detrex.engine import do_train, epochs, schedule
 from detrex.engine.lengths import in_iterations, iterations
+from tests.config_files import config_of
 from tests.engine import dummy
 from tests.engine.runs import CONFIG, losses, metrics
 from tests.engine.runs import load as load_run
@@ -16,7 +17,7 @@ LOADER = dummy.TrainLoader(dummy.Dataset())  # 12 images
 
 def load(*overrides: str):
     """The dummy's config with lengths in epochs; 4 images in a step, so 3 iterations in an epoch."""
-    config = LazyConfig.load(CONFIG)
+    config = config_of(CONFIG)
     config.train.max_iter = epochs(4)
     config.train.eval_period = epochs(1)
     config.scheduler = get_config("common/schedule.py").twelve_epochs
@@ -56,7 +57,7 @@ def test_schedules_follow_the_length_of_the_run():
 
 def test_data_without_a_length_is_an_error_only_for_lengths_in_epochs():
     endless = iter([])
-    assert in_iterations(LazyConfig.load(CONFIG), endless).train.max_iter == 6
+    assert in_iterations(config_of(CONFIG), endless).train.max_iter == 6
     with pytest.raises(ConfigError, match="set train.iterations_per_epoch"):
         in_iterations(load(), endless)
 

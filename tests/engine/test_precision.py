@@ -10,6 +10,7 @@ from detrex.layers import deformable_attention
 from detrex.modeling.queries import position
 from detrex.runtime.device import set_tf32
 from detrex.structures import Sample, Targets
+from tests.config_files import config_of
 from tests.engine.runs import load
 from tests.modeling.conftest import ROOT, TINY
 
@@ -17,7 +18,7 @@ from tests.modeling.conftest import ROOT, TINY
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    config = LazyConfig.load(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
+    config = config_of(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
     return instantiate(LazyConfig.apply_overrides(config, TINY).model)
 
 

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from detrex.config import LazyConfig, instantiate
 from detrex.structures import Sample, Targets, boxes_from_masks
+from tests.config_files import config_of
 
 MODEL = Path(__file__).resolve().parents[2] / "projects/maskdino/configs/models/maskdino_r50.py"
 TINY = [
@@ -28,7 +29,7 @@ EXACT = [*TINY, "model.denoising=null"]  # its noise is not that of another batc
 
 def build(overrides: list[str]) -> nn.Module:
     torch.manual_seed(0)
-    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(MODEL), overrides).model).train()
+    return instantiate(LazyConfig.apply_overrides(config_of(MODEL), overrides).model).train()
 
 
 def make_sample(seed: int, objects: int) -> Sample:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detrex.config import LazyConfig, instantiate
 from detrex.modeling import Assignment, OneToOne, SupervisedPrediction
 from detrex.structures import BatchTargets, Prediction, Sample, Targets, boxes_from_masks
+from tests.config_files import config_of
 from tests.modeling.peak_memory import PeakMemory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -36,7 +37,7 @@ def seeded() -> None:
 @pytest.fixture(scope="session")
 def tiny_config() -> DictConfig:
     """The published R50 config, smaller."""
-    config = LazyConfig.load(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
+    config = config_of(ROOT / "projects/maskdino/configs/models/maskdino_r50.py")
     return LazyConfig.apply_overrides(config, TINY)
 
 

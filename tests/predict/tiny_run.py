@@ -14,6 +14,7 @@ from detrex.checkpoint import write_weights
 from detrex.config import LazyConfig, instantiate
 from detrex.engine.folder import checkpoint_metadata, save_run_files
 from detrex.structures import Categories
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORIES = Categories.from_coco(
@@ -46,7 +47,7 @@ class TinyRun:
 
 def tiny_config() -> DictConfig:
     """For instance, panoptic and semantic results; its class count is read from a file that is gone."""
-    config = LazyConfig.load(ROOT / "projects/maskdino/configs/maskdino_custom_panoptic.py")
+    config = config_of(ROOT / "projects/maskdino/configs/maskdino_custom_panoptic.py")
     return LazyConfig.apply_overrides(config, SMALL)
 
 

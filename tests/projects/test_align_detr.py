@@ -10,6 +10,7 @@ from detrex.config import LazyConfig, instantiate
 from detrex.modeling import ClassTargets, Matcher, OneToMany, SetCriterion, SupervisedPrediction
 from detrex.structures import BatchTargets, Prediction, Sample, Targets
 from projects.align_detr.align import AlignedScore, MixedMatching
+from tests.config_files import config_of
 
 MODEL = Path(__file__).resolve().parents[2] / "projects/align_detr/configs/models/align_detr_r50.py"
 
@@ -136,7 +137,7 @@ def test_the_model_trains():
         "model.decoder.query_init.num_queries=8",
         "model.denoising.num_queries=4",
     ]
-    model = instantiate(LazyConfig.apply_overrides(LazyConfig.load(MODEL), overrides).model).train()
+    model = instantiate(LazyConfig.apply_overrides(config_of(MODEL), overrides).model).train()
     boxes = torch.tensor([[4.0, 4, 30, 40], [20, 8, 60, 50]])
     targets = Targets(torch.tensor([0, 2]), boxes, None, torch.ones(2) > 0)
     losses = model([Sample(image=torch.rand(3, 64, 64), targets=targets)] * 2)

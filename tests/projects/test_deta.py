@@ -11,6 +11,7 @@ from detrex.modeling import Matcher, PredictionHeads, SigmoidScore, SupervisedPr
 from detrex.modeling.results import Frame
 from detrex.structures import BatchTargets, Prediction, Pyramid, Sample, Targets
 from projects.deta.assignment import OverlapAssignment, SuppressedInstances, SuppressedProposals
+from tests.config_files import config_of
 
 MODEL = Path(__file__).resolve().parents[2] / "projects/deta/configs/models/deta_r50.py"
 
@@ -221,7 +222,7 @@ def test_the_model_trains_and_detects():
         "model.decoder.layers={ffn_dim: 16, num_heads: 4, num_layers: 2}",
         "model.decoder.query_init.num_queries=20",
     ]
-    model = instantiate(LazyConfig.apply_overrides(LazyConfig.load(MODEL), overrides).model).train()
+    model = instantiate(LazyConfig.apply_overrides(config_of(MODEL), overrides).model).train()
     boxes = torch.tensor([[4.0, 4, 30, 40], [20, 8, 60, 50]])
     targets = Targets(torch.tensor([0, 2]), boxes, None, torch.ones(2) > 0)
     sample = Sample(image=torch.rand(3, 64, 64), targets=targets)

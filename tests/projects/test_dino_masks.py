@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detrex.config import LazyConfig, instantiate
 from detrex.modeling import DecoderOutput, OneToOne, SupervisedPrediction
 from detrex.structures import Prediction, Pyramid, Sample, Targets, boxes_from_masks
+from tests.config_files import config_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "projects/dino/configs"
 TINY = [
@@ -30,7 +31,7 @@ SHARPNESS = 20.0
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    config = LazyConfig.load(CONFIGS / "dino_r50_masks_coco_instance_12ep.py")
+    config = config_of(CONFIGS / "dino_r50_masks_coco_instance_12ep.py")
     return instantiate(LazyConfig.apply_overrides(config, TINY).model)
 
 
@@ -111,7 +112,7 @@ def test_a_step_of_training_reaches_every_mask_head(model, samples):
 
 
 def test_a_trained_dino_lacks_only_the_mask_head(model):
-    config = LazyConfig.load(CONFIGS / "models/dino_r50.py")
+    config = config_of(CONFIGS / "models/dino_r50.py")
     overrides = [o for o in TINY if "pixel_head" not in o and "points" not in o]
     boxes_alone = instantiate(LazyConfig.apply_overrides(config, overrides).model)
     missing, unused = model.load_state_dict(boxes_alone.state_dict(), strict=False)

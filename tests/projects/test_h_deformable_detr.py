@@ -11,6 +11,7 @@ from torch import nn
 from detrex.config import LazyConfig, instantiate
 from detrex.modeling import OneToOne, SupervisedPrediction
 from detrex.structures import BatchTargets, Sample, Targets
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "projects/h_deformable_detr"
@@ -29,7 +30,7 @@ TINY = [
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), TINY).model)
+    return instantiate(LazyConfig.apply_overrides(config_of(CONFIG), TINY).model)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from detrex.cli.commands.analyze import parse_arguments, run
 from detrex.config import LazyConfig, instantiate
 from detrex.ops import FLOP_FORMULAS
 from detrex.structures import PaddedImages, Prediction
+from tests.config_files import config_of
 from tests.tools.conftest import CONFIG, ROOT, SMALL
 
 PUBLISHED = ROOT / "projects/maskdino/configs/maskdino_r50_coco_instance_50ep.py"
@@ -77,7 +78,7 @@ def toy():
 
 @pytest.fixture
 def small_config(data):
-    return LazyConfig.apply_overrides(LazyConfig.load(CONFIG), [f"dataloader.root={data.root}", *SMALL])
+    return LazyConfig.apply_overrides(config_of(CONFIG), [f"dataloader.root={data.root}", *SMALL])
 
 
 def test_a_toy_by_hand(toy):
@@ -166,7 +167,7 @@ def test_rows_add_up(small_config, depth):
 
 
 def test_parameters_of_the_published_model():
-    model = build_on_meta(LazyConfig.load(PUBLISHED))
+    model = build_on_meta(config_of(PUBLISHED))
     counts = count_parameters(model)
     assert sum((p.total for p in counts.values()), 0) == 52_058_004  # published: 52.06 million
     assert sum(p.numel() for p in model.parameters()) == 52_058_004

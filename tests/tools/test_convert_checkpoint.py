@@ -14,6 +14,7 @@ from detrex.checkpoint.published import to_published
 from detrex.cli.commands.convert_weights import parse_arguments
 from detrex.cli.weight_conversion import convert
 from detrex.config import LazyConfig, instantiate
+from tests.config_files import config_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = [
@@ -34,7 +35,7 @@ def run(source, output, *arguments):
 
 @pytest.fixture
 def model():
-    return instantiate(LazyConfig.apply_overrides(LazyConfig.load(CONFIG), TINY).model)
+    return instantiate(LazyConfig.apply_overrides(config_of(CONFIG), TINY).model)
 
 
 def test_a_round_trip_is_exact(model, tmp_path, caplog):

@@ -12,6 +12,7 @@ from detrex.cli.train import main
 from detrex.config import LazyCall as L
 from detrex.config import LazyConfig
 from detrex.runtime.interruption import EXIT_INTERRUPTED
+from tests.config_files import config_of
 from tests.engine import dummy
 from tests.engine.runs import CONFIG, load, losses, metrics
 from tests.tools.interrupted_loader import InterruptedLoader
@@ -43,7 +44,7 @@ def slurm(tmp_path, monkeypatch) -> Path:
 
 def interrupted_config(folder: Path, number: int) -> Path:
     """The dummy's config with a loader that sends the signal."""
-    config = LazyConfig.load(CONFIG)
+    config = config_of(CONFIG)
     dataset = L(dummy.Dataset)(num_classes="${model.num_classes}")
     config.dataloader.train = L(InterruptedLoader)(
         dataset=dataset, folder=str(folder), number=number, total_batch_size=4, shuffle=False

@@ -12,6 +12,7 @@ from detrex.cli.commands.view import parse_arguments, run
 from detrex.config import LazyConfig, instantiate
 from detrex.data import write_shapes_dataset
 from detrex.visualization import draw_targets
+from tests.config_files import config_of
 from tests.tools.conftest import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,9 +61,7 @@ def fitted(picture):
 
 def test_samples_are_those_of_training(shapes, drawn):
     found = drawn("--count", "7", "--no-labels", "dataloader.train.total_batch_size=4")
-    config = LazyConfig.apply_overrides(
-        LazyConfig.load(SHAPES), [*shapes[2:], "dataloader.train.num_workers=0"]
-    )
+    config = LazyConfig.apply_overrides(config_of(SHAPES), [*shapes[2:], "dataloader.train.num_workers=0"])
     loader = instantiate(config.dataloader.train)
     batches = iter(loader)
     samples = [*next(batches), *next(batches)][:7]
