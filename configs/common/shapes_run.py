@@ -22,6 +22,5 @@ train.clip_grad.max_norm = 0.1
 train.max_iter = 1500
 train.log_period = 50
 train.pictures.count = 4
-train.pictures.score_threshold = 0.3  # scores are still low after so short a training
 train.eval_period = 0
 train.checkpoint.period = 500

@@ -75,5 +75,6 @@ train = dict(
     ),
     # Made at the end: predictions.png of `count` test images and, of `rated` ones, the `extremes` best and
     # worst in report.html. TensorBoard and wandb get predictions at every evaluation.
-    pictures=dict(count=8, score_threshold=0.5, rated=100, extremes=4),
+    # score_threshold: of instances; None: for each class that with the best F1 in the evaluation, else 0.5.
+    pictures=dict(count=8, score_threshold=None, rated=100, extremes=4),
 )

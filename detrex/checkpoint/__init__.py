@@ -11,6 +11,7 @@ from detrex.checkpoint.fitting import LoadReport, load_weights
 from detrex.checkpoint.loading import WeightsFile, load_pretrained, read_source
 from detrex.checkpoint.weights import (
     CheckpointError,
+    add_metadata,
     read_torch_file,
     read_weights,
     write_torch_file,
@@ -28,6 +29,7 @@ __all__ = [
     "LoadReport",
     "WeightsFile",
     "ZooEntry",
+    "add_metadata",
     "entry_of_config",
     "load_pretrained",
     "load_weights",

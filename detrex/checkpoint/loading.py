@@ -27,6 +27,9 @@ from detrex.checkpoint.weights import (
 from detrex.checkpoint.zoo import entry_of_file, zoo_entries, zoo_entry
 from detrex.structures import Categories
 
+SCORE_THRESHOLDS = "score_thresholds"
+"""Of the metadata of weights: JSON of thresholds in [0, 1] by category id, those with the best F1."""
+
 logger = logging.getLogger(__name__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from detrex.checkpoint.plain import check_archive, check_tensors
 from detrex.runtime.files import replaced_file
 
 WEIGHTS_NAME = "model.safetensors"
+_LENGTH = 8  # bytes of the length of a safetensors header, to which its tensors are aligned
+_CHUNK = 1 << 24
 _ALIASES, _CHECKSUM = "aliases", "checksum"
 # Under these keys training code of others keeps the state dict.
 _OUTER = ("model", "state_dict", "model_state", "blobs")
@@ -42,6 +45,27 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Map
     with replaced_file(path) as temporary:
         # Not save_file: its files can be read by their owner alone.
         temporary.write_bytes(save(stored, metadata={"format": "pt", **metadata, **extra}))
+
+
+def add_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Adds text to a file of :func:`write_weights`, atomically; its tensors are copied as they are.
+
+    Raises:
+        CheckpointError: it is no such file.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(_LENGTH), "little")
+        try:
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+            header["__metadata__"].update(metadata)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(_unreadable(path, error)) from error
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % _LENGTH)
+        with replaced_file(path) as temporary, temporary.open("wb") as copy:
+            copy.write(len(text).to_bytes(_LENGTH, "little") + text)
+            shutil.copyfileobj(file, copy, _CHUNK)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -20,7 +20,7 @@ from detrex.predict import Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
 from detrex.predict.files import is_video, output_names
 from detrex.predict.inputs import ImageInput
-from detrex.predict.predictor import ErrorHandler
+from detrex.predict.predictor import ErrorHandler, Threshold
 from detrex.predict.result import by_content
 from detrex.predict.video import VideoReader, VideoWriter, Window, opencv
 from detrex.runtime.progress import progress_bar
@@ -176,13 +176,26 @@ class PredictionRun:
             screens.append((self.tasks[0], stack.enter_context(Window(reader.name)).show))
         return screens
 
+    @property
+    def _default_threshold(self) -> Threshold:
+        return {"instance": DEFAULT_CONFIDENCE} if self.predictor.score_thresholds is None else "best"
+
+    def say_thresholds(self) -> None:
+        """Says which scores count, where that is not the user's word."""
+        known = [t for t in self.predictor.score_thresholds or () if t is not None]
+        if known and self.arguments.confidence_threshold is None and "instance" in self.tasks:
+            self._say(
+                f"objects with the scores of the best F1 of their class ({min(known):.2f} to "
+                f"{max(known):.2f}); --confidence-threshold T sets one for all"
+            )
+
     def _predict(
         self, images: Iterable[ImageInput], batch_size: int, on_error: ErrorHandler | None = None
     ) -> Iterator[Result]:
         confidence = self.arguments.confidence_threshold
         return self.predictor.predict_iter(
             images,
-            score_threshold={"instance": DEFAULT_CONFIDENCE} if confidence is None else confidence,
+            score_threshold=self._default_threshold if confidence is None else confidence,
             max_detections=self.arguments.max_detections,
             tasks=self.tasks,
             batch_size=batch_size,
@@ -268,6 +281,7 @@ def run_prediction(arguments: argparse.Namespace, open_video: OpenVideo = VideoR
         trust_code=arguments.trust_code,
     )
     prediction = PredictionRun(predictor, arguments, Console())
+    prediction.say_thresholds()
     if arguments.webcam is None:
         prediction.run_on_files(names, open_video)
     else:

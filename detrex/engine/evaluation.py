@@ -21,7 +21,9 @@ from detrex.config import ConfigError, instantiate
 from detrex.data import ImageDataset, Record, TrainingMapper
 from detrex.engine.ema import WeightAverage
 from detrex.engine.parallel import put_together
+from detrex.engine.thresholds import describe_thresholds
 from detrex.evaluation import (
+    CocoEvaluator,
     PerClass,
     SemanticEvaluator,
     collect_per_class,
@@ -34,6 +36,7 @@ from detrex.evaluation import (
     write_results,
 )
 from detrex.evaluation.report import class_labels
+from detrex.evaluation.thresholds import BestThreshold
 from detrex.report import RunResults
 from detrex.report.detection import error_pictures
 from detrex.report.pictures import RatedImage, ResultPictures
@@ -52,6 +55,9 @@ from detrex.runtime.random_state import preserved_random_state
 from detrex.structures import Categories, Sample
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLD = 0.5
+"""Score from which on instances are drawn, where evaluation tells no better one."""
 
 
 class Evaluation:
@@ -103,6 +109,19 @@ class Evaluation:
             self._error_pictures,
             None if semantic is None else (semantic.confusion, class_labels(semantic.categories)),
         )
+
+    @property
+    def score_thresholds(self) -> dict[int, BestThreshold]:
+        """By category id, of the last evaluation: those with the best F1; none where that is not known."""
+        chosen = self._evaluators
+        evaluators = chosen.values() if isinstance(chosen, Mapping) else chosen
+        found = (e.score_thresholds() for e in evaluators if isinstance(e, CocoEvaluator))
+        return next(found, {})
+
+    @property
+    def evaluates_average(self) -> bool:
+        """Whether :meth:`report` is of the averaged weights."""
+        return self.average is not None and self._evaluated is self.average.module
 
     def metric_names(self) -> list[str] | None:
         """What :meth:`run` will return; None if an evaluator does not know it before it has measured.
@@ -179,13 +198,20 @@ class Evaluation:
         if is_main_process():
             output_dir = Path(self._config.train.output_dir)
             per_class: PerClass = self.results.per_class
+            thresholds = self.score_thresholds
             if per_class:
                 logger.info("results per class:\n%s", format_per_class(per_class))
-            _keep(output_dir / "results.json", lambda path: write_results(path, self.metrics, per_class))
+            _keep(
+                output_dir / "results.json",
+                lambda path: write_results(path, self.metrics, per_class, thresholds),
+            )
             if (grid := self.draw(categories)) is not None:
                 _keep(output_dir / "predictions.png", grid.save)
             self._find_extremes(categories)
             self._draw_errors()
+            if thresholds and self.categories is not None:
+                words = describe_thresholds(thresholds, self.categories)
+                logger.info("score thresholds with the best F1: %s", words)
             logger.info("summary:\n%s", format_summary(self.metrics))
         barrier()
 
@@ -212,8 +238,13 @@ class Evaluation:
             return None
         # Evaluators read annotations themselves, so the loader's data set may have been told not to.
         dataset = build_dataset(node)
-        threshold = self._config.train.pictures.score_threshold
-        return ResultPictures(self._evaluated, dataset, instantiate(node.mapper), categories, threshold)
+        chosen = self._config.train.pictures.score_threshold
+        best = {} if chosen is not None else {i: b.threshold for i, b in self.score_thresholds.items()}
+        default = DEFAULT_THRESHOLD if chosen is None else chosen
+        thresholds = [best.get(category_id, default) for category_id in categories.ids]
+        note = "from each class's best F1 on" if best else f"from {default:g} on"
+        mapper = instantiate(node.mapper)
+        return ResultPictures(self._evaluated, dataset, mapper, categories, thresholds, note)
 
     def _autocast(self) -> AbstractContextManager:
         return autocast(self._config.train.amp, next(self._model.parameters()).device)

@@ -13,7 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from detrex.checkpoint import CHECKPOINTS, Checkpoint, Checkpointer, CheckpointError, load_weights
+from detrex.checkpoint import (
+    CHECKPOINTS,
+    FINAL_AVERAGE,
+    FINAL_WEIGHTS,
+    Checkpoint,
+    Checkpointer,
+    CheckpointError,
+    load_weights,
+)
 from detrex.config import fix_values, instantiate
 from detrex.data.census import Census
 from detrex.engine.data_checks import check_data
@@ -47,6 +55,7 @@ from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.optimizer import scale_learning_rates
 from detrex.engine.parallel import compile_modules, distribute
 from detrex.engine.settings import check_numbers
+from detrex.engine.thresholds import evaluates_folder, keep_thresholds
 from detrex.engine.trainer import Trainer
 from detrex.engine.weights import (
     check_class_count,
@@ -102,6 +111,8 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     evaluation.average = loaded.average
     evaluation.run()
     evaluation.report(loaded.categories)
+    if is_main_process() and not resume and evaluates_folder(config.train):
+        keep_thresholds(output_dir / FINAL_WEIGHTS, evaluation.score_thresholds)
     _save_report(config, device, evaluation, census)
     return evaluation.metrics
 
@@ -159,6 +170,9 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     prepared.trainer.train()
     if evaluation is not None:
         evaluation.report(categories)
+        if is_main_process():
+            name = FINAL_AVERAGE if evaluation.evaluates_average else FINAL_WEIGHTS
+            keep_thresholds(output_dir / name, evaluation.score_thresholds)
     _save_report(config, device, evaluation, census)
     prepared.saving.check()
     return {} if evaluation is None else evaluation.metrics

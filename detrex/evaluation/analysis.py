@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detrex.evaluation.matching import ERRORS, ImageMatches
+from detrex.evaluation.thresholds import BestThreshold, best_threshold
 
 RECALLS = np.linspace(0, 1, 101)
 """Points of recall at which COCO takes precision."""
@@ -72,6 +73,8 @@ class DetectionAnalysis:
             detections with a score of at least 0.3.
         counts: how many errors there are of each kind.
         lost: AP50 in percent that each kind of error costs: how much more it would be without.
+        thresholds: of each class, from which score on its detections are best shown; None where that cannot
+            be told.
         examples: where errors were made, of high scores.
     """
 
@@ -83,6 +86,7 @@ class DetectionAnalysis:
     confusion: np.ndarray
     counts: dict[str, int]
     lost: dict[str, float]
+    thresholds: Sequence[BestThreshold | None]
     examples: list[ErrorExample] = field(default_factory=list)
 
 
@@ -129,6 +133,14 @@ class DetectionCounts:
             precision[k] = interpolated(self.scores[chosen], right[chosen], int(objects[k]))
         present = objects > 0
         return (100 * float(precision[present].mean()) if present.any() else float("nan")), precision
+
+    def best_thresholds(self) -> list[BestThreshold | None]:
+        """The score threshold of each class with the largest F1."""
+        chosen = [~self.ignored & (self.classes == k) for k in range(self.num_classes)]
+        return [
+            best_threshold(self.scores[of_class], self.right[of_class], int(objects))
+            for of_class, objects in zip(chosen, self.per_class, strict=True)
+        ]
 
     def lost_to(self, error: str) -> float:
         """AP50 in percent that errors of a kind cost."""
@@ -187,6 +199,7 @@ def analyse(
         confusion(counts),
         numbers,
         {name: counts.lost_to(name) for name in ERRORS},
+        counts.best_thresholds(),
         best_examples(examples),
     )
 

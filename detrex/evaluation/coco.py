@@ -26,6 +26,7 @@ from detrex.evaluation.coco_ground_truth import coco_from, ground_truth_of, logg
 from detrex.evaluation.entries import examples_of, match_entries
 from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_process
 from detrex.evaluation.report import PerClass, class_labels
+from detrex.evaluation.thresholds import BestThreshold
 from detrex.structures import Categories, Instances, Sample
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,13 @@ class CocoEvaluator:
         detections = merge_by_image(self._detections)
         metrics, self.per_class, self.analysis = on_main_process(lambda: self._evaluate(detections))
         return metrics
+
+    def score_thresholds(self) -> dict[int, BestThreshold]:
+        """By category id, after :meth:`evaluate`: the score with the largest F1, where there is one."""
+        if self.analysis is None:
+            return {}
+        pairs = zip(sorted(self.ground_truth.cats), self.analysis.thresholds, strict=True)
+        return {category_id: best for category_id, best in pairs if best is not None}
 
     def metric_names(self) -> list[str]:
         """What :meth:`evaluate` returns."""

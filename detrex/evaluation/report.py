@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from detrex.evaluation.thresholds import BestThreshold
 from detrex.runtime.tables import markdown_table
 from detrex.structures import Categories
 
@@ -87,13 +88,27 @@ def format_classes(per_class: Mapping[str, Mapping[str, float]]) -> str:
     return f"means were taken of {counts}" if counts else ""
 
 
-def write_results(path: str | Path, metrics: Mapping[str, float], per_class: PerClass | None = None) -> None:
-    """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; figures that are not finite become ``null``."""
+def write_results(
+    path: str | Path,
+    metrics: Mapping[str, float],
+    per_class: PerClass | None = None,
+    thresholds: Mapping[int, BestThreshold] | None = None,
+) -> None:
+    """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; figures that are not finite become ``null``.
+
+    Args:
+        path: of the file.
+        metrics: by name.
+        per_class: metrics by class.
+        thresholds: those with the best F1, by category id.
+    """
     measured = classes_measured(per_class or {})
+    best = {i: {"threshold": t.threshold, "f1": t.f1} for i, t in (thresholds or {}).items()}
     content = {
         "metrics": _finite(metrics),
         "per_class": {name: _finite(values) for name, values in (per_class or {}).items()},
         "classes_measured": {name: list(counts) for name, counts in measured.items()},
+        "score_thresholds": best,
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

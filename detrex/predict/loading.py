@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +25,7 @@ from detrex.checkpoint import (
     zoo_entry,
 )
 from detrex.checkpoint.download import is_url
+from detrex.checkpoint.loading import SCORE_THRESHOLDS
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.config.lazy import name_of
@@ -119,7 +121,20 @@ def load(
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
     load_pretrained(network, file, strict=True)
-    return Predictor(network, mapper, categories, amp)
+    return Predictor(network, mapper, categories, amp, _score_thresholds(file, categories))
+
+
+def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:
+    """Of each class, as an evaluation has kept them with the weights."""
+    text = file.metadata.get(SCORE_THRESHOLDS)
+    if text is None:
+        return None
+    try:
+        kept = msgspec.json.decode(text, type=dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]])
+    except msgspec.MsgspecError as error:
+        logger.warning("%s: its score thresholds are damaged and not used (%s)", file.path, error)
+        return None
+    return [kept.get(str(category_id)) for category_id in categories.ids]
 
 
 @dataclass

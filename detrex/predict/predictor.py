@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,10 @@ from detrex.structures import Categories, Sample
 _WINDOW = 4
 _NAMED = 4  # classes in the words about a predictor
 
-Threshold = float | Mapping[str, float] | None
+DEFAULT_THRESHOLD = 0.5
+"""Score from which on objects of a class are shown whose best threshold is not known."""
+
+Threshold = float | Mapping[str, float] | Literal["best"] | None
 ErrorHandler = Callable[[ImageInput, DataError], None]
 
 
@@ -42,6 +45,8 @@ class Predictor:
         mapper: from a :class:`~detrex.data.Record` to the model's :class:`~detrex.structures.Sample`.
         categories: the model's classes.
         amp: arithmetic, ``off``, ``bf16`` or ``fp16``.
+        score_thresholds: of each class, the score threshold with the best F1 in the evaluation of these
+            weights, None of a class where that is not known; None where they were not evaluated.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Predictor:
         mapper: Callable[[Record], Sample],
         categories: Categories,
         amp: str = "off",
+        score_thresholds: Sequence[float | None] | None = None,
     ):
         """
         Raises:
@@ -57,6 +63,7 @@ class Predictor:
         """
         self.model = model.eval()
         self.mapper, self.categories, self.amp = mapper, categories, amp
+        self.score_thresholds = score_thresholds
         autocast(amp, self.device)  # to fail now, not at the first image
 
     @property
@@ -105,7 +112,8 @@ class Predictor:
                 (1, H, W) in grey, uint8, uint16 or float in 0..255.
             score_threshold: objects with lower scores, and panoptic segments of queries with lower ones, are
                 left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: what the
-                config says (for objects often 0, as evaluation wants it).
+                config says (for objects often 0, as evaluation wants it). ``"best"``: objects from
+                :attr:`score_thresholds` on, and from 0.5 on of classes that have none.
             max_detections: at most so many objects an image, the best ones. None: what the config says.
             tasks: those of the model's ``tasks`` that are wanted, None for all; others cost no time.
             batch_size: how many images go through the model together.
@@ -158,10 +166,17 @@ class Predictor:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        thresholds = _thresholds(score_threshold)
+        best = self._best_thresholds() if score_threshold == "best" else None
+        thresholds = _thresholds(score_threshold, best)
         postprocess = self._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error)
-        return self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
+        results = self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
+        return results if best is None else (_from_thresholds_on(result, best) for result in results)
+
+    def _best_thresholds(self) -> Tensor:
+        """(C,) float32."""
+        known = self.score_thresholds or [None] * len(self.names)
+        return torch.tensor([DEFAULT_THRESHOLD if one is None else one for one in known])
 
     def _postprocess(
         self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None
@@ -210,10 +225,14 @@ class Predictor:
             return self.model.detect(samples, postprocess)
 
 
-def _thresholds(value: Threshold) -> dict[str, float]:
-    """By task."""
+def _thresholds(value: Threshold, best: Tensor | None) -> dict[str, float]:
+    """By task; the lowest of those of classes, if ``best`` of them are wanted."""
     if value is None:
         return {}
+    if best is not None:
+        return {"instance": float(best.min())}
+    if isinstance(value, str):
+        raise ValueError(f"score_threshold={value!r}: expected a number from 0 to 1, or 'best'")
     given = dict(value) if isinstance(value, Mapping) else {"instance": value, "panoptic": value}
     for task, threshold in given.items():
         if task not in ("instance", "panoptic"):
@@ -221,6 +240,14 @@ def _thresholds(value: Threshold) -> dict[str, float]:
         if not 0 <= threshold <= 1:
             raise ValueError(f"score_threshold={threshold}: expected a number from 0 to 1")
     return given
+
+
+def _from_thresholds_on(result: Result, thresholds: Tensor) -> Result:
+    """The result without objects below the threshold of their class."""
+    if result.instances is None:
+        return result
+    shown = result.instances.scores >= thresholds[result.instances.pred_classes]
+    return replace(result, instances=result.instances[shown])
 
 
 def _read(images: Iterable[ImageInput], allow_urls: bool, on_error: ErrorHandler | None) -> Iterator[Record]:

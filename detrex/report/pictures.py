@@ -54,7 +54,8 @@ class ResultPictures:
         dataset: to draw images of.
         mapper: from records to samples for evaluation.
         categories: the model's classes, which may be others than the data set's.
-        score_threshold: of the instances drawn and rated.
+        score_thresholds: of the instances drawn and rated, one for each of the model's classes.
+        note: what they are, for the title of the pictures.
     """
 
     def __init__(
@@ -63,13 +64,15 @@ class ResultPictures:
         dataset: AnnotatedImages,
         mapper: Callable[[Record], Sample],
         categories: Categories,
-        score_threshold: float = 0.5,
+        score_thresholds: Sequence[float],
+        note: str = "",
     ):
         self._model = model
         self._dataset = dataset
         self._mapper = mapper
         self._categories = categories
-        self._score_threshold = score_threshold
+        self._score_thresholds = torch.tensor(score_thresholds)
+        self._title = f"instances, scores {note}" if note else "instances"
 
     def grid(self, count: int) -> Image.Image:
         """One image per row, ``count`` of them, taken evenly over the data set."""
@@ -113,18 +116,23 @@ class ResultPictures:
 
     def _results(self, record: Record) -> dict[str, Any]:
         with evaluation_mode(self._model):
-            return self._model([self._mapper(record)])[0]
+            results = self._model([self._mapper(record)])[0]
+        if "instances" in results:
+            found = results["instances"].to("cpu")
+            shown = found.scores >= self._score_thresholds[found.pred_classes]
+            results = {**results, "instances": found[shown]}
+        return results
 
     def _rate(self, record: Record, results: dict[str, Any]) -> Rating | None:
         targets = _with_classes(record["targets"], self._dataset.categories, self._categories)
-        return rate(targets, results, len(self._categories), self._score_threshold)
+        return rate(targets, results, len(self._categories), 0.0)
 
     def _row(self, record: Record, results: dict[str, Any]) -> dict[str, Image.Image]:
         """Pictures by the title of their column."""
         image, categories = record["image"], self._categories
         row = {"ground truth": draw_targets(image, record["targets"], self._dataset.categories)}
         if "instances" in results:
-            row["instances"] = draw_instances(image, results["instances"], categories, self._score_threshold)
+            row[self._title] = draw_instances(image, results["instances"], categories, 0.0)
         if "panoptic_seg" in results:
             row["panoptic"] = draw_panoptic(image, results["panoptic_seg"], categories)
         if "sem_seg" in results:

@@ -66,7 +66,7 @@ class Model(nn.Module):
 
 
 def pictures_of(model, categories=CATEGORIES):
-    return ResultPictures(model, Dataset(), lambda record: record, categories)
+    return ResultPictures(model, Dataset(), lambda record: record, categories, [0.5] * len(categories))
 
 
 def test_a_row_per_image_and_a_column_per_result():

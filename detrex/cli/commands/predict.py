@@ -87,8 +87,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--confidence-threshold",
         type=float,
         metavar="T",
-        help="leave out objects and panoptic segments of lower scores; by default "
-        f"{DEFAULT_CONFIDENCE} for objects, and for segments what the config says",
+        help="leave out objects and panoptic segments of lower scores; by default, for the objects of each "
+        "class what evaluation found best and kept with the weights, else "
+        f"{DEFAULT_CONFIDENCE}, and for segments what the config says",
     )
     parser.add_argument("--max-detections", type=int, metavar="N", help="at most N objects an image")
     parser.add_argument(

@@ -38,6 +38,5 @@ train.output_dir = "output/maskdino_shapes"
 train.max_iter = 2000
 train.log_period = 50
 train.pictures.count = 4
-train.pictures.score_threshold = 0.3  # scores are still low after so short a training
 train.eval_period = 0
 train.checkpoint.period = 1000
