@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "engine": BOTTOM | {"modeling", "data", "evaluation", "checkpoint", "report"},
     "cli": BOTTOM
     | {"ops_info", "data", "evaluation", "checkpoint", "visualization", "report", "engine", "predict"}
-    | {"analysis", "benchmark"},
+    | {"analysis", "benchmark", "hub"},
     "training": BOTTOM | {"engine", "cli", "predict"},
     "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine"},
-    "predict": BOTTOM | {"modeling", "data", "checkpoint", "visualization"},
+    "hub": BOTTOM | {"checkpoint"},
+    "predict": BOTTOM | {"hub", "modeling", "data", "checkpoint", "visualization"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}
 

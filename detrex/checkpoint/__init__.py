@@ -12,6 +12,7 @@ from detrex.checkpoint.loading import WeightsFile, load_pretrained, read_source
 from detrex.checkpoint.weights import (
     CheckpointError,
     add_metadata,
+    read_metadata,
     read_torch_file,
     read_weights,
     write_torch_file,
@@ -33,6 +34,7 @@ __all__ = [
     "entry_of_config",
     "load_pretrained",
     "load_weights",
+    "read_metadata",
     "read_source",
     "read_torch_file",
     "read_weights",

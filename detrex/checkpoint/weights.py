@@ -68,6 +68,23 @@ def add_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
             shutil.copyfileobj(file, copy, _CHUNK)
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The text in a safetensors file, without its tensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # a damaged file may end in any of them
+        raise CheckpointError(_unreadable(path, error)) from error
+
+
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads weights on the CPU.
 

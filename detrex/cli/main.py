@@ -39,6 +39,7 @@ COMMANDS = {
     "analyze": Command("analyze", "count parameters, FLOPs and activations by module"),
     "benchmark": Command("benchmark", "measure speed and memory"),
     "submit": Command("submit", "train on Slurm, and go on after time-outs"),
+    "push": Command("push", "upload a model to the Hugging Face hub"),
     "info": Command("info", "say what is installed here and what runs on it"),
 }
 

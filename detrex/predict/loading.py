@@ -34,6 +34,7 @@ from detrex.config.untrusted import load_untrusted, read_untrusted
 from detrex.config.value_types import check_types
 from detrex.config.walking import TARGET, dotted, is_node, walk
 from detrex.data import category_file, count_classes, read_categories, thing_classes
+from detrex.hub import download, is_hub_name
 from detrex.modeling.build import build_model
 from detrex.predict.predictor import Predictor
 from detrex.predict.size_limit import SizeLimit
@@ -75,8 +76,8 @@ def load(
 
     Args:
         model: the folder of a run or of a checkpoint; a weights file of this toolbox (it holds its config) or
-            an ``https://`` URL of one; a config file (``.py``, ``.yaml``) or config; or a name in the model
-            zoo, such as ``maskdino_r50_coco_instance``.
+            an ``https://`` URL of one; ``hf://org/name`` on the Hugging Face hub; a config file (``.py``,
+            ``.yaml``) or config; or a name in the model zoo, such as ``maskdino_r50_coco_instance``.
         weights: a file, folder or URL, see :func:`detrex.checkpoint.read_source`; or ``"published"``
             to download those of the model zoo. By default those in the folder or file ``model``; the other
             kinds have none.
@@ -157,6 +158,8 @@ class _Source:
 def _source(model: str | Path | DictConfig, weights: str | Path | None) -> _Source:
     if isinstance(model, DictConfig):
         return _Source("the config", model, _explicit(weights, "a config", None))
+    if is_hub_name(str(model)):
+        return _Source(str(model), None, _own(weights, download(str(model))))
     path = Path(model)
     if path.is_dir():
         saved = path / RUN_CONFIG
