@@ -5,6 +5,7 @@ from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset, Record
 from detrex.data.loaders import TestLoader, TrainLoader, build_test_loader, build_train_loader
 from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, SemanticMapper, TrainingMapper
+from detrex.data.roots import dataset_root
 from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
 from detrex.data.transforms import (
@@ -38,6 +39,7 @@ __all__ = [
     "build_train_loader",
     "category_file",
     "count_classes",
+    "dataset_root",
     "ensure_shapes",
     "read_categories",
     "thing_classes",

@@ -38,7 +38,8 @@ def category_file(name: str) -> str:
     """The path of a list of classes that comes with this project, for :func:`read_categories`.
 
     Args:
-        name: ``coco_instance``, ``coco_panoptic``, ``ade20k_semantic`` or ``cityscapes_semantic``.
+        name: ``coco_instance``, ``coco_panoptic``, ``ade20k_semantic``, ``ade20k_instance``,
+            ``ade20k_panoptic``, ``cityscapes_semantic`` or ``cityscapes_instance``.
 
     Raises:
         DataError: there is no such list; the message names those that there are.

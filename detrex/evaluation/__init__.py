@@ -1,5 +1,6 @@
 """Measuring models: COCO and LVIS AP of boxes, masks and boundaries, panoptic quality, semantic IoU."""
 
+from detrex.evaluation.cityscapes import CityscapesInstanceEvaluator
 from detrex.evaluation.coco import CocoEvaluator
 from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate, evaluation_mode
 from detrex.evaluation.lvis import LvisEvaluator
@@ -15,6 +16,7 @@ from detrex.evaluation.report import (
 from detrex.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
+    "CityscapesInstanceEvaluator",
     "CocoEvaluator",
     "Evaluator",
     "LvisEvaluator",

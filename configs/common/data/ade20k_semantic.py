@@ -7,10 +7,10 @@ what is none of the classes.
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import SemanticMapper, category_file
+from detrex.data import SemanticMapper, category_file, dataset_root
 
 dataloader = get_config("common/data/semantic.py").dataloader
-dataloader.root = "datasets/ADEChallengeData2016"
+dataloader.root = dataset_root("ADEChallengeData2016")
 dataloader.categories = L(category_file)(name="ade20k_semantic")
 for loader, split in ((dataloader.train, "training"), (dataloader.test, "validation")):
     loader.dataset.images = "${dataloader.root}/images/" + split

@@ -6,10 +6,10 @@ Expected under `dataloader.root`, as Cityscapes is distributed, with nothing to 
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import category_file
+from detrex.data import category_file, dataset_root
 
 dataloader = get_config("common/data/ade20k_semantic.py").dataloader
-dataloader.root = "datasets/cityscapes"
+dataloader.root = dataset_root("cityscapes")
 dataloader.categories = L(category_file)(name="cityscapes_semantic")
 for loader, split in ((dataloader.train, "train"), (dataloader.test, "val")):
     loader.dataset.images = "${dataloader.root}/leftImg8bit/" + split

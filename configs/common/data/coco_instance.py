@@ -1,6 +1,6 @@
 """COCO 2017 instance segmentation, with the published augmentation of Mask DINO.
 
-Expected under `dataloader.root`, as COCO is distributed: `train2017/`, `val2017/` and
+Expected under `dataloader.root`, as COCO is distributed (docs/datasets.md): `train2017/`, `val2017/` and
 `annotations/instances_{train,val}2017.json`.
 """
 
@@ -12,11 +12,12 @@ from detrex.data import (
     build_test_loader,
     build_train_loader,
     category_file,
+    dataset_root,
 )
 from detrex.evaluation import CocoEvaluator
 
 dataloader = dict(
-    root="datasets/coco",
+    root=dataset_root("coco"),
     categories=L(category_file)(name="coco_instance"),  # the model's classes, for use without the data
     train=L(build_train_loader)(
         dataset=L(CocoInstances)(

@@ -6,10 +6,10 @@ layout set `dataloader.{train,test}.dataset.{images,annotations}`.
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import EvalMapper
+from detrex.data import EvalMapper, dataset_root
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
-dataloader.root = "datasets/custom"
+dataloader.root = dataset_root("custom")
 dataloader.categories = "${dataloader.train.dataset.annotations}"
 for loader, split in ((dataloader.train, "train"), (dataloader.test, "val")):
     loader.dataset.images = "${dataloader.root}/" + split

@@ -9,10 +9,10 @@ file.
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import EvalMapper
+from detrex.data import EvalMapper, dataset_root
 
 dataloader = get_config("common/data/coco_panoptic.py").dataloader
-dataloader.root = "datasets/custom"
+dataloader.root = dataset_root("custom")
 dataloader.categories = "${dataloader.train.dataset.annotations}"
 for loader, split in ((dataloader.train, "train"), (dataloader.test, "val")):
     loader.dataset.images = "${dataloader.root}/" + split

@@ -6,11 +6,11 @@ lists the classes (see `detrex.data.read_categories`). Classes and their number 
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.data import EvalMapper, PhotometricDistortion, SemanticFolder
+from detrex.data import EvalMapper, PhotometricDistortion, SemanticFolder, dataset_root
 from detrex.evaluation import SemanticEvaluator
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
-dataloader.root = "datasets/semantic"
+dataloader.root = dataset_root("semantic")
 dataloader.categories = "${dataloader.train.dataset.classes}"
 dataloader.train.dataset = L(SemanticFolder)(
     images="${dataloader.root}/images/train",

@@ -12,9 +12,10 @@ from detrex.data.coco.keys import CATEGORY, read_entry
 from detrex.data.errors import DataError
 from detrex.structures import Categories
 
-CLASS_KEYS = ("categories", "classes")
+CLASS_KEYS = ("categories", "classes", "labels")
 """Where files list their classes; the first one that is there counts."""
 
+_MAPILLARY = "labels"  # the key of the config files of Mapillary Vistas
 _HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
@@ -37,6 +38,8 @@ def parse_categories(content: Any, where: str | Path) -> Categories:
             f"{where} lists no classes: a key 'categories' with at least one entry is needed.",
             "no-categories",
         )
+    if isinstance(content, Mapping) and _MAPILLARY in content and "categories" not in content:
+        entries = [_of_mapillary(k, entry) for k, entry in enumerate(entries)]
     if all(isinstance(entry, str) for entry in entries):
         return Categories.from_names(entries, thing=False)
     by_id: dict[int, dict[str, Any]] = {}
@@ -67,6 +70,14 @@ def category_warnings(categories: Categories) -> list[str]:
     return [
         f"{len(twice)} names of classes are listed with several ids, which are classes of their own ({names})"
     ]
+
+
+def _of_mapillary(value: int, entry: Any) -> Any:
+    """A label of Mapillary's config as an entry of COCO: its place in the list is the pixels' value."""
+    if not isinstance(entry, Mapping):
+        return entry
+    name = entry.get("readable", entry.get("name"))
+    return {"id": value, "name": name, "isthing": bool(entry.get("instances")), "color": entry.get("color")}
 
 
 def lists_things(content: Mapping[str, Any]) -> bool:
