@@ -86,5 +86,5 @@ def test_cityscapes_classes_have_the_ids_of_its_label_files():
 
 
 def test_unknown_list_of_classes():
-    with pytest.raises(DataError, match="did you mean 'coco_panoptic'.*ade20k_semantic, cityscapes_semantic"):
+    with pytest.raises(DataError, match="did you mean 'coco_panoptic'.*ade20k_semantic, cityscapes_instance"):
         category_file("coco_panoptik")
