@@ -271,18 +271,24 @@ def _to_rgb(
                 f"{_name(path, image_id)} has 32 bits a channel (mode {image.mode}), whose range of values "
                 "is not known. Convert it to 8 or 16 bits."
             )
-        return _from_16_bits(pixels, value_range)
+        return Image.fromarray(from_16_bits(pixels, value_range)).convert("RGB")
     if image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image), value_range)
+        return Image.fromarray(from_16_bits(np.asarray(image), value_range)).convert("RGB")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _from_16_bits(pixels: np.ndarray, value_range: tuple[float, float]) -> Image.Image:
-    low, high = value_range
+def from_16_bits(pixels: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """Values of 16 bits as uint8, of any shape.
+
+    Args:
+        pixels: numbers.
+        value_range: those that become 0 and 255; by default 0 and 65535.
+    """
+    low, high = value_range or _SIXTEEN_BITS
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
-    return Image.fromarray(np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)).convert("RGB")
+    return np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)
 
 
 def _name(path: str | Path, image_id: int | str) -> str:

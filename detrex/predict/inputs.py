@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from detrex.checkpoint import CheckpointError
 from detrex.checkpoint.download import fetch, is_url
 from detrex.data import DataError, Record
-from detrex.data.image_io import read_image
+from detrex.data.image_io import from_16_bits, read_image
 from detrex.structures import Targets
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class ImageFile(Protocol):
 
 
 Encoded = bytes | bytearray | memoryview
+ValueRange = tuple[float, float] | None
 ImageInput = str | Path | Encoded | ImageFile | Image.Image | np.ndarray | Tensor
 
 _KINDS = (
@@ -42,7 +43,9 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompress
 _HIGHEST_OF_16_BITS = 65535
 
 
-def to_record(image: ImageInput, index: int, allow_urls: bool = False) -> Record:
+def to_record(
+    image: ImageInput, index: int, allow_urls: bool = False, value_range: ValueRange = None
+) -> Record:
     """A record without targets.
 
     Args:
@@ -54,12 +57,13 @@ def to_record(image: ImageInput, index: int, allow_urls: bool = False) -> Record
         index: its number in the list, which becomes the record's ``image_id``.
         allow_urls: whether an ``https://`` or ``http://`` address may be downloaded (once, see
             :func:`detrex.checkpoint.download.fetch`).
+        value_range: of images of 16 bits a channel, the values that become 0 and 255; by default 0 and 65535.
 
     Raises:
         DataError: a file cannot be read or downloaded, or bytes cannot be decoded.
         ValueError, TypeError: of another shape, range or type, or an address that may not be downloaded.
     """
-    pixels = _pixels(image, index, allow_urls)
+    pixels = _pixels(image, index, allow_urls, value_range)
     if 0 in pixels.shape:
         raise ValueError(f"image {index} is empty, of shape {tuple(pixels.shape)}")
     height, width = pixels.shape[1:]
@@ -86,40 +90,40 @@ def _file_name(image: ImageInput) -> str:
     return str(named) if isinstance(named, str | Path) else ""
 
 
-def _pixels(image: ImageInput, index: int, allow_urls: bool) -> Tensor:
+def _pixels(image: ImageInput, index: int, allow_urls: bool, value_range: ValueRange) -> Tensor:
     """(3, H, W) uint8 or float32."""
     if isinstance(image, str | Path):
-        return _from_url(str(image), allow_urls) if is_url(image) else _from_file(Path(image))
+        path = _downloaded(str(image), allow_urls) if is_url(image) else _existing(Path(image))
+        return read_image(path, value_range=value_range)
     if isinstance(image, Image.Image):
-        return _from_pil(image, index)
+        return _from_pil(image, index, value_range)
     if isinstance(image, np.ndarray):
-        return _from_array(image, index)
+        return _from_array(image, index, value_range)
     if isinstance(image, Tensor):
-        return _from_tensor(image, index)
+        return _from_tensor(image, index, value_range)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(image), index)
+        return _from_bytes(bytes(image), index, value_range)
     if isinstance(image, ImageFile):
-        return _from_bytes(image.read(), index)
+        return _from_bytes(image.read(), index, value_range)
     raise TypeError(f"image {index} is of type {type(image).__name__}; an image may be {_KINDS}")
 
 
-def _from_url(url: str, allowed: bool) -> Tensor:
+def _downloaded(url: str, allowed: bool) -> Path:
     if not allowed:
         raise ValueError(f"{url} is an address: give allow_urls=True to download it, or the path of a file")
     try:
-        path = fetch(url)
+        return fetch(url)
     except CheckpointError as error:
         raise DataError(str(error)) from error
-    return read_image(path)
 
 
-def _from_file(path: Path) -> Tensor:
+def _existing(path: Path) -> Path:
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image: give detrex.predict.find_files('{path}')")
-    return read_image(path)
+    return path
 
 
-def _from_bytes(content: bytes, index: int) -> Tensor:
+def _from_bytes(content: bytes, index: int, value_range: ValueRange) -> Tensor:
     if not isinstance(content, bytes):
         raise TypeError(f"image {index} is a file opened as text: open it in binary mode ('rb')")
     try:
@@ -127,10 +131,10 @@ def _from_bytes(content: bytes, index: int) -> Tensor:
             image.load()
     except _DECODING_ERRORS as error:
         raise DataError(f"image {index}, of {len(content)} bytes, cannot be decoded ({error})") from error
-    return _from_pil(image, index)
+    return _from_pil(image, index, value_range)
 
 
-def _from_pil(image: Image.Image, index: int) -> Tensor:
+def _from_pil(image: Image.Image, index: int, value_range: ValueRange) -> Tensor:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         # PIL has some files of 16 bits a channel as "I": 32 bits, of which 16 are used.
@@ -140,13 +144,13 @@ def _from_pil(image: Image.Image, index: int) -> Tensor:
                 f"image {index} is a PIL image of 32 bits a channel (mode {upright.mode}), whose range of "
                 "values is not known: convert it to 8 or 16 bits"
             )
-        return _from_array(deep.astype(np.uint16), index)
+        return _from_array(deep.astype(np.uint16), index, value_range)
     if "transparency" in upright.info:
         upright = upright.convert("RGBA")
     return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def _from_array(array: np.ndarray, index: int) -> Tensor:
+def _from_array(array: np.ndarray, index: int, value_range: ValueRange) -> Tensor:
     known = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype not in (np.uint8, np.uint16) or not known:
         raise ValueError(
@@ -154,12 +158,12 @@ def _from_array(array: np.ndarray, index: int) -> Tensor:
             f"{_KINDS}"
         )
     if array.dtype == np.uint16:
-        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        array = from_16_bits(array, value_range)
     rgb = array[..., :3] if array.ndim == 3 else array[..., None].repeat(3, -1)
     return torch.from_numpy(np.array(rgb.transpose(2, 0, 1), order="C"))
 
 
-def _from_tensor(tensor: Tensor, index: int) -> Tensor:
+def _from_tensor(tensor: Tensor, index: int, value_range: ValueRange) -> Tensor:
     known = tensor.dtype in (torch.uint8, torch.uint16) or tensor.is_floating_point()
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4) or not known:
         raise ValueError(
@@ -167,7 +171,7 @@ def _from_tensor(tensor: Tensor, index: int) -> Tensor:
             f"be {_KINDS}"
         )
     if tensor.dtype == torch.uint16:
-        tensor = ((tensor.to(torch.int32) + 128) // 257).to(torch.uint8)
+        tensor = torch.from_numpy(from_16_bits(tensor.cpu().numpy(), value_range)).to(tensor.device)
     tensor = tensor.detach()[:3].expand(3, -1, -1).clone(memory_format=torch.contiguous_format)
     if tensor.is_floating_point() and tensor.numel():
         low, high = tensor.aminmax()

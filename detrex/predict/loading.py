@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.checkpoint import (
@@ -30,7 +30,7 @@ from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.config.lazy import name_of
 from detrex.config.loader import parse_config
-from detrex.config.untrusted import load_untrusted, read_untrusted
+from detrex.config.untrusted import VALUE_RANGE, load_untrusted, read_untrusted
 from detrex.config.value_types import check_types
 from detrex.config.walking import TARGET, dotted, is_node, walk
 from detrex.data import category_file, count_classes, read_categories, thing_classes
@@ -122,7 +122,9 @@ def load(
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
     load_pretrained(network, file, strict=True)
-    return Predictor(network, mapper, categories, amp, _score_thresholds(file, categories))
+    return Predictor(
+        network, mapper, categories, amp, _score_thresholds(file, categories), _value_range(config)
+    )
 
 
 def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:
@@ -136,6 +138,21 @@ def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float |
         logger.warning("%s: its score thresholds are damaged and not used (%s)", file.path, error)
         return None
     return [kept.get(str(category_id)) for category_id in categories.ids]
+
+
+def _value_range(config: DictConfig) -> tuple[float, float] | None:
+    """That of the data for evaluation, where the config says one.
+
+    Raises:
+        ConfigError: it is no range.
+    """
+    given = OmegaConf.select(config, VALUE_RANGE)
+    if given is None:
+        return None
+    match list(given) if isinstance(given, ListConfig) else given:
+        case [int() | float() as low, int() | float() as high] if low < high:
+            return low, high
+    raise ConfigError(f"{VALUE_RANGE} is {given}: expected are two numbers, the lower one first")
 
 
 @dataclass

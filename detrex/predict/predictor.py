@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detrex.data import DataError, Record
 from detrex.modeling import Detector, PostProcess
-from detrex.predict.inputs import ImageInput, to_record, to_uint8
+from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
 from detrex.structures import Categories, Sample
@@ -47,6 +47,8 @@ class Predictor:
         amp: arithmetic, ``off``, ``bf16`` or ``fp16``.
         score_thresholds: of each class, the score threshold with the best F1 in the evaluation of these
             weights, None of a class where that is not known; None where they were not evaluated.
+        value_range: of images of 16 bits a channel, the values that become 0 and 255, as in the data that the
+            model was trained on; None for 0 and 65535.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Predictor:
         categories: Categories,
         amp: str = "off",
         score_thresholds: Sequence[float | None] | None = None,
+        value_range: ValueRange = None,
     ):
         """
         Raises:
@@ -64,6 +67,7 @@ class Predictor:
         self.model = model.eval()
         self.mapper, self.categories, self.amp = mapper, categories, amp
         self.score_thresholds = score_thresholds
+        self.value_range = value_range
         autocast(amp, self.device)  # to fail now, not at the first image
 
     @property
@@ -169,7 +173,7 @@ class Predictor:
         best = self._best_thresholds() if score_threshold == "best" else None
         thresholds = _thresholds(score_threshold, best)
         postprocess = self._postprocess(thresholds, max_detections, tasks)
-        records = _read(images, allow_urls, on_error)
+        records = _read(images, allow_urls, on_error, self.value_range)
         results = self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
         return results if best is None else (_from_thresholds_on(result, best) for result in results)
 
@@ -250,10 +254,12 @@ def _from_thresholds_on(result: Result, thresholds: Tensor) -> Result:
     return replace(result, instances=result.instances[shown])
 
 
-def _read(images: Iterable[ImageInput], allow_urls: bool, on_error: ErrorHandler | None) -> Iterator[Record]:
+def _read(
+    images: Iterable[ImageInput], allow_urls: bool, on_error: ErrorHandler | None, value_range: ValueRange
+) -> Iterator[Record]:
     for index, image in enumerate(images):
         try:
-            record = to_record(image, index, allow_urls)
+            record = to_record(image, index, allow_urls, value_range)
         except DataError as error:
             if on_error is None:
                 raise

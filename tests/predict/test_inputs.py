@@ -94,6 +94,20 @@ def test_grey_is_repeated(grey, pixels):
     assert np.array_equal(record["image"].numpy(), np.stack([plane] * 3))
 
 
+@pytest.mark.parametrize("kind", ["array", "tensor", "bytes", "PIL"])
+def test_a_range_of_12_bits(kind, pixels):
+    plane = np.ascontiguousarray(pixels[..., 0])
+    twelve = np.round(plane * (4095 / 255)).astype(np.uint16)
+    given = {
+        "array": twelve,
+        "tensor": torch.from_numpy(twelve)[None],
+        "bytes": encoded(twelve),
+        "PIL": Image.fromarray(twelve),
+    }[kind]
+    record = to_record(given, 0, value_range=(0, 4095))
+    assert np.array_equal(record["image"].numpy(), np.stack([plane] * 3))
+
+
 def test_an_address_is_downloaded_only_where_that_is_allowed(pixels, tmp_path, monkeypatch):
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path / "cache"))
     asked = []

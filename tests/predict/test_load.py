@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -98,6 +99,19 @@ def test_overrides_change_the_loaded_config(tiny_run):
     assert predictor.model.postprocess.instance.max_detections == 7 and predictor.mapper.size == 32
     with pytest.raises(ConfigError, match=r"max_detections"):
         load(tiny_run.folder, overrides=["model.postprocess.instance.max_detection=7"])
+
+
+def test_deep_images_are_read_as_in_the_data_for_evaluation(tiny_run, rewrite):
+    assert load(tiny_run.folder).value_range is None
+    text = "dataloader.test.dataset.value_range=[0, 4095]"
+    config = LazyConfig.apply_overrides(tiny_run.config, [*FIXED, text])
+    predictor = load(rewrite(**checkpoint_metadata(config, CATEGORIES)))
+    assert predictor.value_range == (0, 4095)
+    dark, light = np.full((32, 48), 4095, np.uint16), np.full((32, 48), 255, np.uint8)
+    assert torch.equal(predictor(dark).image, predictor(light).image)
+    config.dataloader.test.dataset.value_range = [5]
+    with pytest.raises(ConfigError, match=r"value_range is \[5\]: expected are two numbers"):
+        load(rewrite(**checkpoint_metadata(config, CATEGORIES)))
 
 
 def test_the_newest_checkpoint_of_a_run_that_is_not_done(tiny_run, tmp_path, reference):

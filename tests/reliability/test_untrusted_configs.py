@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from detrex.checkpoint import CheckpointError, write_weights
-from detrex.cli.arguments import add_config_file, add_overrides, command_parser, read_config
+from detrex.cli.arguments import add_config, add_overrides, command_parser, parse, read_config
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.config.lazy import name_of
 from detrex.config.untrusted import declared_components, load_untrusted
@@ -249,7 +249,7 @@ def test_what_the_user_replaces_is_not_refused(weights):
 
 def test_a_yaml_beside_weights_is_data_on_the_command_line_too(weights, tmp_path):
     parser = command_parser("")
-    add_config_file(parser)
+    add_config(parser)
     add_overrides(parser)
     run, alone = tmp_path / "run", tmp_path / "alone"
     for folder in (run, alone):
@@ -259,7 +259,7 @@ def test_a_yaml_beside_weights_is_data_on_the_command_line_too(weights, tmp_path
     (run / "model_final.safetensors").touch()
 
     def read(folder, *arguments):
-        return read_config(parser.parse_args(["--config-file", str(folder / "config.yaml"), *arguments]))
+        return read_config(parse(parser, ["--config-file", str(folder / "config.yaml"), *arguments]))
 
     assert read(alone).optimizer.lr == read(run, "--trust-code").optimizer.lr == 1
     with pytest.raises(ConfigError, match=r"run/config\.yaml.*'collections\.OrderedDict' at optimizer"):
