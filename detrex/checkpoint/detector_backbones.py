@@ -78,8 +78,7 @@ class DetectorBackbone:
         if match := _PYRAMID.match(own):
             return f"{PREFIX}{self._pyramid(match)}{own[match.end() :]}"
         if own.startswith("net."):
-            own = own.removeprefix("net.").replace("patch_embed.proj.", "patch_embed.")
-            return None if _COMPUTED_VIT.match(name.removeprefix(PREFIX)) else f"{PREFIX}{own}"
+            return None if _COMPUTED_VIT.match(own) else f"{PREFIX}{own.removeprefix('net.')}"
         if self._table is None:
             renamed = swin_name(own)
             return None if renamed is None else f"{PREFIX}{renamed}"

@@ -71,7 +71,7 @@ class SuppressedProposals(EncodedProposals):
     Args:
         num_queries, hidden_dim, anchor_sizes, assignment, proposal_assignment: see
             :class:`~detrex.modeling.EncodedProposals`.
-        nms_iou: of two proposals of a level that overlap more, the better one is kept.
+        nms_iou: of two proposals of a level that overlap more, the better one is kept; None: the best of all.
         candidates_per_level: the best so many of a level take part.
     """
 
@@ -82,7 +82,7 @@ class SuppressedProposals(EncodedProposals):
         anchor_sizes: Sequence[float] = (*ANCHOR_SIZES, 0.8),
         assignment: Assignment | None = None,
         proposal_assignment: Assignment | None = None,
-        nms_iou: float = 0.9,
+        nms_iou: float | None = 0.9,
         candidates_per_level: int = 1000,
     ):
         super().__init__(num_queries, hidden_dim, anchor_sizes, assignment, proposal_assignment)
@@ -92,6 +92,8 @@ class SuppressedProposals(EncodedProposals):
 
     def select(self, proposals: Prediction, memory: Pyramid) -> Tensor:
         """Tokens (B, Q) that become queries, in the order of falling logits of class 0."""
+        if self.nms_iou is None:
+            return super().select(proposals, memory)
         logits = proposals.logits.detach()[..., 0].float()  # (B, S)
         boxes = box_convert(proposals.boxes.detach(), "cxcywh", "xyxy").clamp(0, 1)
         levels = torch.arange(len(memory.sizes)).repeat_interleave(torch.tensor(memory.sizes))

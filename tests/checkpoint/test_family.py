@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -292,6 +293,12 @@ ZOO_CASES = {
     "focus_detr_r50_4scale": "focus_detr/configs/models/focus_detr_r50.py",
     "shapes_only/focus_detr_swin_tiny_224_4scale": "focus_detr/configs/models/focus_detr_swin_tiny.py",
     "pnp_detr_r50": "pnp_detr/configs/models/pnp_detr_r50.py",
+    "shapes_only/dino_swin_tiny_224_4scale": "dino/configs/models/dino_swin_tiny.py",
+    "shapes_only/dino_convnext_tiny_384_4scale": "dino/configs/models/dino_convnext_tiny.py",
+    "shapes_only/dino_focalnet_tiny_lrf_fl3_4scale": "dino/configs/models/dino_focalnet_large.py",
+    "shapes_only/dino_internimage_tiny_4scale": "dino/configs/models/dino_intern_image_tiny.py",
+    "shapes_only/dino_vitdet_b_4scale": "dino/configs/models/dino_vitdet_base.py",
+    "shapes_only/dino_eva_02_vitdet_b_4attn_1024": "dino_eva/configs/models/dino_eva_02_base.py",
 }
 # Where the kit's model has another number of queries than the published one.
 NUM_QUERIES = {"dino_r50_4scale": 300, "anchor_detr_r50": 100, "focus_detr_r50_4scale": 100}
@@ -304,6 +311,8 @@ def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
     config = config_of(ROOT / "projects" / ZOO_CASES[case])
     if case in NUM_QUERIES:
         config.model.decoder.query_init.num_queries = NUM_QUERIES[case]
+    if "focalnet" in case:  # the kit's is a small one
+        config.model.backbone.name = "focalnet_tiny_lrf"
     with torch.device("meta"):
         model = instantiate(config.model)
     converted = convert(entries, model)
@@ -311,3 +320,38 @@ def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
     assert {name: tuple(v.shape) for name, v in converted.tensors.items()} == {
         name: tuple(v.shape) for name, v in model.state_dict().items()
     }
+
+
+def test_a_large_focalnet_of_the_zoo_fits():
+    """Its norms come after modulation and MLP, and every channel has a factor."""
+    config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_focalnet_large.py")
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    theirs = {}
+    for name, value in model.state_dict().items():
+        if not name.startswith("backbone."):
+            continue
+        own = name.replace("backbone.model.stem.", "backbone.patch_embed.")
+        own = re.sub(r"model\.layers_(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", own)
+        own = re.sub(r"model\.layers_", "layers.", own)
+        own = re.sub(r"norm(\d)_post\.", r"norm\1.", own)
+        own = re.sub(r"ls(\d)\.gamma", r"gamma_\1", own)
+        own = re.sub(r"backbone\.norms\.(\d)", lambda m: f"backbone.norm{int(m[1]) + 1}", own)
+        linear = re.search(r"(modulation\.[f]|modulation\.proj|mlp\.fc\d)\.weight", own)
+        theirs[own] = value[..., 0, 0] if linear else value
+    marker = {"transformer.encoder.layers.0.norms.0.weight": torch.zeros(1)}
+    found = convert({**theirs, **marker}, model).tensors
+    expected = {n: v.shape for n, v in model.state_dict().items() if n.startswith("backbone.")}
+    assert {n: v.shape for n, v in found.items() if n.startswith("backbone.")} == expected
+
+
+def test_pretrained_weights_of_a_plain_vit_fit_that_of_vitdet():
+    """Of timm's classifier, such as MAE's: all but the pyramid, relative positions and the classifier."""
+    config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_vitdet_base.py")
+    with torch.device("meta"):
+        model = instantiate(config.model)
+        theirs = timm.create_model("vit_base_patch16_224").state_dict()
+    found = convert(theirs, model)
+    missing = {n for n in model.state_dict() if n.startswith("backbone.") and n not in found.tensors}
+    assert all(".rel_pos_" in n or ".scales." in n for n in missing)
+    assert set(found.unused) == {"cls_token", "norm.weight", "norm.bias", "head.weight", "head.bias"}

@@ -8,6 +8,7 @@ Shape letters: B images or windows, H and W cells of a map or window, N = H * W 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -232,7 +233,7 @@ class WindowedVit(nn.Module):
         self.embed_dim, self.num_heads, self.mlp_dim, self.window = embed_dim, num_heads, mlp_dim, window
         self.strides, self.channels = tuple(strides), pyramid_channels(strides, channels)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrain_size // PATCH_SIZE) ** 2, embed_dim))
-        self.patch_embed = nn.Conv2d(3, embed_dim, PATCH_SIZE, PATCH_SIZE)
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, embed_dim, PATCH_SIZE, PATCH_SIZE)))
         self.global_side = image_size // PATCH_SIZE
         self.blocks = nn.ModuleList()
         for number in range(depth):

@@ -6,7 +6,7 @@
 
 `model.backbone.pretrained=true` lets timm download the ImageNet weights of the backbone; without it or
 `train.init_checkpoint`, training starts from nothing, under frozen norms, and fails.
-This config builds 41.16 M parameters.
+Published result (detrex zoo): 48.9 box AP on val2017; this config builds 47.93 M parameters.
 """
 
 from detrex.config import get_config

@@ -1,0 +1,17 @@
+"""DINO, ConvNeXt-L, four levels (4scale), COCO detection, 12 epochs.
+
+    python tools/train_net.py --num-gpus 8 \\
+        --config-file projects/dino/configs/dino_convnext_large_4scale_coco_12ep.py \\
+        dataloader.root=/path/to/coco model.backbone.pretrained=true
+
+`model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
+The backbone starts from ImageNet-1k. Its drop path is not certain.
+Published result (detrex zoo): 53.4 box AP on val2017; this config builds 219.02 M parameters.
+"""
+
+from .dino_convnext_tiny_4scale_coco_12ep import dataloader, model, optimizer, scheduler, train
+
+model.backbone.name = "convnext_large.fb_in1k"
+model.backbone.options.drop_path_rate = 0.5
+
+train.output_dir = "output/dino_convnext_large_4scale_coco_12ep"

@@ -1,0 +1,16 @@
+"""DINO, ViTDet-B, four levels (4scale), COCO detection, 50 epochs.
+
+    python tools/train_net.py --num-gpus 8 \\
+        --config-file projects/dino/configs/dino_vitdet_base_4scale_coco_50ep.py \\
+        dataloader.root=/path/to/coco train.init_checkpoint=FILE
+
+`FILE` has the weights of the backbone after pretraining, such as MAE's of timm (`vit_base_patch16_224.mae`).
+Published result (detrex zoo): 55.0 box AP on val2017; this config builds 108.15 M parameters.
+"""
+
+from .dino_vitdet_base_4scale_coco_12ep import dataloader, model, optimizer, scheduler, train
+
+train.max_iter.epochs = 50
+scheduler.milestones.epochs = [40]
+
+train.output_dir = "output/dino_vitdet_base_4scale_coco_50ep"
