@@ -165,7 +165,7 @@ def _void_crops(void: np.ndarray, crop: int) -> tuple[int, int]:
 
 
 def check_segments_of(
-    checker: PanopticChecker, facts: SplitFacts, segments: Path, chosen: Sequence[int], findings: Findings
+    checker: PanopticChecker, facts: SplitFacts, segments: Path, chosen: Iterable[int], findings: Findings
 ) -> None:
     """Compares panoptic PNGs with their annotations.
 
@@ -184,7 +184,7 @@ def check_segments_of(
         except DataError as error:
             return entry, error
 
-    annotated = [index for index in chosen if index in checker.entries]
+    annotated = (index for index in chosen if index in checker.entries)
     for index, (entry, ids) in in_threads(read, annotated):
         where = str(segments / entry.file_name)
         if isinstance(ids, DataError):

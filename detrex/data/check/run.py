@@ -23,7 +23,7 @@ from detrex.data.check.pixels import (
     check_unlisted,
 )
 from detrex.data.checks import spread
-from detrex.data.coco.cache import Members
+from detrex.data.coco.cache import Members, reading_progress
 from detrex.data.coco.categories import parse_categories
 from detrex.data.coco.json_stream import stream_members
 from detrex.data.coco.reader import ReadOptions
@@ -200,9 +200,8 @@ def _check_annotations(source: Source, options: CheckOptions, findings: Findings
     facts = checker.conclude(header)
     if isinstance(checker, PanopticChecker) and source.segments is not None and options.pictures != 0:
         chosen = spread(len(facts.files), options.pictures or len(facts.files))
-        check_segments_of(
-            checker, facts, source.segments, list(track(chosen, f"{source.split}: segments")), findings
-        )
+        tracked = track(chosen, f"{source.split}: segments")
+        check_segments_of(checker, facts, source.segments, tracked, findings)
     return facts
 
 
@@ -218,11 +217,11 @@ def open_members(source: Source, on_error: Callable[[DataError], None] = fail) -
     if (kind := recognise(path)) is not None:
         yield lambda: members_of(path, kind, source.images, on_error)
         return
-    with open_unpacked(path) as file:
+    with open_unpacked(path) as file, reading_progress(path, path.stat().st_size) as advance:
 
         def members() -> Iterator[tuple[str, Any]]:
             file.seek(0)
-            return stream_members(file)
+            return stream_members(file, lambda data: advance(len(data)))
 
         yield members
 

@@ -155,7 +155,7 @@ def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) 
     size = path.stat().st_size
     if size >= _SLOW:
         logger.info("parsing %s (%.0f MiB)", path, size / 2**20)
-    with open_unpacked(path) as file, _progress(path, size) as advance:
+    with open_unpacked(path) as file, reading_progress(path, size) as advance:
         status = path.stat()
         header, arrays = parse(_members(file, digest.update, advance), writer := StoreWriter(target))
         if _version(status) != _version(path.stat()):
@@ -167,8 +167,8 @@ def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) 
 
 
 @contextmanager
-def _progress(path: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many bytes were read."""
+def reading_progress(path: Path, size: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many bytes of a file were read; of a large one, a bar shows it."""
     if size < _SLOW:
         yield lambda _: None
         return

@@ -145,6 +145,37 @@ def images_by_stem(folder: Path) -> dict[str, str]:
     return found
 
 
+class ImageNames:
+    """The images of a folder, by which those that annotations name are found.
+
+    Args:
+        folder: searched with its subfolders.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._by_stem = images_by_stem(folder)
+        self._names = set(self._by_stem.values())
+
+    def find(self, listed: str, annotations: Path) -> str:
+        """The name of an image, relative to the folder.
+
+        Args:
+            listed: how the annotations call it; may be empty.
+            annotations: the image's own file; without a listed name, the names go together.
+
+        Raises:
+            DataError: there is no such image.
+        """
+        if listed in self._names:
+            return listed
+        for stem in (annotations.stem, Path(listed).stem):
+            if stem in self._by_stem:
+                return self._by_stem[stem]
+        name = listed or annotations.stem
+        raise DataError(f"{annotations}: its image, {name!r}, is not in {self.folder}.", "image-missing")
+
+
 def sibling_splits(folder: Path) -> list[Path]:
     """The folders beside one that are named as splits, itself included; itself alone if it is not."""
     if folder.name.lower() not in SPLIT_NAMES or not folder.parent.is_dir():

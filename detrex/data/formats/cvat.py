@@ -11,7 +11,7 @@ import numpy as np
 
 from detrex.data.errors import DataError
 from detrex.data.formats.collected import Collected
-from detrex.data.formats.labelme import circle
+from detrex.data.formats.shapes import circle, rle_of
 
 
 def read(path: Path, found: Collected) -> None:
@@ -89,10 +89,7 @@ def _rle(shape: ElementTree.Element, value: dict[str, float], size: tuple[int, i
     mask[top : top + height, left : left + width] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(
         height, width
     )
-    column = mask.T.ravel()
-    edges = np.flatnonzero(np.diff(column)) + 1
-    lengths = np.diff(np.concatenate([[0], edges, [column.size]])).tolist()
-    return {"size": list(size), "counts": lengths if not column[0] else [0, *lengths]}
+    return rle_of(mask)
 
 
 def _is_number(text: str) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from detrex.data.errors import DataError
 from detrex.data.file_names import REWRITINGS
-from detrex.data.formats.collected import Collected, image_size, images_by_stem, listed_names, sibling_splits
+from detrex.data.formats.collected import Collected, ImageNames, image_size, listed_names, sibling_splits
+from detrex.data.formats.shapes import circle, rle_of
 
 NAME_FILES = ("labels.txt", "classes.txt")
 
@@ -29,10 +29,10 @@ def read(path: Path, found: Collected) -> None:
     found.names = listed_names(path, NAME_FILES)
     if found.names is not None:
         found.names = [name for name in found.names if name not in ("__ignore__", "_background_")]
-    by_stem = images_by_stem(found.folder)
+    images = ImageNames(found.folder)
     for file in sorted(path.glob("*.json")):
         try:
-            _read_file(file, by_stem, found)
+            _read_file(file, images, found)
         except DataError as error:
             found.on_error(error)
     for sibling in sibling_splits(path) if found.names is None else ():
@@ -45,15 +45,11 @@ def image_folder(path: Path) -> Path:
     return path
 
 
-def _read_file(file: Path, by_stem: dict[str, str], found: Collected) -> None:
+def _read_file(file: Path, images: ImageNames, found: Collected) -> None:
     content = _content(file)
     shapes = _shapes(file, content)
     listed = REWRITINGS["last_part"](str(content.get("imagePath") or ""))
-    name = listed if listed in by_stem.values() else by_stem.get(file.stem, by_stem.get(Path(listed).stem))
-    if name is None:
-        raise DataError(
-            f"{file}: its image, {listed or file.stem!r}, is not in {found.folder}.", "image-missing"
-        )
+    name = images.find(listed, file)
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         size = height, width
@@ -63,9 +59,8 @@ def _read_file(file: Path, by_stem: dict[str, str], found: Collected) -> None:
     groups: dict[Any, list[Any]] = {}
     for number, shape in enumerate(shapes):
         group = shape.get("group_id")
-        groups.setdefault((shape.get("label"), number if group is None else f"group {group}"), []).append(
-            shape
-        )
+        key = shape.get("label"), number if group is None else f"group {group}"
+        groups.setdefault(key, []).append(shape)
     for (label, number), members in groups.items():
         try:
             _add(members, str(label), size, image_id, found)
@@ -91,19 +86,12 @@ def _add(shapes: list[Any], label: str, size: tuple[int, int], image_id: int, fo
         else:
             found.leave_out(f"shapes are no areas and are left out ({kind})")
     if masks:
-        found.add_object(image_id, label, rle=_rle(np.logical_or.reduce(masks)))
+        found.add_object(image_id, label, rle=rle_of(np.logical_or.reduce(masks)))
     elif polygons and all(shape.get("shape_type") == "rectangle" for shape in shapes) and len(shapes) == 1:
         xs, ys = polygons[0][::2], polygons[0][1::2]
         found.add_object(image_id, label, [min(xs), min(ys), max(xs), max(ys)], polygons)
     elif polygons:
         found.add_object(image_id, label, polygons=polygons)
-
-
-def circle(x: float, y: float, radius_x: float, radius_y: float | None = None) -> list[float]:
-    """A polygon of 32 points on a circle or ellipse."""
-    radius_y = radius_x if radius_y is None else radius_y
-    angles = [2 * math.pi * k / 32 for k in range(32)]
-    return [value for a in angles for value in (x + radius_x * math.cos(a), y + radius_y * math.sin(a))]
 
 
 def _mask(text: str, corner: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
@@ -117,11 +105,6 @@ def _mask(text: str, corner: tuple[float, float], size: tuple[int, int]) -> np.n
     room = mask[y : y + piece.shape[0], x : x + piece.shape[1]]
     room |= piece[: room.shape[0], : room.shape[1]]
     return mask
-
-
-def _rle(mask: np.ndarray) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from detrex.data.errors import DataError
 from detrex.data.formats.collected import Collected, images_by_stem
+from detrex.data.formats.shapes import rle_of
 from detrex.data.image_io import read_label_map
 
 VOC_NAMES = (
@@ -55,9 +55,7 @@ def read(path: Path, found: Collected) -> None:
                 if name is None:
                     found.error(file, f"most pixels of object {number} have a value that is no class.")
                 elif name != _BACKGROUND:
-                    rle = coco_mask.encode(np.asfortranarray(objects == number, np.uint8))
-                    counts = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
-                    found.add_object(image_id, name, rle=counts)
+                    found.add_object(image_id, name, rle=rle_of(objects == number))
 
 
 def image_folder(path: Path) -> Path:
@@ -66,7 +64,7 @@ def image_folder(path: Path) -> Path:
 
 
 def _root(path: Path) -> Path:
-    return path.parent if path.is_dir() else path.parents[2]
+    return path.parent if path.is_dir() else path.absolute().parents[2]
 
 
 def label_map(path: Path) -> dict[str, tuple[int, ...]] | None:

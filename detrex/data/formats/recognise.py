@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from detrex.data.coco.json_stream import stream_members
 from detrex.data.errors import DataError
-from detrex.data.formats import cvat, labelme, masks, via, voc, yolo
+from detrex.data.formats import cvat, labelme, masks, via, voc, yolo, yolo_config
 from detrex.data.formats.collected import Collected, fail
 from detrex.data.image_io import IMAGE_SUFFIXES
 
@@ -207,7 +207,7 @@ def _of_text(path: Path, text: str) -> Format | None:
 
 def _splits(path: Path) -> str:
     try:
-        found = yolo.split_paths(path)
+        found = yolo_config.split_paths(path)
     except DataError:
         return ""
     return f", such as {next(iter(found.values()))}" if found else ""

@@ -8,7 +8,7 @@ from typing import Any
 from detrex.data.coco.json_stream import read_json
 from detrex.data.errors import DataError
 from detrex.data.formats.collected import Collected, image_size, sibling_splits
-from detrex.data.formats.labelme import circle
+from detrex.data.formats.shapes import circle
 
 _CLASS_ATTRIBUTES = ("label", "class", "category", "name", "type", "object")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, image_size, images_by_stem, listed_names, sibling_splits
+from detrex.data.formats.collected import Collected, ImageNames, image_size, listed_names, sibling_splits
+from detrex.data.formats.xml_values import number, parse_xml
 
 NAME_FILES = ("classes.txt", "labels.txt", "predefined_classes.txt")
 _COORDINATE = re.compile(r"([xy])(\d+)")
@@ -25,10 +26,10 @@ def read(path: Path, found: Collected) -> None:
     files = xml_files(path)
     annotations = files[0].parent if files else path
     found.names = listed_names(annotations, NAME_FILES)
-    by_stem = images_by_stem(found.folder)
+    images = ImageNames(found.folder)
     for file in files:
         try:
-            _read_file(file, by_stem, found)
+            _read_file(file, images, found)
         except DataError as error:
             found.on_error(error)
     if found.names is None:
@@ -40,7 +41,7 @@ def read(path: Path, found: Collected) -> None:
 
 def image_folder(path: Path) -> Path:
     """The folder of the images of a split."""
-    root = path if path.is_dir() else path.parents[2]
+    root = path if path.is_dir() else path.absolute().parents[2]
     images = (root.parent if root.name == "Annotations" else root) / "JPEGImages"
     return images if images.is_dir() else root
 
@@ -49,30 +50,22 @@ def xml_files(path: Path) -> list[Path]:
     """The annotation files of a folder, a root or a list."""
     if not path.is_dir():
         ids = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-        chosen = [
-            row[0] for row in ids if row and row[-1] != "-1"
-        ]  # lists of a class say -1 for images without
-        return [path.parents[2] / "Annotations" / f"{image_id}.xml" for image_id in chosen]
+        # Lists of a class say -1 for images without it.
+        chosen = [row[0] for row in ids if row and row[-1] != "-1"]
+        return [path.absolute().parents[2] / "Annotations" / f"{image_id}.xml" for image_id in chosen]
     return sorted((path / "Annotations" if (path / "Annotations").is_dir() else path).glob("*.xml"))
 
 
-def _read_file(file: Path, by_stem: dict[str, str], found: Collected) -> None:
-    root = _parsed(file)
-    listed = root.findtext("filename") or ""
-    name = (
-        listed if listed in set(by_stem.values()) else by_stem.get(file.stem, by_stem.get(Path(listed).stem))
-    )
-    if name is None:
-        raise DataError(
-            f"{file}: its image, {listed or file.stem!r}, is not in {found.folder}.", "image-missing"
-        )
-    size = (_number(root, "size/height", file), _number(root, "size/width", file))
+def _read_file(file: Path, images: ImageNames, found: Collected) -> None:
+    root = parse_xml(file)
+    name = images.find(root.findtext("filename") or "", file)
+    size = (number(root, "size/height", file), number(root, "size/width", file))
     image_id = found.add_image(
         name, (int(size[0]), int(size[1])) if min(size) >= 1 else image_size(found.folder / name)
     )
-    for number, entry in enumerate(root.iter("object"), start=1):
+    for place, entry in enumerate(root.iter("object"), start=1):
         try:
-            _read_object(entry, f"{file}, object {number}", image_id, found)
+            _read_object(entry, f"{file}, object {place}", image_id, found)
         except DataError as error:
             found.on_error(error)
 
@@ -86,9 +79,7 @@ def _read_object(entry: ElementTree.Element, where: str, image_id: int, found: C
         return found.add_object(image_id, name, polygons=[_points(polygon, where)], crowd=crowd)
     if entry.find("bndbox") is None:
         raise DataError(f"{where} has neither <bndbox> nor <polygon>.")
-    x0, y0, x1, y1 = (
-        _number(entry, f"bndbox/{key}", where, None) for key in ("xmin", "ymin", "xmax", "ymax")
-    )
+    x0, y0, x1, y1 = (number(entry, f"bndbox/{key}", where, None) for key in ("xmin", "ymin", "xmax", "ymax"))
     # VOC counts pixels from 1, and the last one belongs to the box.
     return found.add_object(image_id, name, [max(x0 - 1, 0), max(y0 - 1, 0), x1, y1], crowd=crowd)
 
@@ -96,34 +87,14 @@ def _read_object(entry: ElementTree.Element, where: str, image_id: int, found: C
 def _points(polygon: ElementTree.Element, where: str) -> list[float]:
     """x, y, x, y, ... of <x1>, <y1>, <x2>, ..., or of <pt><x/><y/></pt>."""
     if polygon.find("pt") is not None:
-        return [_number(point, axis, where, None) for point in polygon.iter("pt") for axis in "xy"]
+        return [number(point, axis, where, None) for point in polygon.iter("pt") for axis in "xy"]
     tags = [match for child in polygon if (match := _COORDINATE.fullmatch(child.tag))]
     ordered = sorted(tags, key=lambda match: (int(match[2]), match[1]))
-    return [_number(polygon, match[0], where, None) for match in ordered]
-
-
-def _number(entry: ElementTree.Element, tag: str, where: object, missing: float | None = 0.0) -> float:
-    text = entry.findtext(tag)
-    if text is None and missing is not None:
-        return missing
-    try:
-        return float(text or "")
-    except ValueError:
-        name = tag.rpartition("/")[2]
-        raise DataError(f"{where} has {text!r} as <{name}>; expected is a number.") from None
-
-
-def _parsed(file: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(file).getroot()
-    except FileNotFoundError:
-        raise DataError(f"{file}, which is listed, does not exist.") from None
-    except ElementTree.ParseError as error:
-        raise DataError(f"{file} is not XML: {error}. Was it copied completely?") from error
+    return [number(polygon, match[0], where, None) for match in ordered]
 
 
 def _names(file: Path) -> list[str]:
     try:
-        return [name.strip() for entry in _parsed(file).iter("object") if (name := entry.findtext("name"))]
+        return [name.strip() for entry in parse_xml(file).iter("object") if (name := entry.findtext("name"))]
     except DataError:
         return []  # reported where its split is read

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, image_size, images_by_stem, listed_names
-
-CONFIG_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
-NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+from detrex.data.formats.collected import Collected, image_size, images_by_stem
+from detrex.data.formats.yolo_config import NAME_FILES, class_names
 
 
 def read(path: Path, found: Collected) -> None:
@@ -90,74 +85,6 @@ def _read_line(
         return found.add_object(image_id, names[int(index)], box)
     scaled = [number * (height if k % 2 else width) for k, number in enumerate(numbers)]
     return found.add_object(image_id, names[int(index)], polygons=[scaled])
-
-
-def class_names(path: Path) -> list[str]:
-    """The classes of a split, from the ``data.yaml`` or list of names in its folder or above.
-
-    Raises:
-        DataError: there is none.
-    """
-    for place in (path, *list(path.absolute().parents)[:3]):
-        for file in (place / name for name in CONFIG_NAMES):
-            if file.is_file() and (names := read_config(file).get("names")):
-                return names_of(names, file)
-    if names := listed_names(path, NAME_FILES):
-        return names
-    raise DataError(
-        f"{path} has labels of YOLO, but no data.yaml with 'names', nor {' or '.join(NAME_FILES)}, "
-        f"there or above."
-    )
-
-
-def names_of(names: Any, where: Path) -> list[str]:
-    """A list of names, as ``data.yaml`` has it: a list, or a mapping from the index."""
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DataError(
-                f"{where}: 'names' has the indices {sorted(names)[:10]}; expected are 0, 1, 2, ..."
-            )
-        names = [names[k] for k in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
-        raise DataError(f"{where}: 'names' is no list of texts.")
-    return [str(name) for name in names]
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a ``data.yaml``.
-
-    Raises:
-        DataError: it is not YAML, or no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{path} is no data.yaml of YOLO: expected are keys such as 'train', 'val' and 'names'."
-        )
-    return content
-
-
-def split_paths(path: Path) -> dict[str, Path]:
-    """The splits of a ``data.yaml``, and the folder or list of images of each that exists."""
-    config = read_config(path)
-    root = path.parent
-    if isinstance(given := config.get("path"), str) and (root / given).is_dir():
-        root = root / given
-    found: dict[str, Path] = {}
-    for split in ("train", "val", "test"):
-        entry = config.get(split)
-        entry = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
-        if isinstance(entry, str):
-            # Roboflow writes ../train/images for what is beside the file.
-            places = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
-            if there := [place for place in places if place.exists()]:
-                found[split] = there[0]
-        elif entry is not None:
-            raise DataError(f"{path}: '{split}' is {entry!r}; expected is one folder or list of images.")
-    return found
 
 
 def labels_beside(images: Path) -> Path:
