@@ -144,6 +144,11 @@ def _yolo(path: Path) -> Iterator[Source]:
         if (path / name).is_file():
             yield from _of_file(path / name)
             return
+    images, labels = path / "images", path / "labels"
+    if images.is_dir() and labels.is_dir() and any(labels.rglob("*.txt")):
+        splits = [p.name for p in _subfolders(labels) if p.name in SPLIT_NAMES and (images / p.name).is_dir()]
+        for name in splits or [""]:
+            yield Source(SPLIT_NAMES.get(name, "data"), "instances", "YOLO", images / name, labels / name)
 
 
 def _coco_root(path: Path) -> Iterator[Source]:

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -331,6 +332,27 @@ def test_two_paths_are_enough(tmp_path):
     assert len(listed.targets(1)) == 2
 
 
+def test_yolo_as_roboflow_and_others_lay_it_out(tmp_path):
+    write_yolo(tmp_path / "all")
+    for split, folder in (("train", "train"), ("val", "valid")):
+        for kind in ("images", "labels"):
+            shutil.copytree(tmp_path / "all" / kind / split, tmp_path / "roboflow" / folder / kind)
+    lines = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: ['cat', 'dog']\n"
+    (tmp_path / "roboflow" / "data.yaml").write_text(lines)
+    (tmp_path / "all" / "data.yaml").unlink()
+    (tmp_path / "all" / "classes.txt").write_text("cat\ndog\n")
+    flat = tmp_path / "roboflow" / "train"
+    (flat / "labels" / "._a.txt").write_bytes(b"\0\1")  # as macOS leaves them
+    (flat / "images" / "._a.png").write_bytes(b"\0\1")
+    for root in ("all", "roboflow"):
+        for split in OBJECTS:
+            assert found_in(open_path(tmp_path / root, split), True) == expected(split, True)
+    assert found_in(open_path(flat), True) == expected("train", True)
+    with pytest.raises(DataError, match="expected is one folder, or a text file"):
+        (tmp_path / "roboflow" / "data.yaml").write_text("train: [a, b]\nnames: [cat, dog]\n")
+        open_path(tmp_path / "roboflow")
+
+
 def test_semantic_masks_open(tmp_path):
     for split in OBJECTS:
         save_images(tmp_path / "images" / split, split)
@@ -453,6 +475,8 @@ UNKNOWN = {
     ),
     "table.csv": ("filename,width,height,class\na.png,3,4,cat\n", "CSV that begins with 'filename,width"),
     "labelme.json": ('{"version": "5", "flags": {}, "shapes": []}', "LabelMe's, of a single image"),
+    "tasks.json": ('[{"id": 1, "data": {"image": "x"}, "annotations": []}]', "JSON of Label Studio"),
+    "createml.json": ('[{"image": "x.jpg", "annotations": [{"label": "a"}]}]', "JSON of CreateML"),
     "list.json": ("[1, 2]", "lists no images"),
     "other.json": ('{"a": 1, "b": 2}', "lists no images.*its keys are a, b"),
 }

@@ -140,9 +140,14 @@ def images_by_stem(folder: Path) -> dict[str, str]:
     """Names of the images in a folder and its subfolders, relative to it, by their names without type."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             found[path.relative_to(folder).with_suffix("").as_posix()] = path.relative_to(folder).as_posix()
     return found
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern in a folder, in order; without those of macOS, which begin with a dot."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 class ImageNames:

@@ -14,7 +14,14 @@ from PIL import Image
 
 from detrex.data.errors import DataError
 from detrex.data.file_names import REWRITINGS
-from detrex.data.formats.collected import Collected, ImageNames, image_size, listed_names, sibling_splits
+from detrex.data.formats.collected import (
+    Collected,
+    ImageNames,
+    image_size,
+    listed_names,
+    sibling_splits,
+    visible_files,
+)
 from detrex.data.formats.shapes import circle, rle_of
 
 NAME_FILES = ("labels.txt", "classes.txt")
@@ -30,13 +37,13 @@ def read(path: Path, found: Collected) -> None:
     if found.names is not None:
         found.names = [name for name in found.names if name not in ("__ignore__", "_background_")]
     images = ImageNames(found.folder)
-    for file in sorted(path.glob("*.json")):
+    for file in visible_files(path, "*.json"):
         try:
             _read_file(file, images, found)
         except DataError as error:
             found.on_error(error)
     for sibling in sibling_splits(path) if found.names is None else ():
-        for file in sorted(sibling.glob("*.json")) if sibling != path else ():
+        for file in visible_files(sibling, "*.json") if sibling != path else ():
             found.seen_names |= {str(shape.get("label")): None for shape in _shapes(file, _content(file))}
 
 

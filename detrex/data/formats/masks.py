@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, images_by_stem
+from detrex.data.formats.collected import Collected, images_by_stem, visible_files
 from detrex.data.formats.shapes import rle_of
 from detrex.data.image_io import read_label_map
 
@@ -36,7 +36,7 @@ def read(path: Path, found: Collected) -> None:
         if path.is_file()
         else None
     )
-    for file in sorted((root / "SegmentationObject").glob("*.png")):
+    for file in visible_files(root / "SegmentationObject", "*.png"):
         if chosen is not None and file.stem not in chosen:
             continue
         if file.stem not in by_stem:

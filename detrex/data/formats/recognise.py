@@ -12,12 +12,13 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from detrex.data.coco.json_stream import stream_members
 from detrex.data.errors import DataError
 from detrex.data.formats import cvat, labelme, masks, via, voc, yolo, yolo_config
-from detrex.data.formats.collected import Collected, fail
+from detrex.data.formats.collected import Collected, fail, visible_files
 from detrex.data.image_io import IMAGE_SUFFIXES
 
 COCO = "COCO JSON"
 _SNIFFED = 1 << 16  # bytes
 _COCO_KEYS = {"info", "licenses", "images", "annotations", "categories", "classes", "type"}
+_LISTS = {"Label Studio": "data", "CreateML": "image"}  # by a key of the first entry
 _GZIP = b"\x1f\x8b"
 
 
@@ -118,7 +119,7 @@ def _of_folder(path: Path) -> Format | None:
 
 def _contains(folder: Path, pattern: str, mark: str) -> bool:
     """Whether one of the first files of a pattern has something in it."""
-    first = sorted(folder.glob(pattern))[:3]
+    first = visible_files(folder, pattern)[:3]
     return any(re.search(mark, file.read_text(encoding="utf-8", errors="replace")) for file in first)
 
 
@@ -143,6 +144,12 @@ def _of_xml(text: str, path: Path) -> Format:
 
 def _of_json(path: Path, text: str) -> Format | None:
     if text.startswith("["):
+        for name, mark in _LISTS.items():
+            if re.match(rf'\[\s*\{{[^{{}}\[\]]*"{mark}"\s*:', text) and '"annotations"' in text:
+                raise DataError(
+                    f"Annotation file {path} is JSON of {name}. Export it in COCO's format from there.",
+                    "unknown-format",
+                )
         return None  # a list of classes; a reader of objects says what is missing
     if _are_json_lines(text):
         keys = ", ".join(sorted(json.loads(text.splitlines()[0])))

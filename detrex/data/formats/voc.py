@@ -7,7 +7,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, ImageNames, image_size, listed_names, sibling_splits
+from detrex.data.formats.collected import (
+    Collected,
+    ImageNames,
+    image_size,
+    listed_names,
+    sibling_splits,
+    visible_files,
+)
 from detrex.data.formats.xml_values import number, parse_xml
 
 NAME_FILES = ("classes.txt", "labels.txt", "predefined_classes.txt")
@@ -35,7 +42,7 @@ def read(path: Path, found: Collected) -> None:
     if found.names is None:
         # Classes are numbered alike in all splits, whichever objects each has.
         for split in sibling_splits(annotations) if path.is_dir() else [annotations]:
-            for file in sorted(split.glob("*.xml")) if split != annotations or not path.is_dir() else ():
+            for file in visible_files(split, "*.xml") if split != annotations or not path.is_dir() else ():
                 found.seen_names |= dict.fromkeys(_names(file))
 
 
@@ -53,7 +60,7 @@ def xml_files(path: Path) -> list[Path]:
         # Lists of a class say -1 for images without it.
         chosen = [row[0] for row in ids if row and row[-1] != "-1"]
         return [path.absolute().parents[2] / "Annotations" / f"{image_id}.xml" for image_id in chosen]
-    return sorted((path / "Annotations" if (path / "Annotations").is_dir() else path).glob("*.xml"))
+    return visible_files(path / "Annotations" if (path / "Annotations").is_dir() else path, "*.xml")
 
 
 def _read_file(file: Path, images: ImageNames, found: Collected) -> None:

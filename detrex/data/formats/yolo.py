@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, image_size, images_by_stem
+from detrex.data.formats.collected import Collected, image_size, images_by_stem, visible_files
 from detrex.data.formats.yolo_config import NAME_FILES, class_names
 
 
@@ -25,7 +25,9 @@ def read(path: Path, found: Collected) -> None:
             found.on_error(error)
             continue
         image_id = found.add_image(name, size)
-        lines = label.read_text(encoding="utf-8", errors="replace").splitlines() if label.is_file() else []
+        lines = (
+            label.read_text(encoding="utf-8-sig", errors="replace").splitlines() if label.is_file() else []
+        )
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 _read_line(line, size, names, f"{label}, line {number}", image_id, found)
@@ -34,12 +36,16 @@ def read(path: Path, found: Collected) -> None:
 def _pairs(path: Path, found: Collected) -> dict[str, Path]:
     """By the name of each image the file of its labels, which need not exist."""
     if not path.is_dir():
-        names = [line.strip().removeprefix("./") for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [
+            line.strip().removeprefix("./") for line in path.read_text(encoding="utf-8-sig").splitlines()
+        ]
         places = {name: path.parent / name for name in names if name}
         return {name: labels_beside(p.parent) / f"{p.stem}.txt" for name, p in places.items()}
     labels = path if _is_labels(path) else labels_beside(path)
+    if _is_root(path):
+        labels = path / "labels"
     by_stem = images_by_stem(found.folder)
-    for label in sorted(labels.rglob("*.txt")):
+    for label in visible_files(labels, "**/*.txt"):
         stem = label.relative_to(labels).with_suffix("").as_posix()
         if stem not in by_stem and label.name not in NAME_FILES:
             found.error(label, f"there is no image for these labels in {found.folder}.")
@@ -50,7 +56,14 @@ def image_folder(path: Path) -> Path:
     """The folder of the images of a split."""
     if not path.is_dir():
         return path.parent
+    if _is_root(path):
+        return path / "images"
     return _exchanged(path, "labels", "images") if _is_labels(path) else path
+
+
+def _is_root(path: Path) -> bool:
+    """Whether a folder has those of images and labels in it."""
+    return (path / "images").is_dir() and (path / "labels").is_dir()
 
 
 def _is_labels(path: Path) -> bool:

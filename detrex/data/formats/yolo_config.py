@@ -78,5 +78,7 @@ def split_paths(path: Path) -> dict[str, Path]:
             if there := [place for place in places if place.exists()]:
                 found[split] = there[0]
         elif entry is not None:
-            raise DataError(f"{path}: '{split}' is {entry!r}; expected is one folder or list of images.")
+            raise DataError(
+                f"{path}: '{split}' is {entry!r}; expected is one folder, or a text file that lists images."
+            )
     return found
