@@ -39,7 +39,7 @@ def parse_categories(content: Any, where: str | Path) -> Categories:
             "no-categories",
         )
     if isinstance(content, Mapping) and _MAPILLARY in content and "categories" not in content:
-        entries = [_of_mapillary(k, entry) for k, entry in enumerate(entries)]
+        entries = [_of_mapillary(k, entry) for k, entry in enumerate(entries) if _is_evaluated(entry)]
     if all(isinstance(entry, str) for entry in entries):
         return Categories.from_names(entries, thing=False)
     by_id: dict[int, dict[str, Any]] = {}
@@ -70,6 +70,11 @@ def category_warnings(categories: Categories) -> list[str]:
     return [
         f"{len(twice)} names of classes are listed with several ids, which are classes of their own ({names})"
     ]
+
+
+def _is_evaluated(entry: Any) -> bool:
+    """Whether a label of Mapillary's config is a class of its benchmark; others are ``ignore_label``."""
+    return not isinstance(entry, Mapping) or entry.get("evaluate") is not False
 
 
 def _of_mapillary(value: int, entry: Any) -> Any:
