@@ -251,7 +251,10 @@ def _folder_with(name: str, annotations: Path) -> Path:
     places = [folder, folder / "images"]
     for place in (root, root / "images", folder, folder / "images"):
         places += [place / split for split in splits] + [place]
-    return next((place for place in places if (place / name).is_file()), folder)
+    there = next((place for place in places if (place / name).is_file()), None)
+    if there is None and (found := next(folder.rglob(Path(name).name), None)) is not None:
+        there = found.parents[len(Path(name).parts) - 1]
+    return there if there is not None and (there / name).is_file() else folder
 
 
 def _split_of(path: Path) -> str:

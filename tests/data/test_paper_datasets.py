@@ -270,12 +270,7 @@ def test_mapillary_vistas(tmp_path):
     semantic = load("mapillary_vistas_semantic", root, "dataloader.train.dataset.ignore_label=3")
     assert perfect_results(semantic)["semantic/mIoU"] == pytest.approx(100)
     found = read_categories(tmp_path / "config_v1.2.json")
-    assert found.names == ("Road", "Car", "Sky", "Unlabeled") and found.is_thing == (
-        False,
-        True,
-        False,
-        False,
-    )
+    assert found.names == ("Road", "Car", "Sky") and found.is_thing == (False, True, False)
     assert perfect_results(load("mapillary_vistas_panoptic", root))["panoptic/PQ"] == pytest.approx(100)
 
 

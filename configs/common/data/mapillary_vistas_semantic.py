@@ -2,8 +2,9 @@
 
 Expected under `dataloader.root`, as Mapillary Vistas 1.2 is distributed, with nothing to prepare:
 `{training,validation}/images/`, `{training,validation}/labels/` and `config_v1.2.json`. Its last class, 65,
-is "unlabeled". For version 2.0 set `dataloader.config=config_v2.0.json`, `dataloader.labels=v2.0/labels` and
-`dataloader.train.dataset.ignore_label=123`.
+is "unlabeled", which is not evaluated. For version 2.0 set `dataloader.config=config_v2.0.json`,
+`dataloader.labels=v2.0/labels`, and as `dataloader.train.dataset.ignore_label` the places in its list of all
+labels that are not evaluated.
 """
 
 from detrex.config import get_config

@@ -185,7 +185,8 @@ def check_names(facts: SplitFacts, folder: Path, findings: Findings) -> None:
     if facts.missing and folder.is_dir():
         rewriting, found = near_names(folder, [facts.files[index] for index in facts.missing])
         if found:
-            text = f"file_names={rewriting} would find {len(found)} of them ({next(iter(found.items()))})"
+            name, file = next(iter(found.items()))
+            text = f"file_names={rewriting} would find {len(found)} of them ({name} as {file})"
             findings.add("image-missing", facts.name, Example(text), 0)
 
 
