@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from detrex.cli.main import main as detrex
 from detrex.data import CocoInstances, DataError
 from detrex.data.check import KINDS, CheckOptions, check_sources, write_fixed
 from detrex.data.sources import Source, find_sources, source_of
+from detrex.report.dataset_page import save_dataset_page
 
 SIZE = (48, 64)
 
@@ -380,6 +382,36 @@ def test_cleaning_keeps_objects(split, tmp_path):
     assert [a["bbox"] for a in kept["annotations"]] == [[x, 8, 12, 12] for x in (4, 30)] * 4
     with pytest.raises(DataError, match="exists"):
         write_fixed(check_sources([source]), tmp_path / "clean", CheckOptions())
+
+
+ODD = [
+    None, 0, -1, 1.5, math.nan, math.inf, "", "x", "7", True, [], {}, [[]], [None], {"a": 1}, [1, 2, 3],
+    10**30, [[1, 2], [3, 4], [5, 6]], {"size": [48, 64], "counts": "b'1'"}, 1e30, [1e30] * 4,
+    {"size": [48, 64], "counts": [1]}, [[1e30] * 6], [["a"] * 6],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_value_ends_the_check_or_the_cleaning(split, tmp_path, seed):
+    rng = random.Random(seed)
+    clean = split.content
+    for number in range(20):
+        split.content = copy.deepcopy(clean)
+        for _ in range(rng.randint(1, 3)):
+            key = rng.choice(["images", "annotations", "categories"])
+            entries = split.content[key]
+            if not isinstance(entries, list) or rng.random() < 0.1:
+                split.content[key] = rng.choice(ODD)
+                continue
+            entry = rng.choice(entries)
+            if isinstance(entry, dict) and rng.random() < 0.8:
+                entry[rng.choice(list(entry))] = rng.choice(ODD)
+            else:
+                entries[rng.randrange(len(entries))] = rng.choice(ODD)
+        report = check_sources([split.source()], CheckOptions(pictures=0))
+        write_fixed(report, tmp_path / f"clean{number}", CheckOptions())
+        json.dumps(report.to_dict())
+        save_dataset_page(tmp_path / "page.html", "odd", report)
 
 
 def test_label_maps(tmp_path):

@@ -369,6 +369,14 @@ def test_semantic_masks_open(tmp_path):
     assert len(dataset) == 2 and len(dataset.targets(0)) == 2
 
 
+def test_damaged_gzip_is_named(tmp_path):
+    write_coco_zip(tmp_path)
+    path = tmp_path / "annotations/instances_train.json.gz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="is packed with gzip, and damaged: .*copied completely"):
+        CocoInstances(tmp_path / "train", path)
+
+
 def edit(path, old, new):
     text = path.read_text()
     assert old in text

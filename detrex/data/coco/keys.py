@@ -15,6 +15,7 @@ from detrex.data.errors import DataError
 
 ImageId = int | str
 MAX_SEGMENT_ID = 2**24 - 1
+_WORD = 2**63  # integers have to fit 64 bits
 _TYPES_IN_BOX = {int, float, type(None)}
 
 
@@ -101,8 +102,14 @@ def _identifier(value: Any) -> ImageId:
 
 
 def _integer(value: Any) -> int:
-    if type(value) is int:
-        return value
+    if type(value) is not int:
+        value = _whole(value)
+    if not -_WORD <= value < _WORD:
+        raise OverflowError
+    return value
+
+
+def _whole(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
     if isinstance(value, str):

@@ -145,6 +145,12 @@ def images_by_stem(folder: Path) -> dict[str, str]:
     return found
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without the spaces around them."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def visible_files(folder: Path, pattern: str) -> list[Path]:
     """The files of a pattern in a folder, in order; without those of macOS, which begin with a dot."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
@@ -193,6 +199,5 @@ def listed_names(folder: Path, file_names: Sequence[str]) -> list[str] | None:
     for place in (folder, *list(folder.absolute().parents)[:3]):
         for name in file_names:
             if (path := place / name).is_file():
-                lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-                return [line.strip() for line in lines if line.strip()]
+                return read_lines(path)
     return None

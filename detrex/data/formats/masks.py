@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, images_by_stem, visible_files
+from detrex.data.formats.collected import (
+    Collected,
+    images_by_stem,
+    read_lines,
+    visible_files,
+)
 from detrex.data.formats.shapes import rle_of
 from detrex.data.image_io import read_label_map
 
@@ -31,11 +36,7 @@ def read(path: Path, found: Collected) -> None:
     colors = label_map(root / "labelmap.txt")
     found.names = VOC_NAMES if colors is None else [name for name in colors if name != _BACKGROUND]
     by_stem = images_by_stem(found.folder)
-    chosen = (
-        [line.split()[0] for line in path.read_text().splitlines() if line.split()]
-        if path.is_file()
-        else None
-    )
+    chosen = [line.split()[0] for line in read_lines(path)] if path.is_file() else None
     for file in visible_files(root / "SegmentationObject", "*.png"):
         if chosen is not None and file.stem not in chosen:
             continue
@@ -71,7 +72,7 @@ def label_map(path: Path) -> dict[str, tuple[int, ...]] | None:
     """The colour of each class in CVAT's ``labelmap.txt`` (``name:r,g,b::``); None without such a file."""
     if not path.is_file():
         return None
-    rows = [line.split(":") for line in path.read_text(encoding="utf-8").splitlines() if ":" in line]
+    rows = [line.split(":") for line in read_lines(path) if ":" in line]
     try:
         return {
             row[0]: tuple(int(part) for part in row[1].split(","))

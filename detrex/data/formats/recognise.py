@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -91,11 +92,31 @@ def members_of(
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """Opens a file to be read; one that is packed with gzip is unpacked on the way."""
+    """Opens a file to be read; one that is packed with gzip is unpacked on the way.
+
+    Its ``read`` raises :class:`DataError` if it is damaged.
+    """
     file = path.open("rb")
     is_packed = file.read(2) == _GZIP
+    if is_packed:
+        file.close()
+        return cast(BinaryIO, _Unpacked(path, "rb"))
     file.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if is_packed else file
+    return file
+
+
+class _Unpacked(gzip.GzipFile):
+    """A file that is unpacked as it is read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"Annotation file {self.name} is packed with gzip, and damaged: {error}. Was it copied "
+                "completely?",
+                "unreadable",
+            ) from error
 
 
 def _of_folder(path: Path) -> Format | None:

@@ -12,6 +12,7 @@ from detrex.data.formats.collected import (
     ImageNames,
     image_size,
     listed_names,
+    read_lines,
     sibling_splits,
     visible_files,
 )
@@ -56,9 +57,9 @@ def image_folder(path: Path) -> Path:
 def xml_files(path: Path) -> list[Path]:
     """The annotation files of a folder, a root or a list."""
     if not path.is_dir():
-        ids = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+        ids = (line.split() for line in read_lines(path))
         # Lists of a class say -1 for images without it.
-        chosen = [row[0] for row in ids if row and row[-1] != "-1"]
+        chosen = [row[0] for row in ids if row[-1] != "-1"]
         return [path.absolute().parents[2] / "Annotations" / f"{image_id}.xml" for image_id in chosen]
     return visible_files(path / "Annotations" if (path / "Annotations").is_dir() else path, "*.xml")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,7 +39,10 @@ def number(entry: ElementTree.Element, tag: str, where: object, missing: float |
     if text is None and missing is not None:
         return missing
     try:
-        return float(text or "")
+        value = float(text or "")
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         name = tag.rpartition("/")[2]
-        raise DataError(f"{where} has {text!r} as <{name}>; expected is a number.") from None
+        raise DataError(f"{where} has {text!r} as <{name}>; expected is a number.")
+    return value

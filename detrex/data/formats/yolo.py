@@ -6,7 +6,13 @@ import math
 from pathlib import Path
 
 from detrex.data.errors import DataError
-from detrex.data.formats.collected import Collected, image_size, images_by_stem, visible_files
+from detrex.data.formats.collected import (
+    Collected,
+    image_size,
+    images_by_stem,
+    read_lines,
+    visible_files,
+)
 from detrex.data.formats.yolo_config import NAME_FILES, class_names
 
 
@@ -36,9 +42,7 @@ def read(path: Path, found: Collected) -> None:
 def _pairs(path: Path, found: Collected) -> dict[str, Path]:
     """By the name of each image the file of its labels, which need not exist."""
     if not path.is_dir():
-        names = [
-            line.strip().removeprefix("./") for line in path.read_text(encoding="utf-8-sig").splitlines()
-        ]
+        names = [line.strip().removeprefix("./") for line in read_lines(path)]
         places = {name: path.parent / name for name in names if name}
         return {name: labels_beside(p.parent) / f"{p.stem}.txt" for name, p in places.items()}
     labels = path if _is_labels(path) else labels_beside(path)
