@@ -230,11 +230,20 @@ def _open_any_size(path: str | Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_limit(image: Image.Image, path: str | Path, image_id: int | str) -> None:
+def pixel_limit() -> int:
+    """How many pixels a file may have before any reader decodes it, of :data:`PIXEL_LIMIT`; 0: any number.
+
+    Raises:
+        DataError: the variable is no number.
+    """
     text = os.environ.get(PIXEL_LIMIT, str(_DEFAULT_LIMIT))
     if not text.isdecimal():
         raise DataError(f"{PIXEL_LIMIT}={text}: expected is a number of pixels, 0 for no limit.")
-    limit = int(text)
+    return int(text)
+
+
+def _check_limit(image: Image.Image, path: str | Path, image_id: int | str) -> None:
+    limit = pixel_limit()
     if limit and image.height * image.width > limit:
         raise DataError(
             f"{_name(path, image_id)} has {image.height} x {image.width} pixels (height x width), more "

@@ -128,9 +128,12 @@ class DetectionCounts:
             objects: (C,) how many objects there are.
         """
         precision = np.full((self.num_classes, len(RECALLS)), np.nan)
-        for k in np.flatnonzero(objects):
-            chosen = counted & (classes == k)
-            precision[k] = interpolated(self.scores[chosen], right[chosen], int(objects[k]))
+        chosen = np.flatnonzero(counted)
+        chosen = chosen[np.argsort(classes[chosen], kind="stable")]
+        bounds = np.searchsorted(classes[chosen], np.arange(self.num_classes + 1))
+        for k in np.flatnonzero(objects).tolist():
+            own = chosen[bounds[k] : bounds[k + 1]]
+            precision[k] = interpolated(self.scores[own], right[own], int(objects[k]))
         present = objects > 0
         return (100 * float(precision[present].mean()) if present.any() else float("nan")), precision
 

@@ -437,6 +437,13 @@ FAULTS = {
         'rle="3, ',
         "the runs of its mask do not fit",
     ),
+    "CVAT size": (
+        write_cvat,
+        "train/annotations.xml",
+        f'name="a.png" width="{WIDTH}"',
+        'name="a.png" width="2000000000"',
+        "its image is said to have 40 x 2000000000 pixels",
+    ),
     "CVAT label": (
         write_cvat,
         "train/annotations.xml",

@@ -11,7 +11,7 @@ import numpy as np
 
 from detrex.data.errors import DataError
 from detrex.data.formats.collected import Collected
-from detrex.data.formats.shapes import circle, rle_of
+from detrex.data.formats.shapes import circle, empty_mask, rle_of
 
 
 def read(path: Path, found: Collected) -> None:
@@ -85,7 +85,7 @@ def _rle(shape: ElementTree.Element, value: dict[str, float], size: tuple[int, i
     inside = left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]
     if min(runs) < 0 or sum(runs) != width * height or not inside:
         raise ValueError("the runs of its mask do not fit")
-    mask = np.zeros(size, np.uint8)
+    mask = empty_mask(size)
     mask[top : top + height, left : left + width] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(
         height, width
     )

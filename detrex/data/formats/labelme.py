@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from detrex.data.errors import DataError
 from detrex.data.file_names import REWRITINGS
@@ -22,7 +19,7 @@ from detrex.data.formats.collected import (
     sibling_splits,
     visible_files,
 )
-from detrex.data.formats.shapes import circle, rle_of
+from detrex.data.formats.shapes import circle, mask_of_png, rle_of
 
 NAME_FILES = ("labels.txt", "classes.txt")
 
@@ -81,7 +78,7 @@ def _add(shapes: list[Any], label: str, size: tuple[int, int], image_id: int, fo
         kind = shape.get("shape_type") or "polygon"
         points = [(float(x), float(y)) for x, y in shape["points"]]
         if kind == "mask":
-            masks.append(_mask(shape["mask"], points[0], size))
+            masks.append(mask_of_png(shape["mask"], points[0], size))
         elif kind == "polygon":
             polygons.append([value for point in points for value in point])
         elif kind == "rectangle":
@@ -99,19 +96,6 @@ def _add(shapes: list[Any], label: str, size: tuple[int, int], image_id: int, fo
         found.add_object(image_id, label, [min(xs), min(ys), max(xs), max(ys)], polygons)
     elif polygons:
         found.add_object(image_id, label, polygons=polygons)
-
-
-def _mask(text: str, corner: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool of a PNG in base64 that stands at a corner (x, y)."""
-    with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
-        if picture.width > size[1] + 1 or picture.height > size[0] + 1:
-            raise ValueError("its mask is larger than the image")
-        piece = np.asarray(picture.convert("L")) > 0
-    mask = np.zeros(size, bool)
-    x, y = max(round(corner[0]), 0), max(round(corner[1]), 0)
-    room = mask[y : y + piece.shape[0], x : x + piece.shape[1]]
-    room |= piece[: room.shape[0], : room.shape[1]]
-    return mask
 
 
 def _content(file: Path) -> dict[str, Any]:
