@@ -12,7 +12,7 @@ from PIL import Image
 from detrex.config import LazyConfig, get_config, instantiate
 from detrex.data import category_file, dataset_root, read_categories
 from detrex.data.preparation import prepare_ade20k, prepare_cityscapes
-from detrex.evaluation import CityscapesInstanceEvaluator
+from detrex.evaluation import CityscapesInstanceEvaluator, PanopticEvaluator
 from detrex.evaluation.cityscapes import VOID
 from detrex.evaluation.per_image import panoptic_map
 from detrex.structures import Instances
@@ -147,11 +147,7 @@ def made_results(rng, ids):
 
 
 def test_instances_are_measured_as_by_the_official_script(tmp_path, monkeypatch):
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # a name of old that the script uses
-    for module in ("matplotlib", "matplotlib.pyplot", "pyquaternion", "coloredlogs", "tqdm"):
-        monkeypatch.setitem(sys.modules, module, MagicMock())
-    name = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
-    script = pytest.importorskip(name)
+    script = script_of("evalInstanceLevelSemanticLabeling", monkeypatch)
     monkeypatch.setattr(script, "writeDict2JSON", lambda *_: None)  # it cannot write NumPy's numbers of today
     rng = np.random.default_rng(0)
     categories = read_categories(category_file("cityscapes_instance"))
@@ -191,6 +187,78 @@ def test_instances_are_measured_as_by_the_official_script(tmp_path, monkeypatch)
     for label, values in expected["classes"].items():
         found = evaluator.per_class["cityscapes/AP"][label]
         assert np.isnan(found) if np.isnan(values["ap"]) else found == pytest.approx(100 * values["ap"])
+
+
+def script_of(name, monkeypatch):
+    """A module of Cityscapes' own evaluation, whose drawing needs packages that are not installed here."""
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # a name of old that the scripts use
+    for module in ("matplotlib", "matplotlib.pyplot", "pyquaternion", "coloredlogs", "tqdm"):
+        monkeypatch.setitem(sys.modules, module, MagicMock())
+    return pytest.importorskip(f"cityscapesscripts.evaluation.{name}")
+
+
+def test_pixels_are_measured_as_by_the_official_script(cityscapes, monkeypatch):
+    script = script_of("evalPixelLevelSemanticLabeling", monkeypatch)
+    config = load("cityscapes_semantic", f"dataloader.root={cityscapes}")
+    evaluator = instantiate(config.dataloader.evaluators)["semantic"]
+    categories = evaluator.categories
+    rng, truth_files, result_files = np.random.default_rng(0), [], []
+    for path in sorted((cityscapes / "gtFine/val").rglob("*_labelIds.png")):
+        truth = np.asarray(Image.open(path))
+        guess = np.array(categories.ids)[rng.integers(0, len(categories), SIZE)]
+        found = np.where((rng.random(SIZE) < 0.7) & np.isin(truth, categories.ids), truth, guess).astype(
+            np.uint8
+        )
+        save(cityscapes / "found" / path.name, found)
+        truth_files.append(str(path))
+        result_files.append(str(cityscapes / "found" / path.name))
+        index = np.vectorize(categories.index_of.__getitem__)(found)
+        scores = torch.nn.functional.one_hot(torch.tensor(index), len(categories)).permute(2, 0, 1).float()
+        name = (
+            path.relative_to(cityscapes / "gtFine/val").as_posix().replace("gtFine_labelIds", "leftImg8bit")
+        )
+        evaluator.process([{"image_id": name, "file_name": name}], [{"sem_seg": scores}])
+    metrics = evaluator.evaluate()
+    script.args.quiet, script.args.JSONOutput = True, False
+    script.args.evalInstLevelScore = False
+    expected = script.evaluateImgLists(result_files, truth_files, script.args)["classScores"]
+    for name, iou in evaluator.per_class["semantic/IoU"].items():
+        # Where a class is found but not there, the script says 0 as well.
+        assert iou == pytest.approx(100 * expected[name], abs=1e-9), name
+    assert metrics["semantic/mIoU"] == pytest.approx(100 * np.nanmean(list(expected.values())))
+
+
+def test_segments_are_measured_as_by_the_official_script(cityscapes, tmp_path, monkeypatch):
+    script = script_of("evalPanopticSemanticLabeling", monkeypatch)
+    list(prepare_cityscapes(cityscapes, "panoptic", ["val"]))
+    annotations = cityscapes / "annotations/panoptic_val.json"
+    segments = cityscapes / "annotations/panoptic_val"
+    evaluator = PanopticEvaluator(annotations, segments, output_dir=tmp_path / "found")
+    content = json.loads(annotations.read_text())
+    for number, image in enumerate(content["annotations"]):
+        ids = np.roll(cityscapes_ids(number), (3, 5 * number), (0, 1))
+        ids[70:, 90:] = 26002  # a car that is none
+        infos = []
+        for value in np.unique(ids).tolist():
+            label = value if value < 1000 else value // 1000
+            if label in evaluator.categories.index_of:
+                infos.append({"id": value, "category_id": evaluator.categories.index_of[label]})
+            else:
+                ids[ids == value] = 0
+        panoptic = torch.tensor(ids), infos
+        evaluator.process([{"image_id": image["image_id"]}], [{"panoptic_seg": panoptic}])
+    metrics = evaluator.evaluate()
+    results = json.loads((tmp_path / "found/panoptic_results.json").read_text())
+    found = {entry["image_id"]: entry for entry in results["annotations"]}
+    pairs = [(entry, found[entry["image_id"]]) for entry in content["annotations"]]
+    categories = {entry["id"]: entry for entry in content["categories"]}
+    folders = str(segments), str(tmp_path / "found/panoptic_results")
+    counts = script.pq_compute_single_core(0, pairs, *folders, categories)
+    expected = script.average_pq(counts, categories)
+    assert 0 < expected["All"]["pq"] < 1
+    for group, suffix in (("All", ""), ("Things", "_things"), ("Stuff", "_stuff")):
+        for name in ("pq", "sq", "rq"):
+            assert metrics[f"panoptic/{name.upper()}{suffix}"] == pytest.approx(100 * expected[group][name])
 
 
 @pytest.fixture
