@@ -6,27 +6,26 @@ No other exception, no hang (the time limit of every test), and no more than 1 G
 import io
 import json
 import pickle
-import resource
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
 from detrex.checkpoint import CheckpointError, read_source, write_weights
 from detrex.structures import Categories
-
-FEW, MANY = 60, 5000
-KIBIBYTES_OF_A_GIBIBYTE = 2**20
-REASONABLE = settings(
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+from tests.reliability.fuzzing import (
+    FEW,
+    KIBIBYTES_OF_A_GIBIBYTE,
+    MANY,
+    REASONABLE,
+    edited,
+    edits,
+    peak_kibibytes,
 )
+
 amounts = pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 
 TENSORS = OrderedDict(
@@ -92,42 +91,6 @@ FORMATS = {
     "pickle, protocol 2": ("a.pkl", lambda _: pickle.dumps(arrays(), 2), everywhere),
     "pickle, protocol 5": ("a.pkl", lambda _: pickle.dumps(arrays(), 5), everywhere),
 }
-
-places = st.integers(0, 4095)
-edits = st.lists(
-    st.one_of(
-        st.tuples(st.just("replace"), places, st.binary(min_size=1, max_size=8)),
-        st.tuples(st.just("insert"), places, st.binary(min_size=1, max_size=8)),
-        st.tuples(st.just("delete"), places, st.integers(1, 64)),
-        st.tuples(st.just("repeat"), places, st.integers(1, 64)),
-        st.tuples(st.just("flip"), places, st.integers(0, 7)),
-        st.tuples(st.just("end"), places, st.none()),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def edited(data: bytes, changes: list[tuple]) -> bytes:
-    for kind, place, value in changes:
-        at = place % max(1, len(data))
-        if kind == "replace":
-            data = data[:at] + value + data[at + len(value) :]
-        elif kind == "insert":
-            data = data[:at] + value + data[at:]
-        elif kind == "delete":
-            data = data[:at] + data[at + value :]
-        elif kind == "repeat":
-            data = data[: at + value] + data[at:]
-        elif kind == "flip" and data:
-            data = data[:at] + bytes([data[at] ^ (1 << value)]) + data[at + 1 :]
-        elif kind == "end":
-            data = data[:at]
-    return data
-
-
-def peak_kibibytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.mark.timeout(900)

@@ -97,8 +97,13 @@ def _missing(entry: Mapping[str, Any], keys: Sequence[Key], kind: str, where: st
 
 def _identifier(value: Any) -> ImageId:
     if isinstance(value, str) and value:
-        return value
+        return _valid(value)
     return _integer(value)
+
+
+def _valid(text: str) -> str:
+    text.encode()  # raises where JSON's escapes name half a character
+    return text
 
 
 def _integer(value: Any) -> int:
@@ -131,7 +136,7 @@ def _pixels(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise TypeError
-    return value
+    return _valid(value)
 
 
 def _file_name(value: Any) -> str:
