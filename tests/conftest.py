@@ -41,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True)
+def signals_act_as_before() -> Iterator[None]:
+    """A test that leaves this process listening to signals would stop the runs of later ones."""
+    yield
+    interruption = sys.modules.get("detrex.runtime.interruption")
+    if interruption is not None and interruption.is_listening():
+        interruption.stop_listening()
+        pytest.fail("this test leaves the process listening to requests to stop")
+
+
 @pytest.fixture(scope="session")
 def python_folder(tmp_path_factory) -> Iterator[Path]:
     """A folder for the PATH, with a ``python`` that has PyTorch loaded; see :mod:`tests.warm_python`."""

@@ -116,15 +116,14 @@ def load(
             check_types(config.model)
             check_types(config.dataloader.test.mapper)
         mapper = instantiate(config.dataloader.test.mapper)
+        value_range = _value_range(config)
         with SizeLimit(file.tensors) if is_data else nullcontext():
             network = build_model(config.model, target)
     except ConfigError as error:
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
     load_pretrained(network, file, strict=True)
-    return Predictor(
-        network, mapper, categories, amp, _score_thresholds(file, categories), _value_range(config)
-    )
+    return Predictor(network, mapper, categories, amp, _score_thresholds(file, categories), value_range)
 
 
 def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:

@@ -109,10 +109,11 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _forget()
+        stop_listening()
 
 
-def _forget() -> None:
+def stop_listening() -> None:
+    """Signals act as they did before :func:`listen`."""
     for number, handler in _listener.previous.items():
         signal.signal(number, handler)
     _start_afresh()

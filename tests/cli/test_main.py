@@ -71,8 +71,8 @@ def test_help_fits_a_terminal(all_help):
 
 
 def test_examples_name_the_command_that_was_called(all_help):
-    assert "  own data         detrex train maskdino_custom_instance" in all_help["help"]["train"]
-    assert "  own data         train_net.py maskdino_custom_instance" in all_help["help"]["train_net.py"]
+    assert "  by a config      detrex train maskdino_custom_instance" in all_help["help"]["train"]
+    assert "  by a config      train_net.py maskdino_custom_instance" in all_help["help"]["train_net.py"]
 
 
 def test_an_unknown_command_gets_the_nearest(capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detrex.cli.arguments import add_config, add_overrides, command_parser, parse, positive, read_config
 from detrex.cli.errors import readable_errors
-from detrex.runtime.interruption import listen
+from detrex.runtime.interruption import listening
 
 DESCRIPTION = "Measures a trained model on the test data of a config or of its run."
 EXAMPLES = """\
@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit: see :func:`detrex.cli.train.main`.
     """
-    listen()
-    with readable_errors(arguments.debug):
+    with listening(), readable_errors(arguments.debug):
         from detrex.cli.train import main
         from detrex.engine.launch import launch
 

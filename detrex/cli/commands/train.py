@@ -17,7 +17,7 @@ from detrex.cli.arguments import (
     read_config,
 )
 from detrex.cli.errors import readable_errors
-from detrex.runtime.interruption import listen
+from detrex.runtime.interruption import listening
 
 DESCRIPTION = "Trains or evaluates what a config describes."
 EXAMPLES = """\
@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit: see :func:`detrex.cli.train.main`.
     """
-    listen()  # before the imports below, which take seconds
-    with readable_errors(arguments.debug):
+    # Before the imports below, which take seconds.
+    with listening(), readable_errors(arguments.debug):
         from detrex.cli.train import main
         from detrex.engine.launch import launch
 
