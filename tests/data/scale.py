@@ -115,8 +115,9 @@ def epoch_in_workers(dataset: Dataset, start_method: str, workers: int) -> list[
         multiprocessing_context=start_method,
         persistent_workers=True,
     )
+    others = multiprocessing.active_children()
     batches = iter(loader)
-    processes = [worker.pid for worker in multiprocessing.active_children()]
+    processes = [worker.pid for worker in multiprocessing.active_children() if worker not in others]
     for _ in range(10):
         next(batches)
     early = [memory(process) for process in processes]
