@@ -5,7 +5,6 @@ Everything else is in ``pyproject.toml``. After ``pip install -e .`` the checkou
 ``projects/`` are read, and the kernel's library lies in the checkout's ``detrex/ops/``.
 """
 
-import re
 import runpy
 import shutil
 from pathlib import Path
@@ -16,36 +15,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # By path, since a build has neither this project nor the current directory on Python's path.
+LINKS = runpy.run_path(str(ROOT / "docs" / "site" / "links.py"))
 KERNEL = runpy.run_path(str(ROOT / "ops" / "build.py"))
-
-
-def page_of_package(readme: str, repository: str | None) -> str:
-    """README.md for readers who are not in the repository, as on the page of a package index.
-
-    Args:
-        readme: its text.
-        repository: address of the repository, such as ``https://github.com/OWNER/NAME``; its files are at
-            ``.../blob/main/PATH`` and ``.../raw/main/PATH``. None: links into it become plain text, and
-            pictures are left out.
-    """
-
-    def absolute(match: re.Match[str]) -> str:
-        picture, text, target = match.groups()
-        if re.match(r"[a-z]+:|#", target):
-            return match[0]
-        if repository is None:
-            return "" if picture else text
-        kind = "raw" if picture else "blob"
-        return f"{picture}[{text}]({repository.rstrip('/')}/{kind}/main/{target})"
-
-    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", absolute, readme)
-
-
-def repository_address() -> str | None:
-    """``Repository`` of ``[project.urls]`` in pyproject.toml."""
-    content = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    match = re.search(r'^Repository = "([^"]+)"', content, flags=re.MULTILINE)
-    return match[1] if match else None
 
 
 class BuildPackage(build_py):
@@ -83,6 +54,8 @@ class WheelOfOnePlatform(bdist_wheel):
 
 setup(
     cmdclass={"build_py": BuildPackage, "bdist_wheel": WheelOfOnePlatform},
-    long_description=page_of_package((ROOT / "README.md").read_text(encoding="utf-8"), repository_address()),
+    long_description=LINKS["with_absolute_links"](
+        (ROOT / "README.md").read_text(encoding="utf-8"), LINKS["repository_address"]()
+    ),
     long_description_content_type="text/markdown",
 )

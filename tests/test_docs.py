@@ -1,5 +1,6 @@
 """The commands and code of the documentation run, and the table of models is up to date."""
 
+import importlib
 import json
 import os
 import re
@@ -17,10 +18,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+import detrex
 from detrex.checkpoint import zoo_entries
 from detrex.checkpoint.published import to_published
 from detrex.cli.arguments import read_config
 from detrex.cli.commands import submit, train
+from detrex.cli.main import COMMANDS
 from detrex.cli.zoo_table import markdown
 from detrex.config import LazyConfig, instantiate
 
@@ -120,7 +123,7 @@ def test_what_the_pages_show_runs(block, place, python_folder):
 
 
 def test_only_what_cannot_run_here_is_left_out():
-    elsewhere = {"GPUs and COCO", "several machines", "Slurm", "wandb", "time"}
+    elsewhere = {"files beside it", "GPUs and COCO", "several machines", "Slurm", "wandb", "time"}
     assert {b.needs for b in blocks()} <= {None, "the network", "COCO", "the parity kit"} | elsewhere
     assert len([b for b in blocks() if b.needs is None]) >= 6
 
@@ -154,6 +157,26 @@ def test_the_table_of_models_is_that_of_the_zoo():
     """After a change: ``python tools/model_zoo.py --markdown`` below the page's introduction."""
     page = (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8")
     assert page[page.index("| name |") :] == markdown(list(zoo_entries().values()))
+
+
+def test_the_commands_of_the_front_page_have_options_that_exist():
+    blocks = [match for match in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
+    lines = [line for block in blocks if block["kind"] == "bash" for line in block["text"].splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("detrex ")]
+    assert {name for name, *_ in commands} >= {"train", "predict", "check", "eval"}
+    for name, *words in commands:
+        module = importlib.import_module(f"detrex.cli.commands.{COMMANDS[name].module}")
+        options = module.parse_arguments(words)
+        if name == "train" and options.config_file:
+            read_config(options)
+
+
+def test_the_code_of_the_front_page_names_what_there_is():
+    for block in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8")):
+        if block["kind"] == "python":
+            compile(block["text"], "README.md", "exec")
+            for name in re.findall(r"\bdetrex\.(\w+)", block["text"]):
+                assert hasattr(detrex, name)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)

@@ -24,6 +24,8 @@ def copy_of_project(folder):
         shutil.copy(ROOT / name, folder)
     page = "# Title\n![p](docs/p.png)\n[data](docs/data.md), [web](https://x.org)\n"
     (folder / "README.md").write_text(page)
+    (folder / "docs/site").mkdir(parents=True)
+    shutil.copy(ROOT / "docs/site/links.py", folder / "docs/site")
     for name in ("detrex", "configs", "projects", "ops"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
     return folder
@@ -181,6 +183,13 @@ def test_a_source_archive_has_all_that_the_build_needs(project):
     (archive,) = (project / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         files = {name.partition("/")[2] for name in tar.getnames()}
-    sources = {"setup.py", "ops/build.py", "ops/msda_cpu.cpp", "ops/msda_cuda.cu", "detrex/py.typed"}
-    assert sources | shipped(ROOT) <= files
+    sources = {
+        "setup.py",
+        "docs/site/links.py",
+        "ops/build.py",
+        "ops/msda_cpu.cpp",
+        "ops/msda_cuda.cu",
+        "detrex/py.typed",
+    }
+    assert {"detrex/py.typed"} | sources | shipped(ROOT) <= files
     assert LIBRARY not in files

@@ -37,18 +37,19 @@ PRELOADED = (
 _LONGEST_MESSAGE = 1 << 20
 _CLIENT = """\
 #!/bin/sh
-exec {python} -I -S {file} ask {address} "$@"
+exec {python} -I -S {file} ask {address} {first} "$@"
 """
 
 
 @contextmanager
 def warm_python(folder: Path) -> Iterator[Path]:
-    """A folder for the PATH, with ``python``; the server lives as long as the context."""
+    """A folder for the PATH, with ``python`` and ``detrex``; the server lives as long as the context."""
     address = folder / "socket"
-    client = folder / "bin/python"
-    client.parent.mkdir(parents=True)
-    client.write_text(_CLIENT.format(python=sys.executable, file=__file__, address=address))
-    client.chmod(0o755)
+    (folder / "bin").mkdir(parents=True)
+    for name, first in (("python", ""), ("detrex", "-m detrex")):
+        client = folder / "bin" / name
+        client.write_text(_CLIENT.format(python=sys.executable, file=__file__, address=address, first=first))
+        client.chmod(0o755)
     server = subprocess.Popen([sys.executable, __file__, "serve", str(address)], stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens

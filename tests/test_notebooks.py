@@ -1,0 +1,47 @@
+"""The notebook runs from its first cell to its last."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("ipykernel")
+
+SMALL = ("dataloader.splits={train:8,val:2}", "dataloader.train.num_workers=0", "train.device=cpu")
+CHANGES = {
+    "STEPS = 2000": f"SMALL = {SMALL}\nSTEPS = 2",
+    'f"train.max_iter={STEPS}",': 'f"train.max_iter={STEPS}", *SMALL,',
+}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The notebook with what its cells showed, with a few steps on a little data."""
+    folder = tmp_path_factory.mktemp("notebook")
+    notebook = nbformat.read(ROOT / "notebooks/quickstart.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "commit it without results"
+    for cell in notebook.cells:
+        for text, other in CHANGES.items():
+            cell.source = cell.source.replace(text, other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        place = {"metadata": {"path": str(folder)}}
+        nbclient.NotebookClient(notebook, timeout=240, resources=place).execute()
+    return notebook, folder
+
+
+def test_it_runs_and_keeps_its_run(executed):
+    _, folder = executed
+    for name in ("report.html", "model_final.safetensors", "found.png"):
+        assert (folder / "output/quickstart" / name).is_file()
+
+
+def test_results_show_themselves(executed):
+    notebook, _ = executed
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert {"image/png", "text/html"} <= {kind for output in outputs for kind in output.get("data", ())}
+    assert notebook.cells[-2].outputs[0]["data"]["text/plain"] == "True"
