@@ -159,7 +159,11 @@ def test_the_table_of_models_is_that_of_the_zoo():
     assert page[page.index("| name |") :] == markdown(list(zoo_entries().values()))
 
 
-def test_the_commands_of_the_front_page_have_options_that_exist():
+def test_the_commands_of_the_front_page_have_options_that_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "output/mydata"  # the folder of the run that the page evaluates
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
     blocks = [match for match in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
     lines = [line for block in blocks if block["kind"] == "bash" for line in block["text"].splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("detrex ")]
