@@ -15,8 +15,8 @@ class InterruptedLoader(dummy.TrainLoader):
         self._mark = Path(folder, f"signalled_{rank()}")
         self._number = number
 
-    def _batch(self, position: int) -> list[dict]:
+    def batch(self, position: int) -> list[dict]:
         if position == 3 and not self._mark.exists():
             self._mark.touch()
             os.kill(os.getpid(), self._number)
-        return super()._batch(position)
+        return super().batch(position)
