@@ -215,6 +215,7 @@ def test_batch_of_images_without_objects(coco):
     assert [s["targets"].masks.shape for s in batch] == [(0, 32, 32)] * 3
 
 
+@pytest.mark.slow  # in a process of its own: after other tests, threads that these brought end a worker
 def test_workers_leave_signals_to_the_training_process(dataset):
     loader = train_loader(dataset, total_batch_size=1, num_workers=2)
     others = multiprocessing.active_children()
