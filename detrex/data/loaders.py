@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from detrex.data.mappers import TrainingMapper
 from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
 from detrex.runtime import distributed
 from detrex.runtime.allocation import release_freed_memory
+from detrex.runtime.interruption import SIGNALS
 from detrex.structures import Sample
 
 logger = logging.getLogger(__name__)
@@ -60,8 +62,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         self._batches.start = self._consumed
-        _before_workers(self._loader)
-        for samples in self._loader:
+        for samples in _started(self._loader):
             # Counted here, not where batches are prepared ahead by the workers.
             self._consumed += 1
             yield samples
@@ -117,8 +118,7 @@ class TestLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        _before_workers(self._loader)
-        return iter(self._loader)
+        return _started(self._loader)
 
 
 def build_train_loader(
@@ -224,29 +224,50 @@ class _AugmentedDraws(Dataset):
             return self.samples[draw.image]
 
 
+def _started(loader: DataLoader) -> Iterator[list[Sample]]:
+    """The batches of ``loader``, whose worker processes start now, if it has any."""
+    if not loader.num_workers:
+        return iter(loader)
+    release_freed_memory()
+    with _signals_blocked():
+        return iter(loader)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Inside the block this thread takes no requests to stop, nor do processes and threads that start there.
+
+    Some libraries start threads in each new process before any code of ours runs in it. If one of these took
+    a signal, the process would end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _obey_the_trainer_alone(_worker: int) -> None:
-    """Leaves SIGTERM, SIGUSR1 and SIGINT to the training process, unless that sends SIGTERM to this worker.
+    """Leaves requests to stop to the training process, unless that sends SIGTERM to this worker.
 
     Batch systems and terminals send them to all processes; the training process acts on them and needs this
     one meanwhile.
     """
+    if not hasattr(signal, "sigwaitinfo"):  # Windows and macOS
+        return
     trainer = os.getppid()
-    numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for threads that start from now on, too
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # where a server started this process
 
     def listen() -> None:
         while True:
-            said = signal.sigwaitinfo(numbers)  # only this tells who sent a signal
+            said = signal.sigwaitinfo(SIGNALS)  # only this tells who sent a signal
             if said.si_pid == trainer and said.si_signo == signal.SIGTERM:
                 os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-
-
-def _before_workers(loader: DataLoader) -> None:
-    """To be called before ``loader`` starts its worker processes, if it has any."""
-    if loader.num_workers:
-        release_freed_memory()
 
 
 def _as_list(samples: list[Sample]) -> list[Sample]:

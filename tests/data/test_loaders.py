@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 import subprocess
 from itertools import islice
 
@@ -215,7 +216,6 @@ def test_batch_of_images_without_objects(coco):
     assert [s["targets"].masks.shape for s in batch] == [(0, 32, 32)] * 3
 
 
-@pytest.mark.slow  # in a process of its own: after other tests, threads that these brought end a worker
 def test_workers_leave_signals_to_the_training_process(dataset):
     loader = train_loader(dataset, total_batch_size=1, num_workers=2)
     others = multiprocessing.active_children()
@@ -234,3 +234,13 @@ def test_workers_leave_signals_to_the_training_process(dataset):
         worker.terminate()
         worker.join(timeout=60)
     assert not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize(
+    "missing", [["sigwaitinfo"], ["sigwaitinfo", "pthread_sigmask"]], ids=["macOS", "Windows"]
+)
+def test_workers_start_where_signals_cannot_be_waited_for(dataset, monkeypatch, missing):
+    for name in missing:
+        monkeypatch.delattr(signal, name)
+    before = [s["image_id"] for batch in take(train_loader(dataset, num_workers=0), 2) for s in batch]
+    assert [s["image_id"] for batch in take(train_loader(dataset, num_workers=1), 2) for s in batch] == before
