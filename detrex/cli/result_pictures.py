@@ -65,7 +65,7 @@ class InstanceComparison:
         record = self._dataset[index]
         targets, found = self._read(record)
         matches = match_instances(targets, found)
-        kind = "box" if found.pred_masks is None or targets.masks is None else "mask"
+        kind = "mask" if found.has("pred_masks") and targets.masks is not None else "box"
         caption = (
             f"F1 {matches.f1:.1%} at {kind} IoU 0.5: {matches.right} right, {matches.wrong} wrong, "
             f"{matches.missed} missed; scores from {self._threshold:g}"

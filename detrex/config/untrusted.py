@@ -30,9 +30,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".ckpt", ".onn
 OUTPUT_DIR = ("train", "output_dir")
 WRITTEN_KEYS = ("output_dir", "directory")
 COMPONENTS_FILE = "components.yaml"
-# What prediction builds from a config. Values in it are neither paths nor addresses.
 VALUE_RANGE = "dataloader.test.dataset.value_range"
-PREDICTION = ("model", "dataloader.test.mapper", VALUE_RANGE, "dataloader.categories")
+_NODES = ("model", "dataloader.test.mapper", "dataloader.categories")
+# What prediction takes from a config. Values in it are neither paths nor addresses.
+PREDICTION = (*_NODES, VALUE_RANGE)
 
 _PREDICTION_KEYS = (
     ("model",),
@@ -337,11 +338,10 @@ class _Check:
 
     def _has(self, keys: Keys) -> bool:
         """Whether there is something; what prediction builds is a node, and no path of a list of classes."""
-        is_value = dotted(keys) == VALUE_RANGE or dotted(keys) not in PREDICTION
         value: Any = self._content
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        return isinstance(value, dict) or (value is not None and is_value)
+        return isinstance(value, dict) or (value is not None and dotted(keys) not in _NODES)
 
     def _locate(self, keys: Keys, place: Keys, hops: int = 0) -> tuple[Keys, Any]:
         """Where ``keys`` lead after interpolations on the way, and what is written there."""

@@ -136,6 +136,6 @@ def instances_to_pandas(instances: Instances, categories: Categories) -> pandas.
         "score": instances.scores.numpy(),
         **dict(zip(("x0", "y0", "x1", "y1"), instances.pred_boxes.numpy().T, strict=True)),
     }
-    if instances.masks is not None:
-        columns["mask_area"] = instances.masks.areas()
+    if (masks := instances.masks) is not None:
+        columns["mask_area"] = masks.areas()
     return pandas.DataFrame(columns)
