@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 FEW, MANY = 60, 5000
-KIBIBYTES_OF_A_GIBIBYTE = 2**20
+_KIBIBYTES_OF_A_GIBIBYTE = 2**20
 REASONABLE = settings(
     deadline=None,
     database=None,
@@ -51,6 +53,9 @@ def edited(data: bytes, changes: list[tuple]) -> bytes:
     return data
 
 
-def peak_kibibytes() -> int:
-    """Of this process's memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+@contextmanager
+def within_a_gibibyte() -> Iterator[None]:
+    """Inside the block this process's memory may grow by less than that."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < _KIBIBYTES_OF_A_GIBIBYTE

@@ -6,14 +6,13 @@ What is refused is told with the file's name; nothing that a config names is imp
 import copy
 import json
 import random
-import resource
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -28,17 +27,11 @@ from detrex.engine.folder import checkpoint_metadata
 from detrex.predict import load
 from tests.config_files import config_of
 from tests.predict.tiny_run import CATEGORIES, FIXED, tiny_config
+from tests.reliability.fuzzing import MANY, REASONABLE, within_a_gibibyte
 
 ROOT = Path(__file__).resolve().parents[2]
 # Runs save their values instead.
 READ_FROM_DATA = {name_of(count_classes), name_of(thing_classes)}
-KIBIBYTES_OF_A_GIBIBYTE = 2**20
-REASONABLE = settings(
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 class Weights:
@@ -339,22 +332,21 @@ def check_outcome(weights: Weights, config: object) -> None:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_changed_values(weights, examples):
     weights.load(weights.config)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(REASONABLE, max_examples=examples)
     @given(CHANGES)
     def check(changes):
         check_outcome(weights, mutated(weights.config, changes))
 
-    check()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES_OF_A_GIBIBYTE
+    with within_a_gibibyte():
+        check()
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("examples", [100, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_changed_texts_and_other_metadata(weights, examples):
     text = yaml.safe_dump({part: weights.config[part] for part in ("model", "dataloader")})
 
