@@ -63,16 +63,24 @@ class SplitFacts:
 class ListingReader(CocoReader):
     """Mixed into a reader of COCO files: faults are listed, and entries that have them left out.
 
+    Args:
+        where: the file or folder.
+        options: as the data set would read it.
+        split: its name.
+        findings: to add to.
+
     Attributes:
         findings: what was found.
         split: under which name.
         folder: of the images, for pictures of findings.
     """
 
-    findings: Findings
-    split: str
-    folder: Path
     entry: Mapping[str, Any]
+
+    def __init__(self, where: Path, options: ReadOptions, split: str, findings: Findings):
+        super().__init__(where, options)
+        self.split, self.findings = split, findings
+        self.folder = options.images or where.parent
 
     def add_image(self, image: Any) -> None:
         self.entry = image if isinstance(image, dict) else {}
@@ -150,19 +158,7 @@ class ListingReader(CocoReader):
 
 
 class InstanceChecker(ListingReader, ObjectReader):
-    """Lists the faults of an instance file.
-
-    Args:
-        where: the file or folder.
-        options: as the data set would read it.
-        split: its name.
-        findings: to add to.
-    """
-
-    def __init__(self, where: Path, options: ReadOptions, split: str, findings: Findings):
-        super().__init__(where, options)
-        self.split, self.findings = split, findings
-        self.folder = options.images or where.parent
+    """Lists the faults of an instance file."""
 
     def start(self) -> None:
         super().start()
@@ -245,17 +241,12 @@ class InstanceChecker(ListingReader, ObjectReader):
 
 
 class PanopticChecker(ListingReader, PanopticReader):
-    """Lists the faults of a panoptic file; arguments as of :class:`InstanceChecker`.
+    """Lists the faults of a panoptic file; arguments as of :class:`ListingReader`.
 
     Attributes:
         entries: the annotation of each image by its place in the list, as MessagePack.
         areas: likewise, the areas of segments as listed, in pixels.
     """
-
-    def __init__(self, where: Path, options: ReadOptions, split: str, findings: Findings):
-        super().__init__(where, options)
-        self.split, self.findings = split, findings
-        self.folder = options.images or where.parent
 
     def start(self) -> None:
         super().start()
