@@ -11,7 +11,7 @@ from detrex.data.coco.json_stream import stream_members
 from detrex.data.coco_instances import CocoInstances
 from detrex.data.coco_panoptic import CocoPanoptic
 from detrex.data.errors import DataError
-from detrex.data.formats import open_unpacked, recognise, yolo, yolo_config
+from detrex.data.formats import open_unpacked, recognise, yolo_layout
 from detrex.data.formats.collected import SPLIT_NAMES, listed_names
 from detrex.data.image_dataset import ImageDataset
 from detrex.data.semantic_folder import SemanticFolder
@@ -113,8 +113,8 @@ def find_sources(path: str | Path) -> dict[str, Source]:
 
 def _of_file(path: Path) -> Iterator[Source]:
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        for split, place in yolo_config.split_paths(path).items():
-            yield Source(split, "instances", "YOLO", yolo.image_folder(place), place)
+        for split, place in yolo_layout.split_paths(path).items():
+            yield Source(split, "instances", "YOLO", yolo_layout.image_folder(place), place)
         return
     kind = recognise(path)
     if kind is not None:
@@ -140,7 +140,7 @@ def _roboflow(path: Path) -> Iterator[Source]:
 
 
 def _yolo(path: Path) -> Iterator[Source]:
-    for name in yolo_config.CONFIG_NAMES:
+    for name in yolo_layout.CONFIG_NAMES:
         if (path / name).is_file():
             yield from _of_file(path / name)
             return

@@ -5,8 +5,9 @@ Shape letters: C classes, K detections of all images, R points of recall.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,18 @@ _EXAMPLES = 6
 _CONFUSED = 0.3  # score from which on detections count in the confusion matrix
 
 
+class Place(NamedTuple):
+    """Where a detection or an object is.
+
+    Attributes:
+        box: absolute xyxy in pixels.
+        mask: pycocotools' RLE; None where boxes are evaluated.
+    """
+
+    box: tuple[float, ...]
+    mask: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class ErrorExample:
     """Where an error was made.
@@ -30,18 +43,18 @@ class ErrorExample:
         image_id: of the image.
         class_index: of the detection; of a missed object, its own.
         score: of the detection; NaN of a missed object.
-        box: absolute xyxy in pixels, of the detection or the missed object.
+        place: of the detection or the missed object.
         object_class: of the object that the error is about; -1: none.
-        object_box: likewise; None: none.
+        object_place: likewise; None: none.
     """
 
     kind: str
     image_id: Hashable
     class_index: int
     score: float
-    box: tuple[float, ...]
+    place: Place
     object_class: int = -1
-    object_box: tuple[float, ...] | None = None
+    object_place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +270,7 @@ def best_examples(examples: Sequence[ErrorExample]) -> list[ErrorExample]:
     kept = []
     for kind in ERRORS:
         of_kind = [example for example in examples if example.kind == kind]
-        of_kind.sort(key=lambda e: _area(e.box) if kind == "missed" else e.score, reverse=True)
+        of_kind.sort(key=lambda e: _area(e.place.box) if kind == "missed" else e.score, reverse=True)
         kept += of_kind[:_EXAMPLES]
     return kept
 

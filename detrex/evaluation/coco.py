@@ -223,7 +223,7 @@ class CocoEvaluator:
             best = sorted(found, key=lambda d: -d["score"])[: self.max_detections]
             matched = match_entries(image_id, best, objects, key, index_of)
             matches.append(matched)
-            examples += examples_of(matched, best, objects)
+            examples += examples_of(matched, best, objects, key)
         task = "segm" if self._masks else "bbox"
         return analyse(task, [labels[i] for i in ids], matches, examples)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detrex.evaluation.analysis import ErrorExample
+from detrex.evaluation.analysis import ErrorExample, Place
 from detrex.evaluation.matching import ERRORS, ImageDetections, ImageMatches, ImageObjects, match
 
 _PER_IMAGE = 2  # examples of a kind
@@ -44,30 +45,35 @@ def match_entries(
 
 
 def examples_of(
-    matched: ImageMatches, detections: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]
+    matched: ImageMatches,
+    detections: Sequence[Mapping[str, Any]],
+    objects: Sequence[Mapping[str, Any]],
+    key: str,
 ) -> list[ErrorExample]:
     """The errors of one image that are worth a look: of each kind the first ones.
 
     Args:
         matched: what became of the detections.
-        detections, objects: as of :func:`match_entries`.
+        detections, objects, key: as of :func:`match_entries`.
     """
+
+    def place(entry: Mapping[str, Any]) -> Place:
+        return Place(_corners(entry["bbox"]), entry[key] if key == "segmentation" else None)
+
     examples = []
     for number, kind in enumerate(ERRORS):
         for k in np.flatnonzero(matched.errors == number)[:_PER_IMAGE].tolist():
             about = int(matched.objects[k])
             label = int(matched.classes[k])
-            example = ErrorExample(
-                kind, matched.image_id, label, float(matched.scores[k]), _corners(detections[k]["bbox"])
-            )
+            score, found = float(matched.scores[k]), place(detections[k])
+            example = ErrorExample(kind, matched.image_id, label, score, found)
             if about >= 0:
-                own_class, box = int(matched.object_classes[about]), _corners(objects[about]["bbox"])
-                example = ErrorExample(**{**vars(example), "object_class": own_class, "object_box": box})
+                true_class = int(matched.object_classes[about])
+                example = replace(example, object_class=true_class, object_place=place(objects[about]))
             examples.append(example)
     for k in np.flatnonzero(matched.missed)[:_PER_IMAGE].tolist():
         label = int(matched.object_classes[k])
-        box = _corners(objects[k]["bbox"])
-        examples.append(ErrorExample("missed", matched.image_id, label, float("nan"), box))
+        examples.append(ErrorExample("missed", matched.image_id, label, float("nan"), place(objects[k])))
     return examples
 
 

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 
 from detrex.data import ImageDataset
 from detrex.evaluation.analysis import RECALLS, DetectionAnalysis, ErrorExample
@@ -19,6 +20,7 @@ _PAIRS = 20  # of confused classes, where it is not
 _LONGEST = 360  # pixels of a picture
 _MARGIN = 0.6  # around the boxes of a picture, as a share of their longer side
 _FOUND, _TRUE = (227, 73, 72), (27, 175, 122)
+_OPACITY = 110  # of masks, of 255
 
 _MEANINGS = {
     "classification": "on an object of another class",
@@ -137,19 +139,25 @@ def describe(example: ErrorExample, names: Sequence[str]) -> str:
 
 
 def draw_error(image: Image.Image, example: ErrorExample) -> Image.Image:
-    """The part of an image that an error is in, with its boxes."""
-    boxes = [example.box] + ([example.object_box] if example.object_box is not None else [])
-    x0, y0, x1, y1 = (f(box[k] for box in boxes) for k, f in enumerate((min, min, max, max)))
+    """The part of an image that an error is in, with its boxes, and its masks where masks are evaluated."""
+    places = [example.place] + ([example.object_place] if example.object_place is not None else [])
+    x0, y0, x1, y1 = (f(p.box[k] for p in places) for k, f in enumerate((min, min, max, max)))
     margin = _MARGIN * max(x1 - x0, y1 - y0, 16)
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     right, bottom = min(image.width, int(x1 + margin) + 1), min(image.height, int(y1 + margin) + 1)
-    picture = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    region = left, top, max(right, left + 1), max(bottom, top + 1)
+    picture = image.crop(region)
     scale = _LONGEST / max(picture.size)
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size)
+    colors = (_TRUE,) if example.kind == "missed" else (_FOUND, _TRUE)
+    for place, color in zip(places, colors, strict=False):
+        if place.mask is not None:
+            mask = Image.fromarray(coco_mask.decode(place.mask) * _OPACITY).crop(region).resize(size)
+            picture.paste(color, mask=mask)
     draw = ImageDraw.Draw(picture)
-    missed = example.kind == "missed"
-    for box, color in zip(boxes, (_TRUE,) if missed else (_FOUND, _TRUE), strict=False):
-        corners = [(v - (top if k % 2 else left)) * scale for k, v in enumerate(box)]
+    for place, color in zip(places, colors, strict=False):
+        corners = [(v - (top if k % 2 else left)) * scale for k, v in enumerate(place.box)]
         if corners[2] >= corners[0] and corners[3] >= corners[1]:
             draw.rectangle(corners, outline=color, width=3)
     return picture

@@ -8,10 +8,12 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detrex.evaluation import CocoEvaluator, LvisEvaluator
 from detrex.evaluation.analysis import calibration, interpolated
 from detrex.evaluation.matching import ERRORS
+from detrex.report.detection import draw_error
 from detrex.structures import Instances
 
 SIZE = (120, 160)
@@ -128,6 +130,19 @@ def test_ap_of_the_analysis_is_that_of_pycocotools(written, task):
     assert 100 * evaluator.analysis.precision.mean() == pytest.approx(metrics[f"{task}/AP50"], abs=1e-9)
     assert all(evaluator.analysis.counts.values())
     assert {example.kind for example in evaluator.analysis.examples} == set(ERRORS)
+
+
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_error_pictures_show_what_is_evaluated(written, task):
+    path, found = written(1)
+    evaluator = CocoEvaluator(path, tasks=[task])
+    run(evaluator, found)
+    grey = Image.new("RGB", SIZE[::-1], (128, 128, 128))
+    for example in evaluator.analysis.examples:
+        assert (example.place.mask is None) == (task == "bbox")
+        colors = {color for _, color in draw_error(grey, example).getcolors(maxcolors=2**16)}
+        tinted = colors - {(128, 128, 128), (227, 73, 72), (27, 175, 122)}  # without image and boxes
+        assert bool(tinted) == (task == "segm")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

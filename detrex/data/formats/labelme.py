@@ -11,17 +11,12 @@ import numpy as np
 
 from detrex.data.errors import DataError
 from detrex.data.file_names import REWRITINGS
-from detrex.data.formats.collected import (
-    Collected,
-    ImageNames,
-    image_size,
-    listed_names,
-    sibling_splits,
-    visible_files,
-)
+from detrex.data.formats import collected
+from detrex.data.formats.collected import Collected, ImageNames, visible_files
 from detrex.data.formats.shapes import circle, mask_of_png, rle_of
 
 NAME_FILES = ("labels.txt", "classes.txt")
+NO_CLASSES = ("__ignore__", "_background_")
 
 
 def read(path: Path, found: Collected) -> None:
@@ -30,18 +25,18 @@ def read(path: Path, found: Collected) -> None:
     Args:
         path: the folder.
     """
-    found.names = listed_names(path, NAME_FILES)
+    found.names = collected.listed_names(path, NAME_FILES)
     if found.names is not None:
-        found.names = [name for name in found.names if name not in ("__ignore__", "_background_")]
+        found.names = [name for name in found.names if name not in NO_CLASSES]
     images = ImageNames(found.folder)
     for file in visible_files(path, "*.json"):
         try:
             _read_file(file, images, found)
         except DataError as error:
             found.on_error(error)
-    for sibling in sibling_splits(path) if found.names is None else ():
+    for sibling in collected.sibling_splits(path) if found.names is None else ():
         for file in visible_files(sibling, "*.json") if sibling != path else ():
-            found.seen_names |= {str(shape.get("label")): None for shape in _shapes(file, _content(file))}
+            found.seen_names |= {str(shape.get("label")): None for shape in _content(file)["shapes"]}
 
 
 def image_folder(path: Path) -> Path:
@@ -51,17 +46,16 @@ def image_folder(path: Path) -> Path:
 
 def _read_file(file: Path, images: ImageNames, found: Collected) -> None:
     content = _content(file)
-    shapes = _shapes(file, content)
     listed = REWRITINGS["last_part"](str(content.get("imagePath") or ""))
     name = images.find(listed, file)
     height, width = content.get("imageHeight"), content.get("imageWidth")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
         size = height, width
     else:
-        size = image_size(found.folder / name)
+        size = collected.image_size(found.folder / name)
     image_id = found.add_image(name, size)
     groups: dict[Any, list[Any]] = {}
-    for number, shape in enumerate(shapes):
+    for number, shape in enumerate(content["shapes"]):
         group = shape.get("group_id")
         key = shape.get("label"), number if group is None else f"group {group}"
         groups.setdefault(key, []).append(shape)
@@ -91,23 +85,21 @@ def _add(shapes: list[Any], label: str, size: tuple[int, int], image_id: int, fo
             found.leave_out(f"shapes are no areas and are left out ({kind})")
     if masks:
         found.add_object(image_id, label, rle=rle_of(np.logical_or.reduce(masks)))
-    elif polygons and all(shape.get("shape_type") == "rectangle" for shape in shapes) and len(shapes) == 1:
-        xs, ys = polygons[0][::2], polygons[0][1::2]
-        found.add_object(image_id, label, [min(xs), min(ys), max(xs), max(ys)], polygons)
     elif polygons:
-        found.add_object(image_id, label, polygons=polygons)
+        box = None
+        if [shape.get("shape_type") for shape in shapes] == ["rectangle"]:
+            xs, ys = polygons[0][::2], polygons[0][1::2]
+            box = [min(xs), min(ys), max(xs), max(ys)]
+        found.add_object(image_id, label, box, polygons)
 
 
 def _content(file: Path) -> dict[str, Any]:
+    """The content of a file, with its list of shapes."""
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}. Was it copied completely?") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _shapes(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
-    shapes = content.get("shapes")
+    shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
         raise DataError(f"{file} has no list 'shapes', as files of LabelMe have.")
-    return shapes
+    return content

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from detrex.data.coco.json_stream import stream_members
 from detrex.data.errors import DataError
-from detrex.data.formats import cvat, labelme, masks, via, voc, yolo, yolo_config
+from detrex.data.formats import cvat, labelme, masks, via, voc, yolo, yolo_layout
 from detrex.data.formats.collected import Collected, fail, visible_files
 from detrex.data.image_io import IMAGE_SUFFIXES
 
@@ -37,7 +37,7 @@ class Format(NamedTuple):
     read: Callable[[Path, Collected], None]
 
 
-YOLO = Format("YOLO", yolo.image_folder, yolo.read)
+YOLO = Format("YOLO", yolo_layout.image_folder, yolo.read)
 VOC = Format("Pascal VOC", voc.image_folder, voc.read)
 LABELME = Format("LabelMe", labelme.image_folder, labelme.read)
 CVAT = Format("CVAT for images", cvat.image_folder, cvat.read)
@@ -129,7 +129,7 @@ def _of_folder(path: Path) -> Format | None:
         return VOC
     if _contains(path, "*.json", r'"shapes"\s*:'):
         return LABELME
-    if yolo.labels_beside(path).is_dir() and any(yolo.labels_beside(path).rglob("*.txt")):
+    if yolo_layout.labels_beside(path).is_dir() and any(yolo_layout.labels_beside(path).rglob("*.txt")):
         return YOLO
     there = ", ".join(sorted(names)[:8]) or "nothing"
     raise DataError(
@@ -235,7 +235,7 @@ def _of_text(path: Path, text: str) -> Format | None:
 
 def _splits(path: Path) -> str:
     try:
-        found = yolo_config.split_paths(path)
+        found = yolo_layout.split_paths(path)
     except DataError:
         return ""
     return f", such as {next(iter(found.values()))}" if found else ""

@@ -13,7 +13,7 @@ from detrex.data.formats.collected import (
     read_lines,
     visible_files,
 )
-from detrex.data.formats.yolo_config import NAME_FILES, class_names
+from detrex.data.formats.yolo_layout import NAME_FILES, class_names, label_folder, labels_beside
 
 
 def read(path: Path, found: Collected) -> None:
@@ -45,33 +45,13 @@ def _pairs(path: Path, found: Collected) -> dict[str, Path]:
         names = [line.strip().removeprefix("./") for line in read_lines(path)]
         places = {name: path.parent / name for name in names if name}
         return {name: labels_beside(p.parent) / f"{p.stem}.txt" for name, p in places.items()}
-    labels = path if _is_labels(path) else labels_beside(path)
-    if _is_root(path):
-        labels = path / "labels"
+    labels = label_folder(path)
     by_stem = images_by_stem(found.folder)
     for label in visible_files(labels, "**/*.txt"):
         stem = label.relative_to(labels).with_suffix("").as_posix()
         if stem not in by_stem and label.name not in NAME_FILES:
             found.error(label, f"there is no image for these labels in {found.folder}.")
     return {name: labels / f"{stem}.txt" for stem, name in by_stem.items()}
-
-
-def image_folder(path: Path) -> Path:
-    """The folder of the images of a split."""
-    if not path.is_dir():
-        return path.parent
-    if _is_root(path):
-        return path / "images"
-    return _exchanged(path, "labels", "images") if _is_labels(path) else path
-
-
-def _is_root(path: Path) -> bool:
-    """Whether a folder has those of images and labels in it."""
-    return (path / "images").is_dir() and (path / "labels").is_dir()
-
-
-def _is_labels(path: Path) -> bool:
-    return "labels" in path.parts[-3:]
 
 
 def _read_line(
@@ -102,15 +82,3 @@ def _read_line(
         return found.add_object(image_id, names[int(index)], box)
     scaled = [number * (height if k % 2 else width) for k, number in enumerate(numbers)]
     return found.add_object(image_id, names[int(index)], polygons=[scaled])
-
-
-def labels_beside(images: Path) -> Path:
-    """The folder of labels of a folder of images."""
-    return _exchanged(images, "images", "labels") if "images" in images.parts else images
-
-
-def _exchanged(path: Path, old: str, new: str) -> Path:
-    """``path`` with its last part ``old`` exchanged."""
-    parts = list(path.parts)
-    place = len(parts) - 1 - parts[::-1].index(old)
-    return Path(*parts[:place], new, *parts[place + 1 :])

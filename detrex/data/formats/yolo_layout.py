@@ -1,4 +1,4 @@
-"""Classes and splits of YOLO data sets: ``data.yaml``, or a list of names."""
+"""Classes, splits and folders of YOLO data sets: ``data.yaml`` or a list of names, images and labels."""
 
 from __future__ import annotations
 
@@ -82,3 +82,39 @@ def split_paths(path: Path) -> dict[str, Path]:
                 f"{path}: '{split}' is {entry!r}; expected is one folder, or a text file that lists images."
             )
     return found
+
+
+def image_folder(path: Path) -> Path:
+    """The folder of the images of a split, which is a folder of either kind or a list of images."""
+    if not path.is_dir():
+        return path.parent
+    if _holds_both(path):
+        return path / "images"
+    return _exchanged(path, "labels", "images") if _is_labels(path) else path
+
+
+def label_folder(path: Path) -> Path:
+    """The folder of the label files of a split."""
+    if _holds_both(path):
+        return path / "labels"
+    return path if _is_labels(path) else labels_beside(path)
+
+
+def labels_beside(images: Path) -> Path:
+    """The folder of labels of a folder of images."""
+    return _exchanged(images, "images", "labels") if "images" in images.parts else images
+
+
+def _holds_both(path: Path) -> bool:
+    return (path / "images").is_dir() and (path / "labels").is_dir()
+
+
+def _is_labels(path: Path) -> bool:
+    return "labels" in path.parts[-3:]
+
+
+def _exchanged(path: Path, old: str, new: str) -> Path:
+    """``path`` with its last part ``old`` exchanged."""
+    parts = list(path.parts)
+    place = len(parts) - 1 - parts[::-1].index(old)
+    return Path(*parts[:place], new, *parts[place + 1 :])
