@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -157,6 +158,15 @@ def test_the_table_of_models_is_that_of_the_zoo():
     """After a change: ``python tools/model_zoo.py --markdown`` below the page's introduction."""
     page = (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8")
     assert page[page.index("| name |") :] == markdown(list(zoo_entries().values()))
+
+
+def test_the_picture_and_the_table_of_the_family_are_up_to_date():
+    """After a change: ``python docs/site/family.py``."""
+    family = runpy.run_path(str(ROOT / "docs/site/family.py"))
+    assert set(family["FAMILY"]) == {path.parent.name for path in ROOT.glob("projects/*/README.md")}
+    assert (ROOT / "docs/images/family.svg").read_text(encoding="utf-8") == family["picture"]()
+    page = (ROOT / "docs/family.md").read_text(encoding="utf-8")
+    assert page == family["with_table"](page)
 
 
 def test_the_commands_of_the_front_page_have_options_that_exist(tmp_path, monkeypatch):
