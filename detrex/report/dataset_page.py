@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from detrex.runtime.files import replaced_file
 _PICTURES = 4  # of a finding
 _LONGEST = 420  # pixels
 _BOX, _SHAPE = (227, 73, 72), (42, 120, 214)  # colours of what the file lists
+_LEGEND = "On pictures, boxes are red and masks blue, as the file lists them."
 
 
 def save_dataset_page(path: Path, title: str, report: CheckReport) -> None:
@@ -38,8 +39,7 @@ def save_dataset_page(path: Path, title: str, report: CheckReport) -> None:
         f"<div class=tile><b>{value}</b><span>{escape(name)}</span></div>" for name, value in tiles.items()
     )
     sections = [f"<h1>{escape(title)}</h1><div class=tiles>{shown}</div>"]
-    if not findings:
-        sections.append("<p>Nothing is wrong.</p>")
+    sections.append(f"<p>{_LEGEND if findings else 'Nothing is wrong.'}</p>")
     for severity, heading in (("error", "Errors"), ("warning", "Warnings")):
         chosen = [finding for finding in findings if finding.severity == severity]
         sections += [f"<h2>{heading}</h2>"] if chosen else []
@@ -57,28 +57,22 @@ def save_dataset_page(path: Path, title: str, report: CheckReport) -> None:
 
 
 def _finding(finding: Finding) -> str:
-    kind = KINDS[finding.kind]
-    examples = "".join(f"<li>{escape(example.text)}</li>" for example in finding.examples)
-    pictures = "".join(_pictures(finding.examples))
-    mark = "bad" if finding.severity == "error" else ""
-    return (
-        f"<figure class='shown "
-        f"{mark}'><figcaption><b>{escape(finding.title)}</b>{escape(kind.advice)}</figcaption>"
-        f"{pictures}<ul>{examples}</ul></figure>\n"
-    )
-
-
-def _pictures(examples: Sequence[Example]) -> list[str]:
-    shown: list[str] = []
-    for example in examples:
-        picture = _picture(example) if example.image and len(shown) < _PICTURES else None
-        if picture is not None:
+    pictures: list[str] = []
+    others: list[str] = []
+    for example in finding.examples:
+        picture = _picture(example) if example.image and len(pictures) < _PICTURES else None
+        text = escape(example.text, quote=True)
+        if picture is None:
+            others.append(f"<li>{text}</li>")
+        else:
             source = inline_picture(picture, _LONGEST)
-            shown.append(
-                f"<img alt='{escape(example.text, quote=True)}' "
-                f"title='{escape(example.text, quote=True)}' src='{source}'>"
+            pictures.append(
+                f"<figure><img alt='{text}' src='{source}'><figcaption>{text}</figcaption></figure>"
             )
-    return shown
+    advice = escape(KINDS[finding.kind].advice)
+    row = f"<div class=row>{''.join(pictures)}</div>" if pictures else ""
+    listed = f"<ul>{''.join(others)}</ul>" if others else ""
+    return f"<section class=shown><p><b>{escape(finding.title)}</b> {advice}</p>{row}{listed}</section>\n"
 
 
 def _picture(example: Example) -> Image.Image | None:

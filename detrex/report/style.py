@@ -64,6 +64,12 @@ tr:last-child td { border-bottom: 0 }
 .shown img { display: block; max-width: 100% }
 .shown figcaption { margin-bottom: 6px; overflow-wrap: anywhere }
 .shown figcaption b { margin-right: 8px }
+.shown p { margin: 0 0 8px; overflow-wrap: anywhere }
+.shown ul { margin: 0 }
+.row { display: flex; flex-wrap: wrap; gap: 12px; margin-bottom: 6px }
+.row figure { margin: 0; width: 282px; max-width: 100% }
+.row img { width: 100% }
+.row figcaption { font-size: 13px; margin: 4px 0 }
 .best b { color: var(--good) }
 .worst b { color: var(--bad) }
 

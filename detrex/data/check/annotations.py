@@ -117,9 +117,8 @@ class ListingReader(CocoReader):
             return categories
         for category_id, name in unknown.items():
             count = self.objects_of_category.get(category_id, 1)
-            self.findings.add(
-                "unknown-category", self.split, Example(f"category id {category_id}: {name}"), count
-            )
+            example = Example(f"category id {category_id}: {name}", *self._example_of_category[category_id])
+            self.findings.add("unknown-category", self.split, example, count)
         listed = [
             {"id": i, "name": name, "isthing": thing, "color": color}
             for i, name, thing, color in zip(
@@ -133,9 +132,12 @@ class ListingReader(CocoReader):
         super().start()
         self.entry = {}
         self.objects_of_category: Counter[int] = Counter()
+        self._example_of_category: dict[int, tuple[str, dict[str, Any]]] = {}
 
     def use_category(self, category_id: int, name: Callable[[], str]) -> None:
         super().use_category(category_id, name)
+        if category_id not in self.objects_of_category:
+            self._example_of_category[category_id] = self.picture(), dict(self.entry)
         self.objects_of_category[category_id] += 1
 
     def note(self, kind: str, text: str) -> None:
@@ -230,7 +232,7 @@ class InstanceChecker(ListingReader, ObjectReader):
         if self.is_per_cent(total):
             findings.add("per-cent", split, Example("no coordinate is above 100"), total)
         if twice := len(self._ids) - len(np.unique(np.asarray(self._ids))):
-            findings.add("annotation-id-twice", split, Example(f"{twice} annotations"), twice)
+            findings.add("annotation-id-twice", split, Example(f"ids that were there before: {twice}"), twice)
         check_counts(findings, split, categories, counts, self.annotated)
         facts = self.facts(categories, counts)
         facts.sides_of = np.asarray(self._owner, np.int32)
