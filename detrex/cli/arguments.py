@@ -83,6 +83,31 @@ def add_overrides(parser: argparse.ArgumentParser, others: str = "") -> None:
     )
 
 
+def add_inference(parser: argparse.ArgumentParser) -> None:
+    """Options to look at each picture more than once; see :func:`inference_overrides`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--tta",
+        action="store_true",
+        help="look at each picture at three sizes and mirrored, and fuse the results (6 times the time)",
+    )
+    group.add_argument(
+        "--window",
+        type=positive,
+        metavar="PIXELS",
+        help="semantic results from windows of this size that slide over the picture as it is resized",
+    )
+
+
+def inference_overrides(arguments: argparse.Namespace) -> list[str]:
+    """Changes to the config that the options of :func:`add_inference` stand for."""
+    if arguments.tta:
+        return ["model.inference={_target_: detrex.modeling.TestTimeAugmentation}"]
+    if arguments.window is not None:
+        return [f"model.inference={{_target_: detrex.modeling.SlidingWindow, size: {arguments.window}}}"]
+    return []
+
+
 def is_override(word: str) -> bool:
     """Whether a plain word of a command line changes the config."""
     return "=" in word or word.startswith("~")

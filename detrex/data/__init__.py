@@ -4,7 +4,15 @@ from detrex.data.coco_panoptic import CocoPanoptic
 from detrex.data.errors import DataError
 from detrex.data.image_dataset import ImageDataset, Record
 from detrex.data.loaders import TestLoader, TrainLoader, build_test_loader, build_train_loader
-from detrex.data.mappers import DetrMapper, EvalMapper, LargeScaleJitterMapper, SemanticMapper, TrainingMapper
+from detrex.data.mappers import (
+    DetrMapper,
+    EvalMapper,
+    KeepOriginal,
+    LargeScaleJitterMapper,
+    SemanticMapper,
+    TrainingMapper,
+    with_original,
+)
 from detrex.data.roots import dataset_root
 from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
@@ -23,6 +31,7 @@ __all__ = [
     "DetrMapper",
     "EvalMapper",
     "ImageDataset",
+    "KeepOriginal",
     "LargeScaleJitter",
     "LargeScaleJitterMapper",
     "PadToSize",
@@ -43,5 +52,6 @@ __all__ = [
     "ensure_shapes",
     "read_categories",
     "thing_classes",
+    "with_original",
     "write_shapes_dataset",
 ]

@@ -245,6 +245,21 @@ class EvalMapper:
         )
 
 
+class KeepOriginal:
+    """Another mapper, whose samples keep the image as it was: see :func:`with_original`."""
+
+    def __init__(self, mapper: Callable[[Record], Sample]):
+        self.mapper = mapper
+
+    def __call__(self, record: Record) -> Sample:
+        return with_original(self.mapper(record), record)
+
+
+def with_original(sample: Sample, record: Record) -> Sample:
+    """The sample with the record's image as ``original``, of which views of other sizes can be made."""
+    return Sample(**{**sample, "original": _plain(record["image"])})
+
+
 def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from detrex.config import ConfigError, instantiate
-from detrex.data import ImageDataset, Record, TrainingMapper
+from detrex.data import ImageDataset, KeepOriginal, Record, TrainingMapper
 from detrex.engine.ema import WeightAverage
 from detrex.engine.parallel import put_together
 from detrex.engine.thresholds import describe_thresholds
@@ -56,6 +56,8 @@ from detrex.structures import Categories, Sample
 
 logger = logging.getLogger(__name__)
 
+Mapper = Callable[[Record], Sample]
+
 DEFAULT_THRESHOLD = 0.5
 """Score from which on instances are drawn, where evaluation tells no better one."""
 
@@ -81,7 +83,9 @@ class Evaluation:
         self._config = config
         self._model = model
         self.average = average
-        self._loader = instantiate(config.dataloader.test)
+        self._mapper = _mapper(config)
+        changes = {} if self._mapper is None else {"mapper": self._mapper}
+        self._loader = instantiate(config.dataloader.test, **changes)
         self._evaluators = instantiate(config.dataloader.evaluators)
         self._validation_loss = _validation_loss(config)
         self.dataset = getattr(self._loader, "dataset", None)
@@ -243,8 +247,8 @@ class Evaluation:
         default = DEFAULT_THRESHOLD if chosen is None else chosen
         thresholds = [best.get(category_id, default) for category_id in categories.ids]
         note = "from each class's best F1 on" if best else f"from {default:g} on"
-        mapper = instantiate(node.mapper)
-        return ResultPictures(self._evaluated, dataset, mapper, categories, thresholds, note)
+        assert self._mapper is not None, "looked at above"
+        return ResultPictures(self._evaluated, dataset, self._mapper, categories, thresholds, note)
 
     def _autocast(self) -> AbstractContextManager:
         return autocast(self._config.train.amp, next(self._model.parameters()).device)
@@ -269,6 +273,15 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
     if targets and "targets" not in loader.dataset:
         return instantiate(loader.dataset)
     return instantiate(loader.dataset, targets=targets)
+
+
+def _mapper(config: DictConfig) -> Mapper | None:
+    """That of the test data, if there is one; for a model that looks more than once it keeps the images."""
+    node = OmegaConf.select(config, "dataloader.test.mapper")
+    if node is None:
+        return None
+    mapper = instantiate(node)
+    return mapper if OmegaConf.select(config, "model.inference") is None else KeepOriginal(mapper)
 
 
 def _keep(path: Path, write: Callable[[Path], object]) -> None:

@@ -21,7 +21,7 @@ from detrex.evaluation.gather import image_id_of, merge_by_image, on_main_proces
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
 from detrex.evaluation.report import PerClass, class_labels
-from detrex.structures import Categories, Sample
+from detrex.structures import Categories, Sample, class_map
 from detrex.structures.panoptic import rgb_from_ids
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def segments_of(
     Returns:
         (H, W) int32 segment ids, 0 for void; and ``id`` and ``category_id`` (class index) of each.
     """
-    labels = scores.argmax(0).cpu().numpy()
+    labels = class_map(scores).cpu().numpy()
     ids = np.zeros(labels.shape, np.int32)
     infos: list[dict[str, Any]] = []
     for label in np.unique(labels).tolist():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from detrex.evaluation.panoptic_quality import Segmentation, count_matches, quality
-from detrex.structures import Instances, RunLengthMasks, Targets
+from detrex.structures import Instances, RunLengthMasks, Targets, class_map
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def rate(
         quality_here = panoptic_quality(panoptic_map(targets), (ids.cpu(), infos), num_classes)
         return Rating(quality_here, f"PQ {quality_here:.1%}")
     if "sem_seg" in results:
-        iou = semantic_iou(targets, results["sem_seg"].argmax(0).cpu(), num_classes)
+        iou = semantic_iou(targets, class_map(results["sem_seg"]).cpu(), num_classes)
         return Rating(iou, f"mIoU {iou:.1%}")
     return None
 

@@ -24,7 +24,7 @@ from detrex.evaluation.gather import image_id_of, merge_by_image
 from detrex.evaluation.panoptic_files import PanopticFiles
 from detrex.evaluation.report import PerClass, class_labels
 from detrex.evaluation.semantic_files import IGNORED, PanopticAsSemantic, SemanticPngs, SemanticTruth
-from detrex.structures import Categories, Sample
+from detrex.structures import Categories, Sample, class_map
 
 logger = logging.getLogger(__name__)
 
@@ -146,14 +146,14 @@ class SemanticEvaluator:
 
     def _labels(self, scores: Tensor) -> np.ndarray:
         classes = len(self.categories)
-        if len(scores) != classes:
+        if scores.ndim == 3 and len(scores) != classes:
             raise ValueError(
                 f"sem_seg has {len(scores)} classes, but the evaluation is over {classes}: set "
                 "model.num_classes to the data's count"
             )
         # Small integers, as the map of a large image takes long to leave a GPU.
         small = torch.uint8 if classes <= 256 else torch.int16
-        return scores.argmax(0).to(small).cpu().numpy()
+        return class_map(scores).to(small).cpu().numpy()
 
 
 def count_pixels(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:

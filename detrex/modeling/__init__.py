@@ -40,6 +40,7 @@ from detrex.modeling.decoder import (
 from detrex.modeling.detector import Detector
 from detrex.modeling.encoder import DeformableEncoder, PlainEncoder
 from detrex.modeling.heads import PredictionHeads
+from detrex.modeling.inference import Inference, SlidingWindow, TestTimeAugmentation
 from detrex.modeling.initialisation import PublishedInitialisation
 from detrex.modeling.matcher import Matcher
 from detrex.modeling.pixel_head import PixelHead
@@ -91,6 +92,7 @@ __all__ = [
     "GridPoints",
     "IndicatedDenoising",
     "InitialQueries",
+    "Inference",
     "InstanceInference",
     "InternImage",
     "Known",
@@ -116,9 +118,11 @@ __all__ = [
     "SemanticInference",
     "SetCriterion",
     "SigmoidScore",
+    "SlidingWindow",
     "SoftmaxScore",
     "SupervisedPrediction",
     "SwinBackbone",
+    "TestTimeAugmentation",
     "TimmBackbone",
     "TokenLoss",
     "Truth",

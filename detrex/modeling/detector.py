@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.decoder import Decoder, DecoderOutput
+from detrex.modeling.inference import Inference
 from detrex.modeling.queries import Denoising
 from detrex.modeling.results import Frame, PostProcess
 from detrex.modeling.token_losses import TokenLoss
@@ -45,6 +46,7 @@ class Detector(nn.Module):
         channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
         initialisation: draws weights of the whole model anew, in place; None leaves those of its parts.
+        inference: looks at each image more than once, see :mod:`detrex.modeling.inference`; None looks once.
     """
 
     pixel_mean: Tensor
@@ -68,10 +70,12 @@ class Detector(nn.Module):
         channels_last: bool = False,
         true_boxes_relative_to_image: bool = False,
         initialisation: Callable[[Detector], None] | None = None,
+        inference: Inference | None = None,
     ):
         super().__init__()
         self.backbone, self.encoder, self.pixel_head, self.decoder = backbone, encoder, pixel_head, decoder
         self.criterion, self.postprocess, self.denoising = criterion, postprocess, denoising
+        self.inference = inference
         self.num_classes, self.class_score = num_classes, class_score or SigmoidScore()
         self.size_divisor, self.mask_padding = size_divisor, mask_padding
         self.true_boxes_relative_to_image = mask_padding or true_boxes_relative_to_image
@@ -124,8 +128,16 @@ class Detector(nn.Module):
               ``category_id`` = class index, ``isthing``, ``score``),
             * ``sem_seg``: scores (C, H, W),
 
-            as far as post-processing makes them, at each sample's ``height`` x ``width``.
+            as far as post-processing makes them, at each sample's ``height`` x ``width``. Tiles give classes
+            (H, W) int32 as ``sem_seg``.
         """
+        postprocess = postprocess or self.postprocess
+        if self.inference is None:
+            return self.detect_once(samples, postprocess)
+        return [self.inference(self.detect_once, sample, postprocess) for sample in samples]
+
+    def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
+        """Results as of :meth:`detect`, of one look at each image."""
         images = self.preprocess(samples)
         output = self.predict(images)
         frames = [
@@ -137,7 +149,7 @@ class Detector(nn.Module):
             )
             for s, size in zip(samples, images.sizes, strict=True)
         ]
-        return (postprocess or self.postprocess)(output.final, output.pixel_embed, frames)
+        return postprocess(output.final, output.pixel_embed, frames)
 
     def preprocess(self, samples: list[Sample]) -> PaddedImages:
         """Normalises images on the model's device and pads them into one batch.

@@ -11,12 +11,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from detrex.data import DataError, Record
+from detrex.data import DataError, Record, with_original
 from detrex.modeling import Detector, PostProcess
 from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
-from detrex.structures import Categories, Sample
+from detrex.structures import Categories, Sample, class_map
 
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
@@ -214,7 +214,7 @@ class Predictor:
     ) -> Iterator[Result]:
         window = 1 if batch_size == 1 else _WINDOW * batch_size
         while read := list(islice(records, window)):
-            samples = [self.mapper(record) for record in read]
+            samples = [self._sample(record) for record in read]
             results: dict[int, Result] = {}
             for batch in _batches(samples, getattr(self.model, "size_divisor", 1), batch_size):
                 outputs = self._forward([samples[i] for i in batch], postprocess)
@@ -222,6 +222,10 @@ class Predictor:
                     results[i] = _result(read[i], output, self.categories, keep_scores, drawn_from)
             for i in range(len(read)):
                 yield results.pop(i)
+
+    def _sample(self, record: Record) -> Sample:
+        sample = self.mapper(record)
+        return sample if self.model.inference is None else with_original(sample, record)
 
     @torch.inference_mode()
     def _forward(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
@@ -292,7 +296,7 @@ def _result(
         file_name=record["file_name"],
         instances=output["instances"].to("cpu", copy=True) if "instances" in output else None,
         panoptic=None if panoptic is None else (_on_cpu(panoptic[0]), panoptic[1]),
-        semantic=None if scores is None else _on_cpu(scores.argmax(0)),
+        semantic=None if scores is None else _on_cpu(class_map(scores)),
         semantic_scores=_on_cpu(scores) if keep_scores and scores is not None else None,
         drawn_from=drawn_from,
     )

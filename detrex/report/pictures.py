@@ -13,7 +13,7 @@ from torch import nn
 from detrex.data.image_dataset import Record
 from detrex.evaluation import evaluation_mode
 from detrex.evaluation.per_image import Rating, rate
-from detrex.structures import Categories, Sample, Targets
+from detrex.structures import Categories, Sample, Targets, class_map
 from detrex.visualization import draw_instances, draw_panoptic, draw_semantic, draw_targets, image_grid
 
 _CELL = 384
@@ -136,7 +136,7 @@ class ResultPictures:
         if "panoptic_seg" in results:
             row["panoptic"] = draw_panoptic(image, results["panoptic_seg"], categories)
         if "sem_seg" in results:
-            row["semantic"] = draw_semantic(image, results["sem_seg"].argmax(0), categories)
+            row["semantic"] = draw_semantic(image, class_map(results["sem_seg"]), categories)
         return row
 
 

@@ -54,12 +54,14 @@ class Targets:
 class Sample(TypedDict, total=False):
     """One image for a model. Only ``image`` is needed.
 
+    ``original``: (3, H, W), the image before it was resized; views of other sizes are made from it.
     ``image``: (3, H, W) RGB, uint8 or float in 0..255. ``height``, ``width``: the size at which results
     are wanted (default: the image's own). ``image_id``, ``file_name``: for messages and evaluation.
     ``targets``: ground truth in the frame of ``image``.
     """
 
     image: Tensor
+    original: Tensor
     height: int
     width: int
     image_id: int | str

@@ -88,3 +88,20 @@ def test_a_config_without_test_data_is_told(config, caplog):
     config.dataloader.test = None
     assert evaluation.build_evaluation(config, OneBox()) is None
     assert "nothing is evaluated" in caplog.text
+
+
+def test_a_model_that_looks_more_than_once_gets_the_images_as_they_are(config):
+    sizes = []
+
+    class Looking(OneBox):
+        def forward(self, samples):
+            sizes.extend((s["original"].shape[1:], s["image"].shape[1:]) for s in samples)
+            return super().forward(samples)
+
+    config.model.inference = {"any": 1}
+    config.dataloader.test.mapper.size = 32
+    found = evaluation.build_evaluation(config, Looking())
+    found.run()
+    assert sizes == [((64, 64), (32, 32))] * 3
+    found.report()  # pictures, too
+    assert len(sizes) > 3 and set(sizes) == {((64, 64), (32, 32))}

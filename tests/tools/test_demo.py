@@ -404,3 +404,18 @@ def test_from_the_shell(tool, folder, save, output, tmp_path):
     assert done.returncode == 1, done.stderr
     assert files_in(output) == ["x_panoptic.png"]
     assert "bad.png" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "words"), [("instance", ["--tta"]), ("panoptic", ["--tta"]), ("semantic", ["--window", "40"])]
+)
+def test_looking_more_than_once(start, save, json_file, task, words):
+    picture, found = save("a.png", 60, 120), []
+    for options in ([], words):
+        start("--input", picture, "--json", json_file, *EVERYTHING, *options, tasks=[task])
+        found.append(read_json(json_file)["annotations"])
+    assert found[0] and found[1] and found[0] != found[1]
+
+
+def test_windows_are_not_for_objects(refused, save):
+    assert "semantic results alone" in refused("--input", save("a.png"), "--window", "40")

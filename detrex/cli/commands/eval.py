@@ -6,7 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from detrex.cli.arguments import add_config, add_overrides, command_parser, parse, positive, read_config
+from detrex.cli.arguments import (
+    add_config,
+    add_inference,
+    add_overrides,
+    command_parser,
+    inference_overrides,
+    parse,
+    positive,
+    read_config,
+)
 from detrex.cli.errors import readable_errors
 from detrex.runtime.interruption import listening
 
@@ -15,6 +24,7 @@ EXAMPLES = """\
 examples:
   a run            %(prog)s output/mine
   other data       %(prog)s output/mine --output output/other dataloader.root=otherdata
+  slower, better   %(prog)s output/mine --output output/tta --tta
   published        %(prog)s maskdino_r50_coco_instance --weights published.pth dataloader.root=coco
   saved results    %(prog)s output/mine dataloader.evaluators.coco.output_dir=output/results
 
@@ -32,8 +42,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="for results (train.output_dir)")
     parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help="processes, one per GPU")
+    add_inference(parser)
     add_overrides(parser)
     parsed = parse(parser, arguments)
+    parsed.overrides = [*inference_overrides(parsed), *parsed.overrides]
     folder = Path(parsed.config_file)
     if folder.is_dir():
         parsed.weights = parsed.weights or str(folder)

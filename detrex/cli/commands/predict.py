@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.arguments import add_overrides, add_trust_code, command_parser, is_override
+from detrex.cli.arguments import (
+    add_inference,
+    add_overrides,
+    add_trust_code,
+    command_parser,
+    inference_overrides,
+    is_override,
+)
 from detrex.cli.errors import readable_errors
 
 DESCRIPTION = (
@@ -21,6 +28,7 @@ examples:
   all pictures     %(prog)s photos --model output/mine --tasks instance panoptic semantic
   JSON alone       %(prog)s photos --model output/mine --json found.json
   camera           %(prog)s --webcam 0 --model output/mine --show
+  slower, better   %(prog)s photos --model output/mine --tta
   config changes   %(prog)s photos --model output/mine --output found model.class_score.temperature=0.1
 
 A picture of NAME.jpg is NAME_TASK.png, a video NAME_TASK.mp4; files that a pattern finds in subfolders keep
@@ -64,10 +72,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         "--device", default="auto", help="auto (the default: a GPU if there is one), cpu, cuda:1"
     )
     parser.add_argument("--amp", default="off", choices=("off", "bf16", "fp16"), help="mixed precision")
+    add_inference(parser)
     add_overrides(parser, others="PATH")
     parsed = parser.parse_intermixed_args(arguments)
     paths = [word for word in parsed.overrides if Path(word).exists() or not is_override(word)]
     parsed.overrides = [word for word in parsed.overrides if word not in paths]
+    parsed.overrides = [*inference_overrides(parsed), *parsed.overrides]
     parsed.input = [*paths, *parsed.input]
     if bool(parsed.input) == (parsed.webcam is not None):
         parser.error("name images or videos, or give --webcam" if not parsed.input else "--webcam is alone")
