@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "training": BOTTOM | {"engine", "cli", "predict"},
     "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine"},
     "hub": BOTTOM | {"checkpoint"},
+    "interop": BOTTOM | {"modeling", "data"},
     "predict": BOTTOM | {"hub", "modeling", "data", "checkpoint", "visualization"},
 }
 OURS = {"detrex", "projects", "configs", "tools", "tests"}

@@ -124,7 +124,15 @@ def test_what_the_pages_show_runs(block, place, python_folder):
 
 
 def test_only_what_cannot_run_here_is_left_out():
-    elsewhere = {"files beside it", "GPUs and COCO", "several machines", "Slurm", "wandb", "time"}
+    elsewhere = {
+        "files beside it",
+        "GPUs and COCO",
+        "several machines",
+        "Slurm",
+        "wandb",
+        "time",
+        "detectron2",
+    }
     assert {b.needs for b in blocks()} <= {None, "the network", "COCO", "the parity kit"} | elsewhere
     assert len([b for b in blocks() if b.needs is None]) >= 6
 
