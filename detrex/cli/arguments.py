@@ -92,6 +92,12 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         help="look at each picture at three sizes and mirrored, and fuse the results (6 times the time)",
     )
     group.add_argument(
+        "--tiles",
+        type=positive,
+        metavar="PIXELS",
+        help="cut large pictures into overlapping tiles of this size, and join their results",
+    )
+    group.add_argument(
         "--window",
         type=positive,
         metavar="PIXELS",
@@ -103,6 +109,8 @@ def inference_overrides(arguments: argparse.Namespace) -> list[str]:
     """Changes to the config that the options of :func:`add_inference` stand for."""
     if arguments.tta:
         return ["model.inference={_target_: detrex.modeling.TestTimeAugmentation}"]
+    if arguments.tiles is not None:
+        return [f"model.inference={{_target_: detrex.modeling.Tiles, size: {arguments.tiles}}}"]
     if arguments.window is not None:
         return [f"model.inference={{_target_: detrex.modeling.SlidingWindow, size: {arguments.window}}}"]
     return []

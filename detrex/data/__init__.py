@@ -10,6 +10,7 @@ from detrex.data.mappers import (
     KeepOriginal,
     LargeScaleJitterMapper,
     SemanticMapper,
+    TileMapper,
     TrainingMapper,
     with_original,
 )
@@ -22,6 +23,7 @@ from detrex.data.transforms import (
     PhotometricDistortion,
     RandomScaleCrop,
     RandomShortestSide,
+    RandomTile,
 )
 
 __all__ = [
@@ -38,10 +40,12 @@ __all__ = [
     "PhotometricDistortion",
     "RandomScaleCrop",
     "RandomShortestSide",
+    "RandomTile",
     "Record",
     "SemanticFolder",
     "SemanticMapper",
     "TestLoader",
+    "TileMapper",
     "TrainLoader",
     "TrainingMapper",
     "build_test_loader",

@@ -20,6 +20,7 @@ from detrex.data.transforms import (
     PadToSize,
     RandomScaleCrop,
     RandomShortestSide,
+    RandomTile,
     shortest_side_size,
 )
 from detrex.structures import Sample, Targets, boxes_from_masks
@@ -189,6 +190,38 @@ class LargeScaleJitterMapper(TrainingMapper):
         super().__init__(
             _compose(flip_probability, resize, color_jitter, pad), drop_invisible, move_polygons=True
         )
+
+
+class TileMapper(TrainingMapper):
+    """Random tiles of large pictures, for models that :class:`detrex.modeling.Tiles` uses afterwards.
+
+    Args:
+        size: height and width of a tile in pixels.
+        min_scale, max_scale: range of the scale of the picture; at 1 the tile has ``size`` pixels of it.
+        object_probability: how often a tile is laid around a random object; otherwise it lies anywhere.
+        flip_probability: of the horizontal flip.
+        pad_value: colour of the padding of smaller pictures in 0..255, one number or one for each channel.
+        color_jitter: a torchvision transform that changes colours, or None.
+        drop_invisible: see :class:`TrainingMapper`.
+    """
+
+    def __init__(
+        self,
+        size: int = 1024,
+        min_scale: float = 0.8,
+        max_scale: float = 1.25,
+        object_probability: float = 0.8,
+        flip_probability: float = 0.5,
+        pad_value: float | Sequence[float] = 128,
+        color_jitter: Callable | None = None,
+        drop_invisible: bool = True,
+    ):
+        cut = RandomTile(size, min_scale, max_scale, object_probability)
+        pad = PadToSize((size, size), pad_value)
+        # The flip of a tile is faster than that of the picture.
+        steps = [cut, v2.RandomHorizontalFlip(flip_probability), color_jitter, pad]
+        transforms = v2.Compose([step for step in steps if step is not None])
+        super().__init__(transforms, drop_invisible, move_polygons=True)
 
 
 class SemanticMapper(TrainingMapper):

@@ -193,6 +193,50 @@ class RandomShortestSide(RegionResize):
         return {"region": region, "size": size}
 
 
+class RandomTile(RegionResize):
+    """Cuts a square out of a large picture.
+
+    Args:
+        size: height and width of the result in pixels; less where the picture is smaller than a tile.
+        min_scale, max_scale: the scale is drawn uniformly between them; at 2 the picture is magnified twice,
+            and the tile has half of ``size`` pixels of it.
+        object_probability: how often a point of a random object is in the middle half of the tile, if the
+            edge of the picture allows that; otherwise the tile lies anywhere.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self, size: int, min_scale: float = 1.0, max_scale: float = 1.0, object_probability: float = 0.8
+    ):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"tiles of {size} pixels: needed is at least 1")
+        if not 0 < min_scale <= max_scale:
+            raise ValueError(f"scales from {min_scale} to {max_scale}: needed is 0 < min_scale <= max_scale")
+        if not 0 <= object_probability <= 1:
+            raise ValueError(f"object_probability={object_probability}: needed is a number from 0 to 1")
+        self.size, self.min_scale, self.max_scale = size, min_scale, max_scale
+        self.object_probability = object_probability
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        full = _size(flat_inputs)
+        scale = _uniform(self.min_scale, self.max_scale)
+        part = max(1, round(self.size / scale))
+        height, width = min(part, full[0]), min(part, full[1])
+        place = _random_place(flat_inputs, full) if _happens(self.object_probability) else None
+        region = _random_region(full, (height / full[0], width / full[1]))
+        if place is not None:
+            top, left = (
+                min(max(0, at - int(torch.randint(side // 4, side - side // 4, ()))), length - side)
+                for at, side, length in zip(place, (height, width), full, strict=True)
+            )
+            region = Region(top, left, height, width)
+        size = min(self.size, max(1, round(height * scale))), min(self.size, max(1, round(width * scale)))
+        return {"region": region, "size": size}
+
+
 class RandomScaleCrop(RegionResize):
     """Resizes to a random shorter side, then cuts out a random rectangle: usual in semantic segmentation.
 
@@ -247,6 +291,27 @@ def shortest_side_size(height: int, width: int, size: int, max_size: int) -> tup
     """(height, width) with the shorter side ``size``, or less if the longer one would exceed ``max_size``."""
     scale = min(size / min(height, width), max_size / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _random_place(flat_inputs: list[Any], full: tuple[int, int]) -> tuple[int, int] | None:
+    """Row and column of a pixel of a random object; None if there is none in the image."""
+    for shapes in flat_inputs:
+        if not isinstance(shapes, Points | tv_tensors.Mask | tv_tensors.BoundingBoxes) or not len(shapes):
+            continue
+        plain = shapes.as_subclass(Tensor)
+        one = plain[_choice(range(len(plain)))]
+        if isinstance(shapes, tv_tensors.Mask):
+            pixels = one.nonzero()
+            if not len(pixels):
+                continue
+            row, column = pixels[_choice(range(len(pixels)))].tolist()
+        elif isinstance(shapes, Points):
+            column, row = one.tolist()
+        else:
+            column, row = ((one[:2] + one[2:]) / 2).tolist()
+        if 0 <= row < full[0] and 0 <= column < full[1]:
+            return int(row), int(column)
+    return None
 
 
 def _random_region(full: tuple[int, int], fractions: tuple[float, float]) -> Region:

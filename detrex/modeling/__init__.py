@@ -40,7 +40,7 @@ from detrex.modeling.decoder import (
 from detrex.modeling.detector import Detector
 from detrex.modeling.encoder import DeformableEncoder, PlainEncoder
 from detrex.modeling.heads import PredictionHeads
-from detrex.modeling.inference import Inference, SlidingWindow, TestTimeAugmentation
+from detrex.modeling.inference import Inference, SlidingWindow, TestTimeAugmentation, Tiles
 from detrex.modeling.initialisation import PublishedInitialisation
 from detrex.modeling.matcher import Matcher
 from detrex.modeling.pixel_head import PixelHead
@@ -123,6 +123,7 @@ __all__ = [
     "SupervisedPrediction",
     "SwinBackbone",
     "TestTimeAugmentation",
+    "Tiles",
     "TimmBackbone",
     "TokenLoss",
     "Truth",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from detrex.structures import Categories
 
 
 class CocoFile:
-    """Collects results of one task; :meth:`write` writes them as JSON.
+    """Collects results of one task in a temporary file; :meth:`write` writes them as JSON.
 
     The file has ``images`` (``id``, ``file_name``, ``height``, ``width``), ``categories`` and
     ``annotations``: of instances and semantic classes one for each mask or box (instances with ``score``), as
@@ -30,7 +32,9 @@ class CocoFile:
     def __init__(self, path: str | Path, task: str, categories: Categories):
         self.path, self.task, self.categories = Path(path), task, categories
         self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._count = 0
+        # Thousands of objects of thousands of images need not be in memory together.
+        self._annotations = tempfile.TemporaryFile("w+", encoding="utf-8")
 
     def add(self, result: Result, file_name: str, **details: Any) -> None:
         """Takes the results of an image.
@@ -45,14 +49,11 @@ class CocoFile:
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width, **details}
         self._images.append(image)
         if self.task == "panoptic":
-            self._annotations.append(self._panoptic(result, image_id))
+            self._keep(self._panoptic(result, image_id))
             return
         found = result.to_coco(image_id) if self.task == "instance" else result.to_coco_semantic(image_id)
-        first = len(self._annotations) + 1
-        self._annotations += [
-            {"id": number, **entry, "area": _area(entry), "iscrowd": 0}
-            for number, entry in enumerate(found, start=first)
-        ]
+        for entry in found:
+            self._keep({"id": self._count + 1, **entry, "area": _area(entry), "iscrowd": 0})
 
     def write(self) -> Path:
         """Writes the file, whole or not at all, and returns its path."""
@@ -63,11 +64,18 @@ class CocoFile:
                 names.ids, names.names, names.is_thing, names.colors, strict=True
             )
         ]
-        content = {"images": self._images, "categories": categories, "annotations": self._annotations}
+        content = json.dumps({"images": self._images, "categories": categories, "annotations": []})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(self.path) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+        self._annotations.seek(0)
+        with replaced_file(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(content.removesuffix("]}"))
+            shutil.copyfileobj(self._annotations, file)
+            file.write("]}")
         return self.path
+
+    def _keep(self, annotation: dict[str, Any]) -> None:
+        self._annotations.write(f"{', ' if self._count else ''}{json.dumps(annotation)}")
+        self._count += 1
 
     def _panoptic(self, result: Result, image_id: int) -> dict[str, Any]:
         name = f"{image_id:06d}.png"

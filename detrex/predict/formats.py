@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
-from torchvision.ops import box_convert, masks_to_boxes
+from torchvision.ops import box_convert
 
 from detrex.structures import Categories, Instances, encode_masks
 from detrex.structures.panoptic import rgb_from_ids
@@ -58,23 +59,24 @@ def panoptic_to_coco(
         file_name: of the PNG, for the entry.
     """
     infos = []
+    numbers = ids.numpy()
+    areas, places = np.bincount(numbers.ravel()), ndimage.find_objects(numbers)
     for segment in segments:
-        mask = ids == segment["id"]
-        x0, y0, x1, y1 = masks_to_boxes(mask[None])[0].int().tolist()
+        rows, columns = places[segment["id"] - 1]
         label = segment["category_id"]
         infos.append(
             {
                 "id": int(segment["id"]),
                 "category_id": categories.ids[label],
                 "isthing": int(categories.is_thing[label]),
-                "area": int(mask.sum()),
-                "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1],
+                "area": int(areas[segment["id"]]),
+                "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
                 "iscrowd": 0,
                 "score": float(segment["score"]),
             }
         )
     entry = {"image_id": image_id, "file_name": file_name, "segments_info": infos}
-    return entry, Image.fromarray(rgb_from_ids(ids.numpy()))
+    return entry, Image.fromarray(rgb_from_ids(numbers))
 
 
 def semantic_to_coco(class_map: Tensor, categories: Categories, image_id: ImageId) -> list[dict[str, Any]]:

@@ -175,6 +175,8 @@ class Predictor:
         postprocess = self._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error, self.value_range)
         results = self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
+        if max_detections is not None:  # of tiles there may be more
+            results = (_with_best(result, max_detections) for result in results)
         return results if best is None else (_from_thresholds_on(result, best) for result in results)
 
     def _best_thresholds(self) -> Tensor:
@@ -258,6 +260,13 @@ def _from_thresholds_on(result: Result, thresholds: Tensor) -> Result:
     return replace(result, instances=result.instances[shown])
 
 
+def _with_best(result: Result, count: int) -> Result:
+    """The result with its ``count`` best objects."""
+    if result.instances is None or len(result) <= count:
+        return result
+    return replace(result, instances=result.instances[:count])
+
+
 def _read(
     images: Iterable[ImageInput], allow_urls: bool, on_error: ErrorHandler | None, value_range: ValueRange
 ) -> Iterator[Record]:
@@ -297,11 +306,14 @@ def _result(
         instances=output["instances"].to("cpu", copy=True) if "instances" in output else None,
         panoptic=None if panoptic is None else (_on_cpu(panoptic[0]), panoptic[1]),
         semantic=None if scores is None else _on_cpu(class_map(scores)),
-        semantic_scores=_on_cpu(scores) if keep_scores and scores is not None else None,
+        semantic_scores=_on_cpu(scores) if keep_scores and scores is not None and scores.ndim > 2 else None,
         drawn_from=drawn_from,
     )
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
-    """A copy on the CPU, made outside of inference mode, so that users may change it in place."""
-    return tensor.to("cpu", copy=True)
+    """The tensor on the CPU, such that users may change it in place: copied outside of inference mode.
+
+    Maps of tiles, which may be large files, are no tensors of inference mode, and are taken as they are.
+    """
+    return tensor.to("cpu", copy=tensor.is_inference())

@@ -407,7 +407,15 @@ def test_from_the_shell(tool, folder, save, output, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"), [("instance", ["--tta"]), ("panoptic", ["--tta"]), ("semantic", ["--window", "40"])]
+    ("task", "words"),
+    [
+        ("instance", ["--tta"]),
+        ("panoptic", ["--tta"]),
+        ("semantic", ["--window", "40"]),
+        ("panoptic", ["--tiles", "50"]),
+        ("semantic", ["--tiles", "50"]),
+        ("instance", ["--tiles", "50", "--max-detections", "7"]),
+    ],
 )
 def test_looking_more_than_once(start, save, json_file, task, words):
     picture, found = save("a.png", 60, 120), []
@@ -415,6 +423,7 @@ def test_looking_more_than_once(start, save, json_file, task, words):
         start("--input", picture, "--json", json_file, *EVERYTHING, *options, tasks=[task])
         found.append(read_json(json_file)["annotations"])
     assert found[0] and found[1] and found[0] != found[1]
+    assert "--max-detections" not in words or len(found[1]) == 7
 
 
 def test_windows_are_not_for_objects(refused, save):

@@ -5,6 +5,7 @@ One of them is ``model.inference`` of a config; evaluation and prediction then u
 
 from detrex.modeling.inference.augmentation import TestTimeAugmentation
 from detrex.modeling.inference.strategy import Detect, Inference
+from detrex.modeling.inference.tiles import Tiles
 from detrex.modeling.inference.windows import SlidingWindow
 
-__all__ = ["Detect", "Inference", "SlidingWindow", "TestTimeAugmentation"]
+__all__ = ["Detect", "Inference", "SlidingWindow", "TestTimeAugmentation", "Tiles"]
