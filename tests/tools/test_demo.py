@@ -413,7 +413,6 @@ def test_from_the_shell(tool, folder, save, output, tmp_path):
         ("panoptic", ["--tta"]),
         ("semantic", ["--window", "40"]),
         ("panoptic", ["--tiles", "50"]),
-        ("semantic", ["--tiles", "50"]),
         ("instance", ["--tiles", "50", "--max-detections", "7"]),
     ],
 )
