@@ -27,6 +27,10 @@ RUNS = sorted(ROOT.glob("projects/*/configs/*.py"))
 # What is made smaller for a step of training, where a config has it.
 REDUCTIONS = {
     "model.num_classes": 6,
+    "model.vocabulary.names": list("abcdef"),
+    "model.others": None,
+    "model.text.width": 32,
+    "model.text.num_layers": 1,
     "model.postprocess.thing_classes": [0, 1, 2, 3],
     "model.*.hidden_dim": 64,
     "model.*.mask_dim": 16,
@@ -57,7 +61,13 @@ BACKBONES = {
     "vit": ("vit_small_patch16_dinov3", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
 }
 # What evaluators look for in a model's results.
-RESULTS = {"coco": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}
+RESULTS = {
+    "coco": "instances",
+    "lvis": "instances",
+    "cityscapes": "instances",
+    "panoptic": "panoptic_seg",
+    "semantic": "sem_seg",
+}
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:

@@ -7,7 +7,7 @@ takes them in an order that depends on its configuration, and its decoder in the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,12 +55,34 @@ _HEADS = Renaming(
     ]
 )
 _BACK = _HEADS.inverse()
+_LANGUAGE = f"{_PREDICTOR}lang_encoder."
+_TEXT_BLOCK = f"{_LANGUAGE}lang_encoder.resblocks.#."
+# What OpenSeeD has besides, and in the place of Mask DINO's classifier and label embedding.
+_TEXT = Renaming(
+    [
+        (f"{_PREDICTOR}class_embed", "decoder.heads.sets.0.classes.projection"),
+        (f"{_PREDICTOR}lang_mapper", "denoising.label_embed.mapper"),
+        (f"{_LANGUAGE}lang_proj", "text.projection"),
+        (f"{_LANGUAGE}logit_scale", "text.logit_scale"),
+        (f"{_LANGUAGE}lang_encoder.positional_embedding", "text.position"),
+        (f"{_LANGUAGE}lang_encoder.token_embedding.", "text.tokens."),
+        (f"{_LANGUAGE}lang_encoder.ln_final.", "text.norm."),
+        (f"{_TEXT_BLOCK}attn.", "text.layers.#.self_attn."),
+        (f"{_TEXT_BLOCK}ln_1.", "text.layers.#.norm1."),
+        (f"{_TEXT_BLOCK}ln_2.", "text.layers.#.norm2."),
+        (f"{_TEXT_BLOCK}mlp.c_fc.", "text.layers.#.linear1."),
+        (f"{_TEXT_BLOCK}mlp.c_proj.", "text.layers.#.linear2."),
+        (f"{_PREDICTOR}query_feat.", "decoder.query_init.stuff_content."),
+        (f"{_PREDICTOR}query_embed.", "decoder.query_init.stuff_reference."),
+    ]
+)
+_TEXT_BACK = _TEXT.inverse()
 
 # Entries that repeat others (one box head serves all layers; the decoder's norm is decoder_norm) or that
 # follow from the configuration.
 _REPEATED = re.compile(
     rf"^{re.escape(_PREDICTOR)}(decoder\.)?bbox_embed\.|^{re.escape(_PREDICTOR)}decoder\.norm\."
-    r"|^criterion\.empty_weight$"
+    r"|^criterion(_\w+)?\.empty_weight$"
 )
 _OUR_SWIN = re.compile(r"^(patch_embed|layers_\d|norms)\b")
 # Weight of "no object" in the published criterion, which stores it whether it is used or not.
@@ -72,14 +94,25 @@ def is_published(names: Mapping[str, Tensor]) -> bool:
     return any(name.startswith(_PREDICTOR) for name in names) and f"{_PIXEL}mask_features.weight" in names
 
 
-def published_name(name: str) -> str | None:
+def reads_text(names: Iterable[str]) -> bool:
+    """Whether published entries are of a model with a text encoder (OpenSeeD)."""
+    return any(name.startswith(_LANGUAGE) for name in names)
+
+
+def published_name(name: str, text: bool = False) -> str | None:
     """This toolbox's name for a published entry, or None where the entry repeats another.
 
     An entry that is not of a published Mask DINO keeps its name.
+
+    Args:
+        name: of the entry.
+        text: whether the model has a text encoder.
     """
     if _REPEATED.search(name):
         return None
-    return backbone_name(name) if name.startswith("backbone.") else _HEADS(name) or name
+    if name.startswith("backbone."):
+        return backbone_name(name)
+    return (text and _TEXT(name)) or _HEADS(name) or name
 
 
 def backbone_name(name: str) -> str | None:
@@ -107,7 +140,8 @@ def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str,
     Raises:
         ValueError: if the attention projections do not have that many heads.
     """
-    renamed = ((published_name(name), value) for name, value in state.items())
+    text = reads_text(state)
+    renamed = ((published_name(name, text), value) for name, value in state.items())
     converted = {name: value for name, value in renamed if name is not None}
     prefix = "encoder." if coarsest_first(state) else "decoder."
     return _reverse_levels(converted, prefix, num_heads)
@@ -135,12 +169,22 @@ def to_published(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """
     prefix = "encoder." if _published_coarsest_first(model) else "decoder."
     ordered = _reverse_levels(state, prefix, model.decoder.layers[0].cross_attention.num_heads)
-    out = {_name_back(name): value for name, value in ordered.items()}
+    text = getattr(model, "text", None) is not None
+    out = {_name_back(name, text): value for name, value in ordered.items()}
     _add_repeated(out, layers=len(model.decoder.layers))
-    weight = torch.ones(model.num_classes + 1)
-    weight[-1] = _NO_OBJECT_WEIGHT
-    out["criterion.empty_weight"] = weight
+    for criterion, classes in _criteria(model).items():
+        weight = torch.ones(classes + 1)
+        weight[-1] = _NO_OBJECT_WEIGHT
+        out[f"{criterion}.empty_weight"] = weight
     return out
+
+
+def _criteria(model: Any) -> dict[str, int]:
+    """How many classes the published model's criteria know, by their names."""
+    if not hasattr(model, "text"):
+        return {"criterion": model.num_classes}
+    # Those of training, whatever words the model looks for by now.
+    return {"criterion_coco": 133, "criterion_o365": 365} if model.others else {"criterion": 133}
 
 
 def _published_coarsest_first(model: Any) -> bool:
@@ -149,9 +193,9 @@ def _published_coarsest_first(model: Any) -> bool:
     return sizes is None or list(sizes) == sorted(sizes)
 
 
-def _name_back(name: str) -> str:
+def _name_back(name: str, text: bool) -> str:
     if not name.startswith("backbone."):
-        return _BACK(name) or name
+        return (text and _TEXT_BACK(name)) or _BACK(name) or name
     own = name.removeprefix("backbone.model.").removeprefix("backbone.")
     if _OUR_SWIN.match(own):
         return f"backbone.{detectron2_swin_name(name.removeprefix('backbone.'))}"

@@ -197,7 +197,8 @@ def _unreadable(path: Path, error: Exception) -> str:
 def state_dict_of(content: object, path: Path) -> dict[str, Tensor]:
     """The tensors by name in what a file holds: itself, or under one of the usual keys.
 
-    The prefix ``module.`` of models saved in their distributed wrapper is taken off.
+    The prefix ``module.`` of models saved in their distributed wrapper is taken off, and the prefix
+    ``model.`` of trainers where all entries have it.
 
     Raises:
         CheckpointError: there is no dict of tensors.
@@ -209,8 +210,9 @@ def state_dict_of(content: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds no dict of tensors, neither itself nor under one of the keys {', '.join(_OUTER)}"
         )
-    if content and all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
+    for wrapper in ("module.", "model."):
+        if content and all(name.startswith(wrapper) for name in content):
+            content = {name.removeprefix(wrapper): value for name, value in content.items()}
     return content
 
 

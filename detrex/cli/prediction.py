@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from detrex.cli.commands.predict import DEFAULT_CONFIDENCE, DEFAULT_OUTPUT
-from detrex.data import DataError
+from detrex.data import DataError, read_words
 from detrex.predict import Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
 from detrex.predict.files import is_video, output_names
@@ -280,6 +280,8 @@ def run_prediction(arguments: argparse.Namespace, open_video: OpenVideo = VideoR
         allow_pickle=arguments.allow_pickle,
         trust_code=arguments.trust_code,
     )
+    if arguments.classes is not None:
+        predictor.set_classes(read_words(arguments.classes))
     prediction = PredictionRun(predictor, arguments, Console())
     prediction.say_thresholds()
     if arguments.webcam is None:

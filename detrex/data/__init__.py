@@ -1,4 +1,11 @@
-from detrex.data.categories import category_file, count_classes, read_categories, thing_classes
+from detrex.data.categories import (
+    category_file,
+    class_names,
+    count_classes,
+    read_categories,
+    read_words,
+    thing_classes,
+)
 from detrex.data.coco_instances import CocoInstances
 from detrex.data.coco_panoptic import CocoPanoptic
 from detrex.data.errors import DataError
@@ -51,10 +58,12 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "category_file",
+    "class_names",
     "count_classes",
     "dataset_root",
     "ensure_shapes",
     "read_categories",
+    "read_words",
     "thing_classes",
     "with_original",
     "write_shapes_dataset",

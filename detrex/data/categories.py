@@ -55,9 +55,56 @@ def category_file(name: str) -> str:
     return str(path)
 
 
+def read_words(words: str | Path) -> Categories:
+    """Classes that a model shall look for by their names.
+
+    Args:
+        words: the path of a file, or what :meth:`~detrex.structures.Categories.from_words` takes. A JSON file
+            is one of :func:`read_categories`; in any other, each line has a name, such as ``sky:stuff``, and
+            empty lines and those that begin with ``#`` say nothing.
+
+    Raises:
+        FileNotFoundError: ``words`` looks like a path, but there is no such file.
+        DataError: the file lists no classes, or in a wrong way.
+        ValueError: text names no classes, or in a wrong way.
+    """
+    path = Path(words)
+    if not _is_file(path):
+        if isinstance(words, Path) or path.suffix in (".txt", ".json"):
+            raise FileNotFoundError(f"there is no file of classes at {path}")
+        return Categories.from_words(words)
+    if path.suffix == ".json":
+        return read_categories(path)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        return Categories.from_words([line for line in lines if line and not line.startswith("#")])
+    except ValueError as error:
+        raise DataError(f"{path} does not list classes, one a line: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that can be no path
+        return False
+
+
 def count_classes(annotations: str | Path) -> int:
     """How many classes a file lists (see :func:`read_categories`); lets a config fit a model to its data."""
     return len(read_categories(annotations))
+
+
+def class_names(annotations: str | Path, optional: bool = False) -> list[str]:
+    """The names of the classes a file lists (see :func:`read_categories`), for models that read them.
+
+    Args:
+        annotations: the file.
+        optional: whether there are no names where there is no such file: those of data that only training
+            takes are missing later.
+    """
+    if optional and not Path(annotations).is_file():
+        return []
+    return list(read_categories(annotations).names)
 
 
 def thing_classes(annotations: str | Path) -> list[int]:

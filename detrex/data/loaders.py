@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,41 @@ class TrainLoader:
         }
 
 
+class JoinedLoader:
+    """Batches of several data sets side by side: each holds those of all loaders, the first one's first.
+
+    Attributes:
+        dataset: the data set of the first loader.
+    """
+
+    def __init__(self, first: TrainLoader, others: Mapping[str, TrainLoader]):
+        """
+        Args:
+            first: the main loader.
+            others: further ones; samples get their names as ``vocabulary``.
+        """
+        self.dataset, self._first, self._others = first.dataset, first, dict(others)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        for batches in zip(self._first, *self._others.values(), strict=True):
+            named = zip(self._others, batches[1:], strict=True)
+            yield [*batches[0], *(Sample(**s, vocabulary=name) for name, batch in named for s in batch)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of :meth:`TrainLoader.state_dict`, with those of the others."""
+        others = {name: loader.state_dict() for name, loader in self._others.items()}
+        return {**self._first.state_dict(), "joined": others}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As of :meth:`TrainLoader.load_state_dict`."""
+        self._first.load_state_dict(state)
+        for name, loader in self._others.items():
+            if name in state.get("joined", {}):
+                loader.load_state_dict(state["joined"][name])
+            else:
+                logger.warning("Data loading cannot continue exactly: the batches of '%s' are new", name)
+
+
 class TestLoader:
     """This process's share of all images, once each, in batches (lists) of samples.
 
@@ -129,7 +164,8 @@ def build_train_loader(
     seed: int = 0,
     aspect_ratio_grouping: bool = False,
     pin_memory: bool = False,
-) -> TrainLoader:
+    joined: Mapping[str, TrainLoader] | None = None,
+) -> TrainLoader | JoinedLoader:
     """Endless shuffled batches for training.
 
     Args:
@@ -141,6 +177,9 @@ def build_train_loader(
         aspect_ratio_grouping: whether upright and wide images come in separate batches; saves padding where
             images are not brought to one size.
         pin_memory: whether to put images into page-locked memory, from which they reach a GPU faster.
+        joined: loaders of further data sets, a batch of each of which comes with every batch; their names are
+            those of a model's vocabularies, see :class:`~detrex.modeling.text.TextDetector`. The length of an
+            epoch is that of ``dataset``.
 
     Raises:
         ValueError: the batch cannot be split evenly over the processes.
@@ -162,7 +201,8 @@ def build_train_loader(
         world_size=world_size,
         groups=_upright(dataset) if aspect_ratio_grouping else None,
     )
-    return TrainLoader(dataset, mapper, batches, num_workers, pin_memory)
+    loader = TrainLoader(dataset, mapper, batches, num_workers, pin_memory)
+    return JoinedLoader(loader, joined) if joined else loader
 
 
 def build_test_loader(

@@ -61,6 +61,15 @@ class Assignment:
         """The assignment of the prediction ``stage``, of ``num_stages``; by default the same for all."""
         return self
 
+    def class_loss_factors(self, has_object: Tensor, num_classes: int) -> Tensor | None:  # noqa: ARG002
+        """What the class losses of the queries are multiplied with, (B, Q), or None for nothing.
+
+        Args:
+            has_object: (B, Q) bool, whether a query answers for an object.
+            num_classes: class logits of a query.
+        """
+        return None
+
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor | None:  # noqa: ARG002
         """What the queries of an image are assigned by, on the model's device.
 

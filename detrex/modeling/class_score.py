@@ -106,12 +106,15 @@ class SigmoidScore:
     Args:
         alpha, gamma: as in the paper.
         temperature: of the softmax over probabilities that makes classes exclusive for pixels (Mask DINO).
+        cost_eps: keeps the logarithms of the matching cost finite.
     """
 
     uses_quality = False
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, temperature: float = 0.06):
-        self.alpha, self.gamma, self.temperature = alpha, gamma, temperature
+    def __init__(
+        self, alpha: float = 0.25, gamma: float = 2.0, temperature: float = 0.06, cost_eps: float = LOG_EPS
+    ):
+        self.alpha, self.gamma, self.temperature, self.cost_eps = alpha, gamma, temperature, cost_eps
 
     def num_logits(self, num_classes: int) -> int:
         """C."""
@@ -125,7 +128,7 @@ class SigmoidScore:
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """As of :meth:`ClassScore.cost`: the focal loss of "yes" less that of "no"."""
-        return focal_cost(logits, self.alpha, self.gamma).gather(1, labels)
+        return focal_cost(logits, self.alpha, self.gamma, self.cost_eps).gather(1, labels)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
         """All 1."""
@@ -192,9 +195,9 @@ class SoftmaxScore:
         return ClassProbabilities(classes, classes, certainty)
 
 
-def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = LOG_EPS) -> Tensor:
     """What the focal loss of a class would change if a query took it, for each logit, any shape."""
     probability = logits.sigmoid()
-    positive = alpha * (1 - probability) ** gamma * -(probability + LOG_EPS).log()
-    negative = (1 - alpha) * probability**gamma * -(1 - probability + LOG_EPS).log()
+    positive = alpha * (1 - probability) ** gamma * -(probability + eps).log()
+    negative = (1 - alpha) * probability**gamma * -(1 - probability + eps).log()
     return positive - negative

@@ -118,6 +118,7 @@ class SetCriterion(nn.Module):
             wanted.quality, wanted.weight = (torch.zeros_like(logits[..., 0]) for _ in range(2))
             wanted.quality[place], wanted.weight[place] = quality, pair_weight
         loss, weight = self.class_score.loss(logits, wanted)  # (B, Q)
+        loss = joined.with_class_loss_factors(loss, labels != background, logits.shape[-1])
         total = torch.stack([part.sum() for part in loss.split(joined.sizes, 1)])
         if weight is not None:
             normalizer = torch.stack([part.sum() for part in weight.split(joined.sizes, 1)])
@@ -202,6 +203,15 @@ class JoinedPredictions:
     def per_prediction(self, values: Sequence[float]) -> Tensor:
         """One number for each prediction, (P,) float32 on their device."""
         return torch.tensor(values, dtype=torch.float32).to(self.query.device, non_blocking=True)
+
+    def with_class_loss_factors(self, loss: Tensor, has_object: Tensor, num_classes: int) -> Tensor:
+        """Class losses (B, Q), as each prediction's assignment changes them."""
+        split = zip(self.parts, loss.split(self.sizes, 1), has_object.split(self.sizes, 1), strict=True)
+        changed = []
+        for part, values, found in split:
+            factors = part.assignment.class_loss_factors(found, num_classes)
+            changed.append(values if factors is None else values * factors)
+        return torch.cat(changed, 1)
 
     def sum_by_prediction(self, values: Tensor) -> Tensor:
         """Values of pairs (M,) summed within predictions: (P,)."""

@@ -120,6 +120,8 @@ class Decoder(nn.Module):
         return DecoderOutput(supervised, Prediction.concatenate(final), memory, pixel_embed)
 
     def _supervise(self, group: QueryGroup, predictions: Sequence[Prediction]) -> list[SupervisedPrediction]:
+        if group.assignment is None:
+            return []
         suffixes = [*(f"_{i}" for i in range(len(predictions) - 1)), ""]
         reference = None if group.reference is None else group.reference.detach()
         first = int(self.initial_prediction and not group.supervise_initial)

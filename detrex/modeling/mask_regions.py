@@ -4,6 +4,7 @@ Resizing is linear, and the same for each row and each column. Both steps of it 
 from the image's part of it to the output) together are a product of one matrix from the left and one from the
 right, of which any range of rows and columns can be computed alone. A pixel is inside where its logit is
 positive, and it is a mean of the cells around it: so a mask reaches only as far as its positive cells do.
+(Not so with bicubic resizing, which takes some cells negative: then a region is the whole mask.)
 
 Shape letters: h and w cells of predicted masks, H and W output pixels, R and C rows and columns of a region.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,14 @@ from torch import Tensor
 
 from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache
 from detrex.structures.rle import rle_of_runs
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def resized(maps: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+    """Maps (1, N, h, w) at another size (height, width); bicubic ones antialiased."""
+    antialias = interpolation == "bicubic"
+    return F.interpolate(maps, size, mode=interpolation, align_corners=False, antialias=antialias)
 
 
 @dataclass
@@ -39,13 +48,21 @@ class _Axis:
     cells_of: list[list[int]]
 
     @classmethod
-    def of(cls, cells: int, padded: int, image: int, output: int, device: torch.device) -> _Axis:
+    def of(
+        cls,
+        cells: int,
+        padded: int,
+        image: int,
+        output: int,
+        device: torch.device,
+        interpolation: Interpolation = "bilinear",
+    ) -> _Axis:
         """Of so many cells, which become pixels of the padded input, of the image in it and of the output."""
-        values = torch.eye(cells, device=device)[None]
-        values = F.interpolate(values, padded, mode="linear", align_corners=False)[..., :image]
+        values = torch.eye(cells, device=device)[None, None]  # (1, 1, cells, cells), resized along the last
+        values = resized(values, (cells, padded))[..., :image]
         if image != output:
-            values = F.interpolate(values, output, mode="linear", align_corners=False)
-        weights = values[0].T.contiguous()
+            values = resized(values, (cells, output), interpolation)
+        weights = values[0, 0].T.contiguous()
         used = weights != 0
         return cls(weights, _ranges(used.T), _ranges(used))
 
@@ -74,6 +91,7 @@ class MaskResize:
         padded, image, output: (height, width) of the padded input that the cells cover, of the image in it,
             and of the result.
         device: of the masks.
+        interpolation: from the image to the output.
     """
 
     def __init__(
@@ -83,10 +101,12 @@ class MaskResize:
         image: tuple[int, int],
         output: tuple[int, int],
         device: torch.device,
+        interpolation: Interpolation = "bilinear",
     ):
-        self.output = output
+        self.output, self.whole = output, interpolation == "bicubic" and image != output
         self._rows, self._columns = (
-            _Axis.of(*sizes, device) for sizes in zip(cells, padded, image, output, strict=True)
+            _Axis.of(*sizes, device, interpolation)
+            for sizes in zip(cells, padded, image, output, strict=True)
         )
 
     def runs(self, masks: Tensor) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
@@ -95,7 +115,7 @@ class MaskResize:
         Args:
             masks: logits (N, h, w).
         """
-        positive = masks > 0
+        positive = torch.ones_like(masks, dtype=torch.bool) if self.whole else masks > 0
         rows, columns = _ranges(positive.any(2)), _ranges(positive.any(1))
         for mask, (top, bottom), (left, right) in zip(masks, rows, columns, strict=True):
             y, cells_y = self._rows.covered(top, bottom - 1)

@@ -6,7 +6,7 @@ Shape letters: Q queries, C classes, N results, h and w cells of predicted masks
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from detrex.layers import linear
 from detrex.modeling.class_score import ClassScore, SigmoidScore
-from detrex.modeling.mask_regions import MaskResize
+from detrex.modeling.mask_regions import Interpolation, MaskResize, resized
 from detrex.runtime.chunking import FLOAT_BYTES, available_bytes, items_in_cache
 from detrex.structures import Instances, Prediction, RunLengthMasks
 
@@ -35,12 +35,14 @@ class Frame:
         image: of this image within the batch.
         output: at which results are asked for.
         box_size: that normalised boxes are relative to; None for the padded one.
+        interpolation: of the second step, from the image to the output; ``bicubic`` is antialiased.
     """
 
     padded: tuple[int, int]
     image: tuple[int, int]
     output: tuple[int, int]
     box_size: tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
 
     def to_image(self, masks: Tensor) -> Tensor:
         """Mask logits (N, h, w) at the size of the padded input, cropped to the image: (N, image size)."""
@@ -55,7 +57,7 @@ class Frame:
         """Maps (N, image size) resized to (N, H, W)."""
         if tuple(maps.shape[1:]) == tuple(self.output):
             return maps
-        return F.interpolate(maps[None], self.output, mode="bilinear", align_corners=False)[0]
+        return resized(maps[None], self.output, self.interpolation)[0]
 
     def chunks(self, masks: QueryMasks) -> Iterator[tuple[slice, Tensor]]:
         """Slices of masks that fit the memory when resized, and the logits (n, h, w) of each."""
@@ -116,12 +118,16 @@ class InstanceInference:
         score_threshold: results below it are left out.
         one_per_query: only the best class of a query makes a result (DETR), instead of every class.
         clip_boxes: cut boxes to the image.
+        num_queries: only so many of the queries, the first ones, make instances; None for all.
+        boxes_only: leave masks out, and out of scores, where the model has them.
     """
 
     max_detections: int = 100
     score_threshold: float = 0.0
     one_per_query: bool = False
     clip_boxes: bool = False
+    num_queries: int | None = None
+    boxes_only: bool = False
 
     def __post_init__(self) -> None:
         """
@@ -151,7 +157,7 @@ class InstanceInference:
             frame: sizes.
             things: class indices that have instances; None for all.
         """
-        top, query, label = self.best(scores, boxes)
+        top, query, label = self.best(scores[: self.num_queries], boxes[: self.num_queries])
         # A mask's quality can only lower the score, so what fails now need not be resized.
         keep = top >= self.score_threshold
         if things is not None:
@@ -161,7 +167,7 @@ class InstanceInference:
         if self.clip_boxes:
             places = clip_boxes_to_image(places, frame.output)
         found = Instances(frame.output, places, top, label)
-        if masks is None:
+        if masks is None or self.boxes_only:
             return found
         chosen, place = query.unique(return_inverse=True)
         compressed, quality = self._masks(masks[chosen], frame)
@@ -187,7 +193,9 @@ class InstanceInference:
         """The masks of N queries, and their mean probability inside (N,)."""
         _, height, width = masks.pixels.shape
         device = masks.pixels.device
-        resize = MaskResize((height, width), frame.padded, frame.image, frame.output, device)
+        resize = MaskResize(
+            (height, width), frame.padded, frame.image, frame.output, device, frame.interpolation
+        )
         step = items_in_cache(FLOAT_BYTES * height * width, device)
         rles: list[dict[str, Any]] = []
         quality = [masks.pixels.new_zeros(0, dtype=torch.float32)]
@@ -329,6 +337,8 @@ class PostProcess:
         instance, panoptic, semantic: the tasks, or None.
         thing_classes: class indices of the things; None if all classes are. Instances are things only.
         class_score: what class logits mean.
+        interpolation: how masks of the image's size become those of the output's: ``bilinear``, or
+            ``bicubic`` with antialiasing (OpenSeeD).
     """
 
     def __init__(
@@ -338,8 +348,10 @@ class PostProcess:
         semantic: SemanticInference | None = None,
         thing_classes: Sequence[int] | None = None,
         class_score: ClassScore | None = None,
+        interpolation: Interpolation = "bilinear",
     ):
         self.instance, self.panoptic, self.semantic = instance, panoptic, semantic
+        self.interpolation = interpolation
         self.thing_classes = None if thing_classes is None else list(thing_classes)
         self.class_score = class_score or SigmoidScore()
 
@@ -357,6 +369,7 @@ class PostProcess:
             ValueError: panoptic or semantic results of a model without masks, or results that do not fit the
                 memory.
         """
+        frames = [replace(frame, interpolation=self.interpolation) for frame in frames]
         for frame in frames if pixel_embed is not None else ():
             self._check_memory(frame, prediction, pixel_embed)
         masks: Iterable[QueryMasks | None] = [None] * len(frames)

@@ -33,7 +33,7 @@ from detrex.config.loader import parse_config
 from detrex.config.untrusted import VALUE_RANGE, load_untrusted, read_untrusted
 from detrex.config.value_types import check_types
 from detrex.config.walking import TARGET, dotted, is_node, walk
-from detrex.data import category_file, count_classes, read_categories, thing_classes
+from detrex.data import category_file, class_names, count_classes, read_categories, thing_classes
 from detrex.hub import download, is_hub_name
 from detrex.modeling.build import build_model
 from detrex.predict.predictor import Predictor
@@ -221,7 +221,11 @@ def _known(categories: Categories | None) -> dict[str, Any]:
     """What a config would read from the training data's files, from the checkpoint."""
     if categories is None:
         return {}
-    return {name_of(count_classes): len(categories), name_of(thing_classes): categories.thing_classes}
+    return {
+        name_of(count_classes): len(categories),
+        name_of(thing_classes): categories.thing_classes,
+        name_of(class_names): list(categories.names),
+    }
 
 
 def _own(weights: str | Path | None, model: str | Path) -> str | Path:
@@ -261,6 +265,7 @@ def _changed(config: DictConfig, overrides: Iterable[str], name: str) -> DictCon
         changed = LazyConfig.apply_overrides(config, overrides)
         parts = {key: OmegaConf.select(changed, key) for key in ("model", "dataloader.test.mapper")}
         pretrained = OmegaConf.select(changed, "model.backbone.pretrained")
+        others = OmegaConf.select(changed, "model.others")
     except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{name}: {error}") from error
     for key, meaning in (("model", "the model"), ("dataloader.test.mapper", "how images are resized")):
@@ -268,6 +273,8 @@ def _changed(config: DictConfig, overrides: Iterable[str], name: str) -> DictCon
             raise ConfigError(f"{name}: the config has no '{key}', which says {meaning}; prediction needs it")
     if pretrained is not None:
         changed.model.backbone.pretrained = False
+    if others is not None:  # vocabularies of training, whose data need not be here
+        changed.model.others = None
     return changed
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detrex.data import DataError, Record, with_original
 from detrex.modeling import Detector, PostProcess
+from detrex.modeling.text import TextDetector
 from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
 from detrex.runtime.device import autocast
@@ -26,6 +27,7 @@ DEFAULT_THRESHOLD = 0.5
 """Score from which on objects of a class are shown whose best threshold is not known."""
 
 Threshold = float | Mapping[str, float] | Literal["best"] | None
+Classes = str | Sequence[str] | Categories
 ErrorHandler = Callable[[ImageInput, DataError], None]
 
 
@@ -86,11 +88,53 @@ class Predictor:
         return self.categories.names
 
     def __repr__(self) -> str:
+        arithmetic = "" if self.amp == "off" else f", {self.amp}"
+        tasks = ", ".join(self.tasks)
+        return f"<Predictor of {self._described_classes()}: {tasks}; on {self.device}{arithmetic}>"
+
+    def _described_classes(self) -> str:
         count = len(self.names)
         named = ", ".join(self.names[:_NAMED]) + (", ..." if count > _NAMED else "")
-        classes = f"{count} class{'' if count == 1 else 'es'} ({named})"
-        arithmetic = "" if self.amp == "off" else f", {self.amp}"
-        return f"<Predictor of {classes}: {', '.join(self.tasks)}; on {self.device}{arithmetic}>"
+        return f"{count} class{'' if count == 1 else 'es'} ({named})"
+
+    def set_classes(self, classes: Classes) -> None:
+        """Looks for other classes from now on; for models that read words, such as OpenSeeD.
+
+        Nothing is loaded anew: only names that were not asked for before go through the text encoder.
+
+        Args:
+            classes: names, see :meth:`detrex.structures.Categories.from_words`; or categories.
+
+        Raises:
+            ValueError: the model knows its own classes only, or there are no names.
+            ImportError: the tokenizer is not installed.
+        """
+        categories = classes if isinstance(classes, Categories) else Categories.from_words(classes)
+        things = None if all(categories.is_thing) else categories.thing_classes
+        self._reader().set_classes(categories.names, things)
+        self.categories, self.score_thresholds = categories, None
+
+    def with_classes(self, classes: Classes) -> Predictor:
+        """A predictor of the same weights that looks for other classes, while this one stays as it is.
+
+        Args:
+            classes: see :meth:`set_classes`.
+
+        Raises:
+            ValueError, ImportError: see :meth:`set_classes`.
+        """
+        other = copy.copy(self)
+        other.model = self._reader().sharing_weights()
+        other.set_classes(classes)
+        return other
+
+    def _reader(self) -> TextDetector:
+        if not isinstance(self.model, TextDetector):
+            raise ValueError(
+                f"this model finds the {self._described_classes()} that it was trained on, and no others: "
+                "words need a model with a text encoder, such as OpenSeeD"
+            )
+        return self.model
 
     def __call__(self, images: ImageInput | Sequence[ImageInput], **options: Any) -> Result | list[Result]:
         """The same as :meth:`predict`."""
@@ -106,6 +150,7 @@ class Predictor:
         batch_size: int = 1,
         keep_scores: bool = False,
         allow_urls: bool = False,
+        classes: Classes | None = None,
     ) -> Result | list[Result]:
         """Finds what is in an image, or in each of a list.
 
@@ -123,6 +168,7 @@ class Predictor:
             batch_size: how many images go through the model together.
             keep_scores: keep the semantic scores of all classes (4 bytes for each class and pixel).
             allow_urls: also take ``https://`` and ``http://`` addresses, and download them.
+            classes: look for these in this call, see :meth:`set_classes`.
 
         Raises:
             DataError: a file cannot be read or downloaded.
@@ -141,6 +187,7 @@ class Predictor:
             batch_size=batch_size,
             keep_scores=keep_scores,
             allow_urls=allow_urls,
+            classes=classes,
         )
         return list(results) if several else next(results)
 
@@ -155,13 +202,15 @@ class Predictor:
         keep_scores: bool = False,
         allow_urls: bool = False,
         on_error: ErrorHandler | None = None,
+        classes: Classes | None = None,
     ) -> Iterator[Result]:
         """The results one after another, in the order of the images, which are read as they are needed.
 
         Args:
             images: any number of images, see :meth:`predict`; may be a generator. With a ``batch_size``
                 above 1 some batches are read ahead.
-            score_threshold, max_detections, tasks, batch_size, keep_scores, allow_urls: see :meth:`predict`.
+            score_threshold, max_detections, tasks, batch_size, keep_scores, allow_urls, classes: see
+                :meth:`predict`.
             on_error: called with an image that cannot be read and the error; that image is left out. By
                 default the error is raised.
 
@@ -170,6 +219,17 @@ class Predictor:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        if classes is not None:
+            return self.with_classes(classes).predict_iter(
+                images,
+                score_threshold=score_threshold,
+                max_detections=max_detections,
+                tasks=tasks,
+                batch_size=batch_size,
+                keep_scores=keep_scores,
+                allow_urls=allow_urls,
+                on_error=on_error,
+            )
         best = self._best_thresholds() if score_threshold == "best" else None
         thresholds = _thresholds(score_threshold, best)
         postprocess = self._postprocess(thresholds, max_detections, tasks)

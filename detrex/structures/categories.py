@@ -55,6 +55,27 @@ class Categories:
         return cls.from_coco({"id": i, "name": n, "isthing": thing} for i, n in enumerate(names))
 
     @classmethod
+    def from_words(cls, words: str | Iterable[str]) -> Categories:
+        """Classes that someone has typed, with ids 0, 1, ... and generated colours.
+
+        Args:
+            words: names of classes, in one text with commas between them, or one by one. ``:stuff`` after a
+                name says that it has no countable instances: ``"red car, person, sky:stuff"``.
+
+        Raises:
+            ValueError: there are none, or a name comes twice, has no letter or digit, or another mark.
+        """
+        given = [w for w in words.split(",") if w.strip()] if isinstance(words, str) else words
+        entries = [_entry(word) for word in given]
+        names = [entry["name"] for entry in entries]
+        if not names:
+            raise ValueError('expected names of classes, such as "red car, person, sky:stuff"')
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"classes are named more than once: {', '.join(twice)}")
+        return cls.from_coco({"id": i, **entry} for i, entry in enumerate(entries))
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Sequence]) -> Categories:
         """The inverse of :meth:`to_dict`.
 
@@ -91,6 +112,18 @@ class Categories:
     def thing_classes(self) -> list[int]:
         """Class indices of the things."""
         return [k for k, thing in enumerate(self.is_thing) if thing]
+
+
+def _entry(word: str) -> dict[str, Any]:
+    """Name and kind of a class that was typed."""
+    if not isinstance(word, str):
+        raise ValueError(f"expected the name of a class, not {word!r}")
+    name, _, kind = (part.strip() for part in word.partition(":"))
+    if kind not in ("", "thing", "stuff"):
+        raise ValueError(f"class '{word.strip()}': after the colon stands 'stuff' or 'thing'")
+    if not any(letter.isalnum() for letter in name):
+        raise ValueError(f"expected the name of a class, not '{word}'")
+    return {"name": name, "isthing": kind != "stuff"}
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:

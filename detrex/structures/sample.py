@@ -57,7 +57,8 @@ class Sample(TypedDict, total=False):
     ``original``: (3, H, W), the image before it was resized; views of other sizes are made from it.
     ``image``: (3, H, W) RGB, uint8 or float in 0..255. ``height``, ``width``: the size at which results
     are wanted (default: the image's own). ``image_id``, ``file_name``: for messages and evaluation.
-    ``targets``: ground truth in the frame of ``image``.
+    ``targets``: ground truth in the frame of ``image``. ``vocabulary``: which of the vocabularies of a model
+    that reads words its labels are of (default: the first).
     """
 
     image: Tensor
@@ -67,3 +68,4 @@ class Sample(TypedDict, total=False):
     image_id: int | str
     file_name: str
     targets: Targets
+    vocabulary: str

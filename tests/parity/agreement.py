@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from detrex.checkpoint import load_pretrained
+from detrex.config import instantiate
 from detrex.structures import Sample
 
 # Largest errors: of evaluation in spreads (standard deviations) of the kit's array, of losses and gradients
@@ -62,6 +67,16 @@ class Arrays(dict):
         return [name for name in self if name not in self.used and not name.startswith("weights.")]
 
 
+def load_model(config: DictConfig, weights: dict[str, Tensor]) -> nn.Module:
+    """The configured model, with the weights loaded from a file as published."""
+    model = instantiate(config.model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "published.pth"
+        torch.save({"model": weights}, path)
+        load_pretrained(model, path, strict=True)
+    return model
+
+
 def compare(name: str, ours: Tensor, theirs: np.ndarray, tolerance: float = TOLERANCE) -> Agreement:
     reference = torch.from_numpy(np.asarray(theirs, np.float32))
     if ours.shape != reference.shape:
@@ -107,25 +122,55 @@ def training_agreement(
     model.train()
     model.zero_grad()
     losses = {loss_name(name): loss for name, loss in model(samples).items()}
-    total = torch.stack(list(losses.values())).sum()
-    total.backward()
-    names = arrays["train.loss.names"].tolist()
+    yield from loss_agreement(losses, arrays)
+    torch.stack(list(losses.values())).sum().backward()
+    yield from gradient_agreement(model, arrays, own_parameters)
+
+
+def loss_agreement(
+    losses: Mapping[str, Tensor],
+    arrays: Arrays,
+    case: str = "train",
+    floor: float = 1e-3,
+    tolerance: float = LOSS_TOLERANCE,
+) -> Iterator[Agreement]:
+    """Losses by the kit's names, and their sum, against the arrays ``<case>.loss.*``."""
+    names = arrays[f"{case}.loss.names"].tolist()
     if set(names) != set(losses):
         raise ValueError(f"names of losses differ: {sorted(set(names) ^ set(losses))}")
-    for name, value in zip(names, arrays["train.loss.values"], strict=True):
-        yield relative(name, losses[name].item(), float(value), 1e-3, LOSS_TOLERANCE)
-    if "train.loss.total" in arrays:
-        yield relative("loss.total", total.item(), float(arrays["train.loss.total"]), 1e-3, LOSS_TOLERANCE)
+    for name, value in zip(names, arrays[f"{case}.loss.values"], strict=True):
+        yield relative(name, losses[name].item(), float(value), floor, tolerance)
+    if f"{case}.loss.total" in arrays:
+        total, theirs = sum(loss.item() for loss in losses.values()), float(arrays[f"{case}.loss.total"])
+        yield relative("loss.total", total, theirs, floor, tolerance)
+
+
+def gradient_agreement(
+    model: nn.Module,
+    arrays: Arrays,
+    own_parameters: Mapping[str, list[str]],
+    key: str = "train.grad",
+    tolerance: float = GRADIENT_TOLERANCE,
+) -> Iterator[Agreement]:
+    """The norm of every parameter's gradient, as relative errors.
+
+    Args:
+        model: after the backward pass.
+        arrays: of the kit, with ``<key>.names`` and ``<key>.norms``.
+        own_parameters: the model's parameters that hold a parameter of the kit.
+        key: of the arrays.
+        tolerance: of the errors.
+    """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     seen: set[str] = set()
-    norms = arrays["train.grad.norms"].tolist()
+    norms = arrays[f"{key}.norms"].tolist()
     # All of them are shares of one sum of squares, whose largest terms are rounded by more than this.
     floor = 1e-5 * max(norms)
-    for name, norm in zip(arrays["train.grad.names"].tolist(), norms, strict=True):
+    for name, norm in zip(arrays[f"{key}.names"].tolist(), norms, strict=True):
         ours = own_parameters[name]
         seen.update(ours)
         squares = sum(gradients[o].square().sum().item() for o in ours if o in gradients)
-        yield relative(f"gradient of {' and '.join(ours)}", squares**0.5, norm, floor, GRADIENT_TOLERANCE)
+        yield relative(f"gradient of {' and '.join(ours)}", squares**0.5, norm, floor, tolerance)
     for name in sorted(set(gradients) - seen):
         # Nothing, where the published model has no such gradient.
-        yield relative(f"gradient of {name}", gradients[name].norm().item(), 0.0, floor, GRADIENT_TOLERANCE)
+        yield relative(f"gradient of {name}", gradients[name].norm().item(), 0.0, floor, tolerance)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,19 +24,18 @@ from types import ModuleType
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import family
 import mask_dino
+import open_vocabulary
 import trajectory
-from agreement import Agreement, Arrays, training_agreement
+from agreement import Agreement, Arrays, load_model, training_agreement
 from ties import ties_swapped
 
-from detrex.checkpoint import load_pretrained
-from detrex.config import LazyConfig, complete, instantiate
+from detrex.config import LazyConfig, complete
 
 # The kit is made without randomness: what is random in training, where a config has it.
 FIXED = (
@@ -61,6 +59,9 @@ def check(kit: Path, case: str, config: DictConfig) -> Iterator[Agreement]:
     of_family = "0.image" in arrays
     # A training run starts from the weights of the case that its name begins with.
     case = case.removesuffix("_trajectory")
+    if open_vocabulary.is_case(kit, case):
+        yield from open_vocabulary.agreement(kit, case, reference, arrays, without_randomness(config))
+        return
     values = reference.family_state_dict(case) if of_family else reference.state_dict(case)
     weights = {name: torch.from_numpy(np.asarray(value)) for name, value in values.items()}
     model = load_model(without_randomness(config), weights)
@@ -98,16 +99,6 @@ def without_randomness(config: DictConfig) -> DictConfig:
     config = complete(config)
     present = [o for o in FIXED if OmegaConf.select(config, o.partition("=")[0]) is not None]
     return LazyConfig.apply_overrides(config, present)
-
-
-def load_model(config: DictConfig, weights: dict[str, Tensor]) -> nn.Module:
-    """The configured model, with the weights loaded from a file as published."""
-    model = instantiate(config.model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "published.pth"
-        torch.save({"model": weights}, path)
-        load_pretrained(model, path, strict=True)
-    return model
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

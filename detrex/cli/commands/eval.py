@@ -26,6 +26,7 @@ examples:
   other data       %(prog)s output/mine --output output/other dataloader.root=otherdata
   slower, better   %(prog)s output/mine --output output/tta --tta
   published        %(prog)s maskdino_r50_coco_instance --weights published.pth dataloader.root=coco
+  by other words   %(prog)s MODEL --weights openseed.pth --classes words.txt dataloader.root=data
   saved results    %(prog)s output/mine dataloader.evaluators.coco.output_dir=output/results
 
 results.json, predictions.png and report.html go to --output, which for a run is its own folder.
@@ -39,6 +40,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     add_config(parser, others="the folder of a run, or ")
     parser.add_argument(
         "--weights", metavar="W", help="file, folder, URL or name in the zoo; by default those of the run"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="what the classes of the data are called, in their order, a name on each line; for models that "
+        "read words, such as OpenSeeD",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="for results (train.output_dir)")
     parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help="processes, one per GPU")
@@ -64,11 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
     """
     with listening(), readable_errors(arguments.debug):
         from detrex.cli.train import main
+        from detrex.cli.words import set_words
         from detrex.engine.launch import launch
 
         config = read_config(arguments)
         if arguments.weights is not None:
             config.train.init_checkpoint = arguments.weights
+        if arguments.classes is not None:
+            set_words(config, arguments.classes)
         if arguments.output is not None:
             config.train.output_dir = str(arguments.output)
         launch(

@@ -26,6 +26,7 @@ examples:
   published        %(prog)s 'photos/**/*.jpg' --model maskdino_r50_coco_instance --weights published
   own file         %(prog)s a.jpg b.mp4 --model CONFIG --weights model.safetensors
   all pictures     %(prog)s photos --model output/mine --tasks instance panoptic semantic
+  by words         %(prog)s photo.jpg --model MODEL --classes "red car, person, sky:stuff"
   JSON alone       %(prog)s photos --model output/mine --json found.json
   camera           %(prog)s --webcam 0 --model output/mine --show
   slower, better   %(prog)s photos --model output/mine --tta
@@ -56,6 +57,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         help="file, folder or URL, or 'published' to download those of the model zoo; by default the run's",
     )
     parser.add_argument("--allow-pickle", action="store_true", help="read old detectron2 .pkl files")
+    parser.add_argument(
+        "--classes",
+        metavar="WORDS",
+        help='what to look for, as "red car, person, sky:stuff" or a file with a name on each line; for '
+        "models that read words, such as OpenSeeD",
+    )
     add_trust_code(parser)
     parser.add_argument(
         "--input",

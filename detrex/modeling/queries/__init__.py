@@ -1,6 +1,11 @@
 """Where queries come from, and where they are."""
 
-from detrex.modeling.queries.denoising import ContrastiveDenoising, Denoising, IndicatedDenoising
+from detrex.modeling.queries.denoising import (
+    ContrastiveDenoising,
+    Denoising,
+    IndicatedDenoising,
+    NoisedObjects,
+)
 from detrex.modeling.queries.group import InitialQueries, QueryGroup, QuerySource, blocked_pairs
 from detrex.modeling.queries.learned import LearnedBoxes, LearnedPositions, UniformBoxes
 from detrex.modeling.queries.position import (
@@ -26,6 +31,7 @@ __all__ = [
     "InitialQueries",
     "LearnedBoxes",
     "LearnedPositions",
+    "NoisedObjects",
     "ProposalQueries",
     "QueryGroup",
     "QuerySource",

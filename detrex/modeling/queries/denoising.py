@@ -12,19 +12,17 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from detrex.layers import LOGIT_EPS
-from detrex.modeling.assignment import Known
+from detrex.modeling.assignment import Assignment, Known
 from detrex.modeling.queries.group import MATCHING, QueryGroup
 from detrex.structures import BatchTargets
 
 
-class Denoising(nn.Module):
-    """Makes denoising queries from ground truth.
+class NoisedObjects(nn.Module):
+    """Makes denoising queries from ground truth whose boxes get noise.
 
     Args:
-        num_classes: number of classes of the label embedding.
-        hidden_dim: D.
+        label_embed: makes contents (M, D) of labels (M,).
         num_queries: about how many queries to spend on an image; the number of groups follows from it.
-        label_noise: a label is replaced by a random one with probability ``label_noise / 2``.
         box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise``.
         min_groups: groups that there are at least, however many objects an image has.
         supervise_initial: whether the prediction before the first layer is supervised for these queries too,
@@ -36,18 +34,15 @@ class Denoising(nn.Module):
 
     def __init__(
         self,
-        num_classes: int,
-        hidden_dim: int = 256,
+        label_embed: nn.Module,
         num_queries: int = 100,
-        label_noise: float = 0.4,
         box_noise: float = 0.4,
         min_groups: int = 0,
         supervise_initial: bool = True,
     ):
         super().__init__()
-        self.num_queries, self.label_noise, self.box_noise = num_queries, label_noise, box_noise
+        self.label_embed, self.num_queries, self.box_noise = label_embed, num_queries, box_noise
         self.min_groups, self.supervise_initial = min_groups, supervise_initial
-        self.label_embed = nn.Embedding(num_classes, hidden_dim)
 
     def forward(self, targets: BatchTargets) -> QueryGroup:
         """Noised queries: blocks of equal size, in each of which query j of an image is its object j.
@@ -72,7 +67,7 @@ class Denoising(nn.Module):
         return QueryGroup(
             content.view(batch, blocks * size, content.shape[-1]),
             reference.view(batch, blocks * size, 4),
-            assignment=Known(blocks, size),
+            assignment=self._assignment(blocks, size),
             name="denoising",
             sees=(MATCHING,),
             blocks=blocks,
@@ -89,13 +84,46 @@ class Denoising(nn.Module):
         return self.label_embed(labels)
 
     def _noised_labels(self, labels: Tensor) -> Tensor:
-        replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
-        return torch.where(replaced, torch.randint_like(labels, self.label_embed.num_embeddings), labels)
+        """Labels (M,) that contents are made of; here without noise."""
+        return labels
+
+    def _assignment(self, blocks: int, size: int) -> Assignment:
+        """Of queries in ``blocks`` blocks of ``size`` each."""
+        return Known(blocks, size)
 
     def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:  # noqa: ARG002
         """Normalised cxcywh boxes (M, 4), copies of ``count`` ones after one another, with noise."""
         reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], -1) * self.box_noise
         return (boxes + (2 * torch.rand_like(boxes) - 1) * reach).clamp(0, 1)
+
+
+class Denoising(NoisedObjects):
+    """Makes denoising queries from ground truth; labels get noise too, and have learned contents.
+
+    Args:
+        num_classes: number of classes of the label embedding.
+        hidden_dim: D.
+        label_noise: a label is replaced by a random one with probability ``label_noise / 2``.
+        num_queries, box_noise, min_groups, supervise_initial: see :class:`NoisedObjects`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_queries: int = 100,
+        label_noise: float = 0.4,
+        box_noise: float = 0.4,
+        min_groups: int = 0,
+        supervise_initial: bool = True,
+    ):
+        embedding = nn.Embedding(num_classes, hidden_dim)
+        super().__init__(embedding, num_queries, box_noise, min_groups, supervise_initial)
+        self.label_noise, self.num_labels = label_noise, num_classes
+
+    def _noised_labels(self, labels: Tensor) -> Tensor:
+        replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
+        return torch.where(replaced, torch.randint_like(labels, self.num_labels), labels)
 
 
 class ContrastiveDenoising(Denoising):

@@ -28,7 +28,7 @@ class QueryGroup:
         reference: (B, Q, 4) cxcywh boxes or (B, Q, 2) points (x, y), normalised, in [0, 1]; None for queries
             without a place.
         position: (B, Q, D) learned position encoding, or None where it follows from the reference.
-        assignment: which objects the queries answer for.
+        assignment: which objects the queries answer for; None for queries without losses.
         name: by which other groups say that they see this one. Groups of the name "matching" make the
             results.
         sees: names of the other groups that these queries see in self-attention.
@@ -42,7 +42,7 @@ class QueryGroup:
     content: Tensor
     reference: Tensor | None = None
     position: Tensor | None = None
-    assignment: Assignment = field(default_factory=OneToOne)
+    assignment: Assignment | None = field(default_factory=OneToOne)
     name: str = MATCHING
     sees: Sequence[str] = ()
     blocks: int = 1

@@ -64,6 +64,8 @@ class ProposalQueries(nn.Module):
         learned_content: queries take only their boxes from proposals, their contents are learned (DINO).
         assignment: of objects to queries; one to one by default.
         proposal_assignment: of objects to proposals; one to one by default.
+        leave_out_invalid: tokens whose anchors are too near to an edge of the image, or too large, become no
+            queries as long as there are others (OpenSeeD). Published Mask DINO lets them.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class ProposalQueries(nn.Module):
         learned_content: bool = False,
         assignment: Assignment | None = None,
         proposal_assignment: Assignment | None = None,
+        leave_out_invalid: bool = False,
     ):
         super().__init__()
-        self.num_queries, self.box_init = num_queries, box_init
+        self.num_queries, self.box_init, self.leave_out_invalid = num_queries, box_init, leave_out_invalid
         self.anchor_sizes = tuple(anchor_sizes)
         self.projection = nn.Linear(hidden_dim, hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
@@ -102,6 +105,8 @@ class ProposalQueries(nn.Module):
         """
         tokens, anchors = self.candidates(memory)
         score = heads.proposal_logits(tokens).detach().amax(-1)  # (B, S)
+        if self.leave_out_invalid:
+            score = score.masked_fill(anchors.isinf().any(-1), -torch.inf)
         best = score.topk(min(self.num_queries, score.shape[1]), dim=1).indices
         tokens, anchors = take_rows(tokens, best), take_rows(anchors, best)
         proposals = propose(tokens, anchors, heads)

@@ -1,0 +1,20 @@
+"""Classes that are texts: a text encoder, scores by likeness, and a detector that finds what words say."""
+
+from detrex.modeling.text.class_score import CosineClassifier, TextScore
+from detrex.modeling.text.denoising import TextDenoising
+from detrex.modeling.text.detector import TextDetector
+from detrex.modeling.text.encoder import TextEncoder
+from detrex.modeling.text.tokenizer import ClipTokenizer
+from detrex.modeling.text.vocabulary import Vocabulary, for_evaluation, imagenet_templates
+
+__all__ = [
+    "ClipTokenizer",
+    "CosineClassifier",
+    "TextDenoising",
+    "TextDetector",
+    "TextEncoder",
+    "TextScore",
+    "Vocabulary",
+    "for_evaluation",
+    "imagenet_templates",
+]

@@ -1,0 +1,195 @@
+"""A detector whose classes are texts.
+
+Shape letters: C classes, E channels of an embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detrex.modeling.decoder import DecoderOutput
+from detrex.modeling.detector import Detector
+from detrex.modeling.text.class_score import CosineClassifier
+from detrex.modeling.text.denoising import WordContent
+from detrex.modeling.text.encoder import TextEncoder
+from detrex.modeling.text.vocabulary import Vocabulary, for_evaluation, imagenet_templates
+from detrex.structures import BatchTargets, PaddedImages, Sample
+
+LARGEST_CACHE = 20_000
+"""Classes whose embeddings are kept."""
+
+
+class TextDetector(Detector):
+    """A detector that finds what words say: its classes are given by their names, and can be changed.
+
+    In training, the names of a data set are embedded in every step, each in one sentence that is drawn, and
+    with gradient. Otherwise a class is the mean over all sentences; it is embedded once for the weights that
+    there are, and kept.
+
+    Args:
+        text: embeds sentences.
+        vocabulary: the classes at first, and those of samples in training that name no other.
+        others: vocabularies of further data sets that training sees. A sample says by its ``vocabulary``
+            which one its labels are of; losses of those have names that begin with the vocabulary's and a
+            dot ("o365.loss_ce").
+        templates: sentences with ``{}`` for the name of a class; None for those of
+            :func:`~detrex.modeling.text.imagenet_templates`.
+        training_templates: the sentences in training; None for the same.
+        detector: all others are those of :class:`~detrex.modeling.Detector`.
+
+    Raises:
+        ValueError: ``num_classes`` is not the number of names, or a template has no ``{}``.
+    """
+
+    def __init__(
+        self,
+        text: TextEncoder,
+        vocabulary: Vocabulary | None = None,
+        others: Mapping[str, Vocabulary] | None = None,
+        templates: Sequence[str] | None = None,
+        training_templates: Sequence[str] | None = None,
+        **detector: Any,
+    ):
+        super().__init__(**detector)
+        self.text, self.vocabulary = text, vocabulary or Vocabulary()
+        self.others = dict(others or {})
+        if len(self.vocabulary.names) not in (0, self.num_classes):
+            raise ValueError(
+                f"model.vocabulary has {len(self.vocabulary.names)} names, but model.num_classes is "
+                f"{self.num_classes}"
+            )
+        for template in (*(templates or ()), *(training_templates or ())):
+            if "{}" not in template:
+                raise ValueError(f"a template needs {{}} where the name of a class goes: '{template}'")
+        self._templates, self._training_templates = templates, training_templates
+        self._class_names = tuple(self.vocabulary.names)
+        self._embedded: dict[str, Tensor] = {}
+        self._embedded_by: tuple[Any, ...] = ()  # the weights
+        self._current: tuple[str, ...] | None = None  # classes that the heads compare with
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that evaluation looks for."""
+        return self._class_names
+
+    @property
+    def templates(self) -> Sequence[str]:
+        """Sentences over which evaluation takes the mean."""
+        return imagenet_templates() if self._templates is None else self._templates
+
+    @property
+    def training_templates(self) -> Sequence[str]:
+        """Sentences of which training draws one for each class."""
+        return self.templates if self._training_templates is None else self._training_templates
+
+    def set_classes(self, names: Sequence[str], things: Sequence[int] | None = None) -> None:
+        """Looks for other classes from now on.
+
+        Args:
+            names: of the classes.
+            things: indices of those with countable instances; the others are stuff. None: all.
+
+        Raises:
+            ValueError: there are none, or one of them has no letter.
+            ImportError: the tokenizer is not installed.
+        """
+        if not names or not all(name.strip() for name in names):
+            raise ValueError(f"expected names of classes, each with a letter at least, not {list(names)}")
+        self._class_names, self.num_classes = tuple(names), len(names)
+        self.postprocess.thing_classes = None if things is None else list(things)
+        self._update_words()
+
+    def sharing_weights(self) -> TextDetector:
+        """A copy with the same tensors, whose classes can be others than those of this one."""
+        shared = (*self.parameters(), *self.buffers(), self._embedded)
+        return copy.deepcopy(self, {id(value): value for value in shared})
+
+    @torch.no_grad()
+    def embed_classes(self, names: Sequence[str]) -> Tensor:
+        """Embeddings (C, E) of length 1 of the names of classes, each the mean over all templates."""
+        missing = [name for name in dict.fromkeys(names) if name not in self._embedded]
+        if missing:
+            templates = self.templates
+            texts = [template.format(for_evaluation(name)) for name in missing for template in templates]
+            mean = self.text(texts).unflatten(0, (len(missing), len(templates))).mean(1)
+            self._embedded |= zip(missing, mean / mean.norm(dim=-1, keepdim=True), strict=True)
+        return torch.stack([self._embedded[name] for name in names])
+
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """As of :meth:`~detrex.modeling.Detector.losses`, of each vocabulary's samples by themselves.
+
+        Raises:
+            ValueError: a sample names a vocabulary that the model does not have, or has labels beyond it.
+        """
+        losses: dict[str, Tensor] = {}
+        for name in dict.fromkeys(sample.get("vocabulary", "") for sample in samples):
+            chosen = [sample for sample in samples if sample.get("vocabulary", "") == name]
+            prefix = f"{name}." if name else ""
+            with self._training_words(self._vocabulary(name)):
+                losses |= {prefix + key: value for key, value in super().losses(chosen).items()}
+        return losses
+
+    def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
+        """As of :meth:`~detrex.modeling.Detector.predict`, for the classes that are set."""
+        if targets is None:
+            self._update_words()
+        return super().predict(images, targets)
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        if not name:
+            return self.vocabulary
+        if name not in self.others:
+            raise ValueError(
+                f"samples are of the vocabulary '{name}', but besides its own the model has "
+                f"{', '.join(self.others) or 'none'}: see model.others"
+            )
+        return self.others[name]
+
+    @contextmanager
+    def _training_words(self, vocabulary: Vocabulary) -> Iterator[None]:
+        """The classes of a training step."""
+        if not vocabulary.names:
+            raise ValueError("training needs the names of the classes: set model.vocabulary.names")
+        templates, names = self.training_templates, vocabulary.for_training()
+        drawn = torch.randint(len(templates), (len(vocabulary.names),)).tolist()
+        embeddings = self.text([templates[k].format(name) for k, name in zip(drawn, names, strict=True)])
+        classes = self.num_classes
+        self.num_classes = len(embeddings)
+        self._set_words(embeddings)
+        try:
+            yield
+        finally:
+            self.num_classes, self._current = classes, None
+            self._set_words(embeddings.detach())
+
+    def _update_words(self) -> None:
+        """Embeds the classes if weights, names or device are others than before.
+
+        Raises:
+            ValueError: there are no classes.
+        """
+        if not self._class_names:
+            raise ValueError("this model has no classes yet: give it some, with set_classes(names)")
+        # Optimizers, averages and loaded weights change parameters in place, which their versions tell.
+        weights = (self.device, *((id(p), p._version) for p in self.text.parameters()))
+        if weights != self._embedded_by or len(self._embedded) > LARGEST_CACHE:
+            self._embedded.clear()  # copies share it, see sharing_weights
+            self._embedded_by, self._current = weights, None
+        if self._current != self._class_names:
+            with torch.inference_mode(False), torch.no_grad():
+                self._set_words(self.embed_classes(self._class_names))
+            self._current = self._class_names
+
+    def _set_words(self, embeddings: Tensor) -> None:
+        scaled = embeddings * self.text.logit_scale.exp()
+        for module in self.modules():
+            if isinstance(module, CosineClassifier):
+                module.words = scaled
+            elif isinstance(module, WordContent):
+                module.words = embeddings

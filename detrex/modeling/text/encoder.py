@@ -1,0 +1,113 @@
+"""The text encoder: sentences to points on a sphere.
+
+Shape letters: N texts, T tokens, W width, E channels of an embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detrex.modeling.text.tokenizer import END, VOCABULARY_SIZE, ClipTokenizer
+
+# Keeps lengths off 0 where vectors are divided by them, as published (OpenSeeD, arXiv 2303.08131).
+LENGTH_EPS = 1e-7
+# Logits begin as 1 / 0.07 times a cosine (CLIP, arXiv 2103.00020).
+FIRST_SCALE = 1 / 0.07
+MOST_AT_ONCE = 256
+"""Texts that are encoded together where no gradient is wanted."""
+
+
+class TextEncoder(nn.Module):
+    """A transformer with causal attention, read at the end of the text (CLIP, arXiv 2103.00020).
+
+    Args:
+        context_length: tokens of a text, start and end included; longer texts are cut.
+        width: W.
+        num_layers, num_heads: of the transformer.
+        embed_dim: E.
+        vocabulary_size: number of different tokens.
+
+    Attributes:
+        tokenizer: makes the tokens.
+        logit_scale: () logarithm of the factor between cosines and class logits. It is stored with the text
+            encoder, as published.
+    """
+
+    def __init__(
+        self,
+        context_length: int = 77,
+        width: int = 512,
+        num_layers: int = 12,
+        num_heads: int = 8,
+        embed_dim: int = 512,
+        vocabulary_size: int = VOCABULARY_SIZE,
+    ):
+        super().__init__()
+        self.tokenizer, self.embed_dim = ClipTokenizer(context_length), embed_dim
+        self.tokens = nn.Embedding(vocabulary_size, width)
+        self.position = nn.Parameter(torch.empty(context_length, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                num_heads,
+                4 * width,
+                dropout=0.0,
+                activation=quick_gelu,
+                layer_norm_eps=1e-12,
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.projection = nn.Parameter(torch.empty(width, embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.position, std=0.01)
+        nn.init.normal_(self.projection, std=width**-0.5)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, E) of length 1.
+
+        Raises:
+            ImportError: the tokenizer is not installed.
+        """
+        tokens = self.tokenizer(texts)
+        if torch.is_grad_enabled() or len(tokens) <= MOST_AT_ONCE:
+            return self.embed(tokens)
+        # Texts of one length together: short ones then take little time.
+        order = (tokens == END).int().argmax(1).argsort(stable=True)
+        found = torch.cat([self.embed(part) for part in tokens[order].split(MOST_AT_ONCE)])
+        return torch.empty_like(found).index_copy(0, order.to(found.device), found)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings (N, E) of length 1 of token ids (N, T), which are on any device."""
+        end = (tokens == END).int().argmax(1)  # the first end token
+        # No token sees a later one, so what comes after the last end need not be computed.
+        states = self.hidden(tokens[:, : int(end.max()) + 1 if len(end) else 1])
+        read = states[torch.arange(len(end), device=states.device), end.to(states.device)]
+        return unit_length(read @ self.projection)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """States (N, T, W) of token ids (N, T) after the last layer and its norm."""
+        device = self.position.device
+        length = tokens.shape[1]
+        x = self.tokens(tokens.to(device, non_blocking=True)) + self.position[:length]
+        later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        for layer in self.layers:
+            x = layer(x, src_mask=later)
+        return self.norm(x)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's activation, near GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Vectors (..., E) at length 1; that of 0 stays."""
+    return x / (x.norm(dim=-1, keepdim=True) + LENGTH_EPS)

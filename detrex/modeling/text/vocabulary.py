@@ -1,0 +1,79 @@
+"""What a model's classes are called, and the sentences that a text encoder reads for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+
+# What COCO's names of stuff have at their end, and no reader needs.
+_SUFFIXES = re.compile("-other|-merged|-stuff")
+
+
+@dataclass
+class Vocabulary:
+    """The classes of a data set that a model learns by their names.
+
+    Attributes:
+        names: of the classes.
+        style: how names are read in training: ``plain``; ``coco_panoptic`` ("floor-wood" is a "wood floor",
+            and "sky-other-merged" the "sky"); or ``alternatives`` ("Street Lights/Lamp" is either, drawn
+            anew in each step, as Objects365 names its classes).
+    """
+
+    names: Sequence[str] = ()
+    style: Literal["plain", "coco_panoptic", "alternatives"] = "plain"
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: there is no such style.
+        """
+        if self.style not in ("plain", "coco_panoptic", "alternatives"):
+            raise ValueError(
+                f"a vocabulary has the style 'plain', 'coco_panoptic' or 'alternatives', not '{self.style}'"
+            )
+
+    def for_training(self) -> Iterator[str]:
+        """The name of each class in a step, alternatives drawn by torch's random numbers."""
+        for name in self.names:
+            if self.style == "alternatives":
+                options = name.lower().split("/")
+                yield _without_marks(options[int(torch.randint(len(options), ()))].strip())
+            elif self.style == "coco_panoptic":
+                yield _without_marks(" ".join(reversed(_SUFFIXES.sub("", name).split("-"))))
+            else:
+                yield _without_marks(name)
+
+
+def for_evaluation(name: str) -> str:
+    """The published reading of a name in evaluation: without COCO's suffixes, else as it is.
+
+    "floor-wood" stays so, unlike in training; published results come from it.
+    """
+    return _SUFFIXES.sub("", name)
+
+
+def _without_marks(name: str) -> str:
+    return name.replace(",", "").replace("+", " ")
+
+
+@cache
+def imagenet_templates() -> tuple[str, ...]:
+    """81 sentences with ``{}`` for a name: "{}." and the 80 that CLIP was evaluated with on ImageNet.
+
+    Raises:
+        ImportError: ``open_clip_torch``, which has them, is not installed.
+    """
+    try:
+        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+    except ImportError as error:
+        raise ImportError(
+            "the sentences about classes come from open_clip_torch, which is not installed: "
+            "pip install detrex-maskdino[text], or set model.templates"
+        ) from error
+    return ("{}.", *(template("{}") for template in OPENAI_IMAGENET_TEMPLATES))

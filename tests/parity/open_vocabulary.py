@@ -1,0 +1,277 @@
+"""OpenSeeD and Semantic-SAM against their cases of a parity kit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from agreement import (
+    HALF_TOLERANCE,
+    TOLERANCE,
+    Agreement,
+    Arrays,
+    best_order,
+    compare,
+    gradient_agreement,
+    load_model,
+    loss_agreement,
+    relative,
+)
+from mask_dino import STEP, instance_agreement, panoptic_agreement, result_agreement, training_samples
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from detrex.checkpoint.published import from_published, published_name
+from detrex.modeling import PanopticInference, PostProcess
+from detrex.structures import Sample
+from projects.openseed.queries import SplitByRank
+
+LOSSES, GRADIENTS = 1e-4, 1e-3
+# Losses of denoising queries without noise are rounding errors before the first layer.
+LOSS_FLOOR = 2e-2
+COCO_THINGS = 80
+
+
+def is_case(kit: Path, case: str) -> bool:
+    """Whether a case is of these models."""
+    path = kit / f"{case}.keys.json"
+    return path.is_file() and "computed" in json.loads(path.read_text())
+
+
+def agreement(
+    kit: Path, case: str, reference: ModuleType, arrays: Arrays, config: DictConfig
+) -> Iterator[Agreement]:
+    """All comparisons of a case.
+
+    Raises:
+        ValueError: the kit has arrays that the configured model does not compute, or of other shapes.
+    """
+    weights = state_dict(kit, case, reference, arrays)
+    yield from words_agreement(config, weights, arrays)
+    if arrays.unused():
+        raise ValueError(f"the kit has arrays that were not compared: {', '.join(arrays.unused())}")
+
+
+def state_dict(kit: Path, case: str, reference: ModuleType, arrays: Arrays) -> dict[str, Tensor]:
+    """The published checkpoint of a case."""
+    keys = json.loads((kit / f"{case}.keys.json").read_text())
+    values = {}
+    for name, shape in keys["shapes"].items():
+        source = keys["alias"].get(name, name)
+        stored = keys["stored"].get(name) or keys["stored"].get(source)
+        if name not in keys["computed"]:
+            value = arrays[stored] if stored else reference.parameter(source, tuple(shape))
+            values[name] = torch.from_numpy(np.asarray(value))
+    return values
+
+
+def words_agreement(config: DictConfig, weights: dict[str, Tensor], arrays: Arrays) -> Iterator[Agreement]:
+    """OpenSeeD: texts, evaluation and, where the kit has them, losses and gradients."""
+    config = config.copy()
+    if "train.template" in arrays:
+        OmegaConf.update(config, "model.training_templates", [str(arrays["train.template"])])
+    model = load_model(config, weights)
+    model.eval()
+    yield from _text_agreement(model, arrays)
+    names, things = arrays["text.class_names"].tolist(), int(arrays["text.num_things"])
+    model.set_classes(names, list(range(things)))
+    yield from _evaluation_agreement(model, arrays)
+    if "train.0.image" not in arrays:
+        return
+    prepared = arrays["train.class_names"].tolist()
+    differing = set(enumerate(prepared)) ^ set(enumerate(model.vocabulary.for_training()))
+    yield Agreement("train.class_names", len(differing), 1.0, 0.0)
+    texts = [model.training_templates[0].format(name) for name in prepared[::10]]
+    with torch.no_grad():
+        yield compare("train.text_embeddings", model.text(texts), arrays["train.text_embeddings"])
+    yield from _gradient_agreement(model, arrays, own_parameters(arrays, weights))
+    with torch.no_grad():
+        yield from _training_step(model, arrays, "train_nosplit")[1]
+        source = model.decoder.query_init
+        source.assignment = source.proposal_assignment = SplitByRank(source.num_queries)
+        yield from _training_step(model, arrays, "train_split", images="train_nosplit")[1]
+
+
+def _gradient_agreement(model: nn.Module, arrays: Arrays, own: dict[str, list[str]]) -> Iterator[Agreement]:
+    """Losses, and gradients of all of them and of all but those of classes."""
+    losses, found = _training_step(model, arrays, "train")
+    yield from found
+    model.zero_grad()
+    classes = [loss for name, loss in losses.items() if "mask_cls" in name]
+    rest = torch.stack([loss for name, loss in losses.items() if "mask_cls" not in name]).sum()
+    rest.backward(retain_graph=True)
+    for one in gradient_agreement(model, arrays, own, "train.grad_rest", GRADIENTS):
+        yield replace(one, name=f"without classes: {one.name}")
+    torch.stack(classes).sum().backward()
+    yield from gradient_agreement(model, arrays, own, "train.grad", GRADIENTS)
+
+
+def _training_step(
+    model: nn.Module, arrays: Arrays, case: str, images: str = ""
+) -> tuple[dict[str, Tensor], list[Agreement]]:
+    """Losses by published name; how far they and the matched pairs are from the arrays ``<case>.*``."""
+    samples = training_samples(arrays, images or case, COCO_THINGS)
+    model.train()
+    with noted_matches(model) as noted:
+        losses = {loss_name(name): loss for name, loss in model(samples).items()}
+    rows = {
+        (calls[suffix], image, query, number)
+        for calls in [{"": 0, "_interm": 10, **{f"_{i}": i + 1 for i in range(9)}}]
+        for suffix, image, query, number in noted
+        if "dn" not in suffix
+    }
+    theirs = {tuple(row) for row in arrays[f"{case}.match"].tolist()}
+    found = [Agreement(f"{case}.match", len(rows ^ theirs), len(theirs), 0.0)]
+    return losses, found + list(loss_agreement(losses, arrays, case, LOSS_FLOOR, LOSSES))
+
+
+@contextmanager
+def noted_matches(model: nn.Module) -> Iterator[list[tuple[str, int, int, int]]]:
+    """Fills a list with suffix of the prediction, image, query and object in it, for every matched pair."""
+    rows: list[tuple[str, int, int, int]] = []
+    matcher = model.criterion.matcher
+
+    class Noting(type(matcher)):
+        def __call__(self, predictions, pixel_embed, targets):
+            matches = super().__call__(predictions, pixel_embed, targets)
+            first = [sum(targets.counts[:image]) for image in range(len(targets.counts))]
+            for stage, image, query, number in zip(
+                *(c.tolist() for c in vars(matches).values()), strict=True
+            ):
+                rows.append((predictions[stage].loss_suffix, image, query, number - first[image]))
+            return matches
+
+    matcher.__class__ = Noting
+    try:
+        yield rows
+    finally:
+        matcher.__class__ = Noting.__bases__[0]
+
+
+def _text_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
+    names, templates = arrays["text.class_names"].tolist(), arrays["text.templates"].tolist()
+    yield Agreement("text.templates", len(set(templates) ^ set(model.templates)), 1.0, 0.0)
+    read = [name.replace("-other", "").replace("-merged", "").replace("-stuff", "") for name in names]
+    ids = arrays["text.token_ids"]
+    ours = model.text.tokenizer([template.format(name) for name in read for template in templates])
+    yield Agreement("text.token_ids", int((ours.view(ids.shape) != torch.from_numpy(ids)).sum()), 1.0, 0.0)
+    some = arrays["text.template_embeddings"]
+    with torch.no_grad():
+        embeddings = model.text([template.format(read[0]) for template in templates[: len(some)]])
+        yield compare("text.template_embeddings", embeddings[:, ::4], some)
+        yield compare("text.embeddings", model.embed_classes(names), arrays["text.embeddings"])
+        raw = arrays["text.raw"].tolist()
+        tokens = model.text.tokenizer(raw)
+        differ = tokens != torch.from_numpy(arrays["text.raw.token_ids"])
+        yield Agreement("text.raw.token_ids", int(differ.sum()), 1.0, 0.0)
+        hidden = model.text.hidden(tokens)[..., ::STEP]
+        yield compare("text.raw.hidden", hidden, arrays["text.raw.hidden"])
+        yield compare("text.raw.embeddings", model.text(raw), arrays["text.raw.embeddings"])
+    scale, theirs = float(model.text.logit_scale.exp()), float(arrays["text.logit_scale_exp"][0])
+    yield relative("text.logit_scale_exp", scale, theirs, 0.0, TOLERANCE)
+
+
+def pixel_agreement(
+    features: dict[int, Tensor], memory: Any, pixel_embed: Tensor, arrays: Arrays
+) -> Iterator[Agreement]:
+    """Backbone, encoder and the embedding of pixels."""
+    for i, stride in enumerate((4, 8, 16, 32)):
+        name, found = f"backbone.res{i + 2}", features[stride][:, ::STEP]
+        yield compare(name, found[:, :, ::2, ::2] if i == 0 else found, arrays[f"eval.{name}"])
+    yield compare("mask_features", pixel_embed[:, ::STEP, ::2, ::2], arrays["eval.mask_features"])
+    for i, level in enumerate(memory.maps()):
+        yield compare(f"memory.{i}", level[:, ::STEP], arrays[f"eval.memory.{i}"])
+
+
+def _evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
+    model.eval()
+    height, width = (int(side) for side in arrays["output_size"])
+    sample = Sample(image=torch.from_numpy(arrays["image"]).permute(2, 0, 1), height=height, width=width)
+    contents: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: contents.append(out))
+        for layer in model.decoder.layers
+    ]
+    with torch.inference_mode():
+        features = model.backbone(model.preprocess([sample]).tensor)
+        memory = model.encoder(features)
+        pixel_embed = model.pixel_head(features, memory)
+        output = model.decoder(memory, pixel_embed)
+        normed = [model.decoder.heads.norm(content) for content in contents]
+        for hook in hooks:
+            hook.remove()
+        result = model([sample])[0]
+        others = _other_results(model, sample)
+    yield from pixel_agreement(features, memory, pixel_embed, arrays)
+    stages: dict[str, list[Any]] = {}
+    for part in output.supervised:
+        stages.setdefault(part.loss_suffix, []).append(part.prediction)
+    joined = {suffix: type(parts[0]).concatenate(parts) for suffix, parts in stages.items()}
+    proposals = joined["_interm"]
+    # Where two scores tie within rounding, queries change places.
+    order = best_order(
+        torch.cat([proposals.logits, proposals.boxes], -1)[0],
+        np.concatenate([arrays["eval.encoder.pred_logits"], arrays["eval.encoder.pred_boxes"]], -1)[0],
+    )
+    for name, prediction in (
+        ("encoder", proposals),
+        *((f"aux.{i}", joined[f"_{i}"]) for i in range(len(contents))),
+    ):
+        if f"eval.{name}.pred_logits" in arrays:
+            logits = prediction.logits[:, order]
+            yield compare(f"{name}.pred_logits", logits, arrays[f"eval.{name}.pred_logits"])
+        yield compare(f"{name}.pred_boxes", prediction.boxes[:, order], arrays[f"eval.{name}.pred_boxes"])
+    masks = proposals.mask_logits(pixel_embed)[:, order][:, ::15, ::2, ::2]
+    yield compare("encoder.pred_masks", masks, arrays["eval.encoder.pred_masks"], HALF_TOLERANCE)
+    for i in (0, len(contents) - 1):
+        yield compare(f"decoder.{i}", normed[i][:, order, ::STEP], arrays[f"eval.decoder.{i}"])
+    yield compare("pred_logits", output.final.logits[:, order], arrays["eval.pred_logits"])
+    yield compare("pred_boxes", output.final.boxes[:, order], arrays["eval.pred_boxes"])
+    masks = output.final.mask_logits(pixel_embed)[:, order]
+    yield compare("pred_masks", masks[:, :, ::4, ::4], arrays["eval.pred_masks"], HALF_TOLERANCE)
+    yield compare("pred_masks.full", masks[:, :8], arrays["eval.pred_masks.full"], HALF_TOLERANCE)
+    yield from result_agreement(result, arrays)
+    yield from panoptic_agreement(others["panoptic_published"]["panoptic_seg"], arrays, "panoptic_published")
+    for name in ("inst_seg", "det"):
+        yield from instance_agreement(others[name]["instances"], arrays, name)
+
+
+def _other_results(model: nn.Module, sample: Sample) -> dict[str, dict[str, Any]]:
+    """Of the published tasks whose settings are not those of the config."""
+    chosen, options = model.postprocess, {"class_score": model.class_score, "interpolation": "bicubic"}
+    tasks = {
+        "panoptic_published": PostProcess(
+            panoptic=PanopticInference(0.25, 0.8), thing_classes=chosen.thing_classes, **options
+        ),
+        "inst_seg": PostProcess(instance=chosen.instance, **options),
+        "det": PostProcess(instance=replace(chosen.instance, boxes_only=True), **options),
+    }
+    return {name: model.detect([sample], task)[0] for name, task in tasks.items()}
+
+
+def loss_name(name: str) -> str:
+    """OpenSeeD's name for one of the toolbox's losses."""
+    kind, *rest = name.removeprefix("loss_").split("_")
+    kind = {"ce": "mask_cls", "mask": "mask_bce", "dice": "mask_dice"}.get(kind, kind)
+    denoised, interm = "dn" in rest, "interm" in rest
+    numbers = [int(part) for part in rest if part.isdigit()]
+    number = 0 if interm or not numbers else numbers[0] + 1
+    return f"loss_{kind}_{number}" + ("_dn" if denoised else "_interm" if interm else "")
+
+
+def own_parameters(arrays: Arrays, weights: dict[str, Tensor]) -> dict[str, list[str]]:
+    """The model's parameter for each of the kit's."""
+    moved = {id(value): name for name, value in from_published(weights).items()}
+    found = {}
+    for name in arrays["train.grad.names"].tolist():
+        # A shared parameter is listed under one of its aliases.
+        own = name.replace("decoder.bbox_embed.0", "_bbox_embed").replace("decoder.norm.", "decoder_norm.")
+        found[name] = [moved.get(id(weights[own])) or published_name(own, text=True)]
+    return found
