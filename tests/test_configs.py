@@ -28,7 +28,7 @@ RUNS = sorted(ROOT.glob("projects/*/configs/*.py"))
 REDUCTIONS = {
     "model.num_classes": 6,
     "model.vocabulary.names": list("abcdef"),
-    "model.others": None,
+    "model.others": "null",
     "model.text.width": 32,
     "model.text.num_layers": 1,
     "model.postprocess.thing_classes": [0, 1, 2, 3],
