@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -22,13 +24,14 @@ from detrex.predict.files import is_video, output_names
 from detrex.predict.inputs import ImageInput
 from detrex.predict.predictor import ErrorHandler, Threshold
 from detrex.predict.result import by_content
-from detrex.predict.video import VideoReader, VideoWriter, Window, opencv
+from detrex.predict.video import FrameFolder, VideoReader, VideoWriter, Window, opencv
 from detrex.runtime.progress import progress_bar
 
 # Pictures without results for which the best score is told. It takes a second look at the picture.
 LOOKS_AGAIN = 5
 LOWEST_HINT = 0.01  # lower scores are noise
 
+Frames = VideoReader | FrameFolder
 OpenVideo = Callable[[Path | int], VideoReader]
 Screen = Callable[[Image.Image], bool]
 
@@ -43,7 +46,8 @@ class PredictionRun:
 
     def __init__(self, predictor: Predictor, arguments: argparse.Namespace, console: Console):
         self.predictor, self.arguments, self.console = predictor, arguments, console
-        self.tasks = arguments.tasks or list(by_content(predictor.tasks)[:1])
+        default = ("instance",) if arguments.track else by_content(predictor.tasks)[:1]
+        self.tasks = arguments.tasks or list(default)
         draws = arguments.output or not arguments.json
         self.output = Path(arguments.output or DEFAULT_OUTPUT) if draws else None
         paths = _json_paths(arguments.json, self.tasks) if arguments.json else {}
@@ -63,10 +67,15 @@ class PredictionRun:
         self._check_outputs(names)
         images, videos = ([f for f in names if is_video(f) == wanted] for wanted in (False, True))
         with progress_bar(self.console) as progress:
-            if images:
+            if images and self.arguments.track:
+                for folder in dict.fromkeys(image.parent for image in images):
+                    frames = sorted((i for i in images if i.parent == folder), key=_by_number)
+                    name = names[frames[0]].parent / (folder.name or "frames")
+                    self._video(partial(FrameFolder, frames), name, progress)
+            elif images:
                 self._images(images, names, progress)
             for video in videos:
-                self._video(video, names[video], open_video, progress)
+                self._video(partial(open_video, video), names[video], progress)
 
     def run_on_camera(self, open_video: OpenVideo) -> None:
         """Until Ctrl-C, a key in the window or the last frame that is wanted."""
@@ -133,19 +142,18 @@ class PredictionRun:
                 "yellow",
             )
 
-    def _video(self, path: Path, name: Path, open_video: OpenVideo, progress: Progress) -> None:
+    def _video(self, open_frames: Callable[[], Frames], name: Path, progress: Progress) -> None:
         try:
-            reader = open_video(path)
+            with open_frames() as reader:
+                count = self._frames(reader, name, progress)
         except DataError as error:
             self._fail(error)
             return
-        with reader:
-            count = self._frames(reader, name, progress)
         expected = reader.frame_count
         if self.arguments.max_frames is None and expected is not None and count < expected:
-            self._say(f"{path} ended after {count} of {expected} frames", "yellow")
+            self._say(f"{reader.name} ended after {count} of {expected} frames", "yellow")
 
-    def _frames(self, reader: VideoReader, name: Path, progress: Progress) -> int:
+    def _frames(self, reader: Frames, name: Path, progress: Progress) -> int:
         """Returns how many frames there were."""
         counts = [n for n in (reader.frame_count, self.arguments.max_frames) if n is not None]
         bar = progress.add_task(reader.name, total=min(counts, default=None))
@@ -153,7 +161,11 @@ class PredictionRun:
         number = 0
         with ExitStack() as stack:
             screens = self._screens(reader, name, stack)
-            results = self._predict(frames, 1 if reader.live else self.arguments.batch_size)
+            batch_size = 1 if reader.live else self.arguments.batch_size
+            if self.arguments.track:
+                results = self._track(frames, reader.fps, batch_size)
+            else:
+                results = self._predict(frames, batch_size)
             for number, result in enumerate(results, start=1):
                 for file in self.json:
                     file.add(result, reader.name, frame=number - 1)
@@ -164,7 +176,7 @@ class PredictionRun:
                     break
         return number
 
-    def _screens(self, reader: VideoReader, name: Path, stack: ExitStack) -> list[tuple[str, Screen]]:
+    def _screens(self, reader: Frames, name: Path, stack: ExitStack) -> list[tuple[str, Screen]]:
         """What takes the pictures of a task, and returns whether the user wants to end."""
         screens: list[tuple[str, Screen]] = []
         for task in self.tasks if self.output else ():
@@ -202,6 +214,16 @@ class PredictionRun:
             on_error=on_error,
         )
 
+    def _track(self, frames: Iterable[ImageInput], fps: float, batch_size: int) -> Iterator[Result]:
+        return self.predictor.track(
+            frames,
+            score_threshold=self.arguments.confidence_threshold,
+            frame_rate=fps,
+            max_detections=self.arguments.max_detections,
+            tasks=self.tasks,
+            batch_size=batch_size,
+        )
+
     def _check_outputs(self, names: dict[Path, Path]) -> None:
         if self.output is None:
             return
@@ -232,7 +254,7 @@ def found_anything(result: Result) -> bool:
     return len(result) > 0 or len(segments) > 0 or result.semantic is not None
 
 
-def _recorder(writer: VideoWriter, reader: VideoReader) -> Screen:
+def _recorder(writer: VideoWriter, reader: Frames) -> Screen:
     """Writes frames of a file one by one; those of a camera as often as the clock says.
 
     A model is slower than a camera; the video would run too fast.
@@ -248,6 +270,12 @@ def _recorder(writer: VideoWriter, reader: VideoReader) -> Screen:
         return False
 
     return record
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """For sorting names as people do: ``2.png`` before ``10.png``."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _json_paths(path: str, tasks: list[str]) -> dict[str, Path]:
@@ -269,7 +297,7 @@ def run_prediction(arguments: argparse.Namespace, open_video: OpenVideo = VideoR
             has been logged.
     """
     names = {} if arguments.webcam is not None else output_names(*arguments.input)
-    if arguments.webcam is not None or any(map(is_video, names)):
+    if arguments.webcam is not None or arguments.track or any(map(is_video, names)):
         opencv()  # to fail before the model is loaded
     predictor = load(
         arguments.model,

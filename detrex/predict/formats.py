@@ -28,12 +28,14 @@ def instances_to_coco(
 
     Returns:
         For each object ``image_id``, ``category_id`` (that of the annotation file), ``bbox`` (x, y, width,
-        height in pixels), ``score`` and, where there are masks, ``segmentation`` (compressed RLE).
+        height in pixels), ``score`` and, where there are masks, ``segmentation`` (compressed RLE); in videos
+        ``track_id``.
     """
     boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").tolist()
     masks = instances.masks
     rles = [None] * len(boxes) if masks is None else masks.to_coco()
-    rows = zip(boxes, instances.scores.tolist(), instances.pred_classes.tolist(), rles, strict=True)
+    tracks = [None] * len(boxes) if instances.track_ids is None else instances.track_ids.tolist()
+    rows = zip(boxes, instances.scores.tolist(), instances.pred_classes.tolist(), rles, tracks, strict=True)
     return [
         {
             "image_id": image_id,
@@ -41,8 +43,9 @@ def instances_to_coco(
             "bbox": box,
             "score": score,
             **({} if rle is None else {"segmentation": rle}),
+            **({} if track is None else {"track_id": track}),
         }
-        for box, score, label, rle in rows
+        for box, score, label, rle, track in rows
     ]
 
 
@@ -116,6 +119,7 @@ def instances_to_supervision(instances: Instances, categories: Categories) -> su
         mask=None if instances.pred_masks is None else instances.pred_masks.numpy(),
         confidence=instances.scores.numpy(),
         class_id=classes,
+        tracker_id=None if instances.track_ids is None else instances.track_ids.numpy(),
         data={"class_name": np.array([categories.names[k] for k in classes], dtype=str)},
     )
 

@@ -16,6 +16,7 @@ from detrex.modeling import Detector, PostProcess
 from detrex.modeling.text import TextDetector
 from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
 from detrex.predict.result import TASKS, Result
+from detrex.predict.tracking import LOWEST_SCORE, ObjectTracks
 from detrex.runtime.device import autocast
 from detrex.structures import Categories, Sample, class_map
 
@@ -239,6 +240,48 @@ class Predictor:
             results = (_with_best(result, max_detections) for result in results)
         return results if best is None else (_from_thresholds_on(result, best) for result in results)
 
+    def track(
+        self,
+        frames: Iterable[ImageInput],
+        *,
+        score_threshold: float | Literal["best"] | None = None,
+        frame_rate: float = 30.0,
+        max_detections: int | None = None,
+        tasks: Sequence[str] | None = None,
+        batch_size: int = 1,
+    ) -> Iterator[Result]:
+        """The results of a video's frames, in which an object has one number (``track_id``) throughout.
+
+        Objects are followed by ByteTrack, class by class: one that is uncertain for some frames keeps its
+        number. Only objects with a number are in the results.
+
+        Args:
+            frames: in order; see :meth:`predict`.
+            score_threshold: from which on an object gets a number; None and ``"best"``: the score of the best
+                F1 of its class, or 0.5 where that is not known.
+            frame_rate: frames per second; a lost object is waited for as long as a second.
+            max_detections, tasks, batch_size: see :meth:`predict`; ``instance`` must be among the tasks.
+
+        Raises:
+            ImportError: the package ``trackers`` is not installed.
+            DataError, ValueError, TypeError: see :meth:`predict_iter`.
+        """
+        if "instance" not in (self.tasks if tasks is None else tasks):
+            raise ValueError("objects are tracked: 'instance' must be among the tasks, and the model give it")
+        if score_threshold is None or score_threshold == "best":
+            thresholds = self._best_thresholds().tolist()
+        else:
+            thresholds = [_thresholds(score_threshold, None)["instance"]] * len(self.names)
+        tracks = ObjectTracks(thresholds, frame_rate)
+        results = self.predict_iter(
+            frames,
+            score_threshold={"instance": min(LOWEST_SCORE, *thresholds)},
+            max_detections=max_detections,
+            tasks=tasks,
+            batch_size=batch_size,
+        )
+        return (_tracked(result, tracks) for result in results)
+
     def _best_thresholds(self) -> Tensor:
         """(C,) float32."""
         known = self.score_thresholds or [None] * len(self.names)
@@ -318,6 +361,12 @@ def _from_thresholds_on(result: Result, thresholds: Tensor) -> Result:
         return result
     shown = result.instances.scores >= thresholds[result.instances.pred_classes]
     return replace(result, instances=result.instances[shown])
+
+
+def _tracked(result: Result, tracks: ObjectTracks) -> Result:
+    """The result of the next frame, with the objects that have a track."""
+    assert result.instances is not None, "tracking asks for objects"
+    return replace(result, instances=tracks.update(result.instances))
 
 
 def _with_best(result: Result, count: int) -> Result:

@@ -42,6 +42,7 @@ class Detection:
         class_index: of the model.
         class_name: of ``class_index``.
         compressed_mask: the mask alone, or None from models without masks.
+        track_id: the object's number in all frames of a video, see :meth:`detrex.Predictor.track`; else None.
     """
 
     box: tuple[float, float, float, float]
@@ -49,6 +50,7 @@ class Detection:
     class_index: int
     class_name: str
     compressed_mask: RunLengthMasks | None
+    track_id: int | None = None
 
     @property
     def mask(self) -> Tensor | None:
@@ -141,10 +143,12 @@ class Result:
         if self.instances is None:
             return
         masks = self.instances.masks
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
-        for i, (box, score, label) in enumerate(rows):
+        found = self.instances.track_ids
+        tracks = [None] * len(self) if found is None else found.tolist()
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), tracks, strict=True)
+        for i, (box, score, label, track) in enumerate(rows):
             mask = None if masks is None else masks[i : i + 1]
-            yield Detection(tuple(box), score, label, self.categories.names[label], mask)
+            yield Detection(tuple(box), score, label, self.categories.names[label], mask, track)
 
     @overload
     def __getitem__(self, index: int) -> Detection: ...
@@ -336,7 +340,8 @@ class Result:
 
         Returns:
             ``file_name``, ``height``, ``width`` and, as far as there are such, ``instances``
-            (``class_name``, ``category_id``, ``score``, ``box`` as xyxy in pixels), ``panoptic`` and
+            (``class_name``, ``category_id``, ``score``, ``box`` as xyxy in pixels, in videos ``track_id``),
+            ``panoptic`` and
             ``semantic`` (``class_name``, ``category_id``, ``area`` in pixels, for segments ``id``,
             ``isthing`` and ``score``), each with ``mask``.
         """
@@ -348,6 +353,7 @@ class Result:
                     **self._class(found.class_index),
                     "score": found.score,
                     "box": list(found.box),
+                    **({} if found.track_id is None else {"track_id": found.track_id}),
                     **({"mask": mask.to_coco()[0]} if masks and (mask := found.compressed_mask) else {}),
                 }
                 for found in self

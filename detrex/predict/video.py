@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,9 +12,14 @@ import numpy as np
 from PIL import Image
 
 from detrex.data import DataError
+from detrex.data.image_io import PIXEL_LIMIT, pixel_limit, read_image, shown_size
 
 _DEFAULT_FPS = 25.0
 _CODEC = "mp4v"
+# Texts that FFmpeg takes for lists of other files, which it would open.
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"[playlist]", b"v=0")
+# Options of OpenCV's FFmpeg: what a file refers to is no address.
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 def opencv() -> ModuleType:
@@ -50,12 +55,17 @@ class VideoReader:
 
         Raises:
             ImportError: OpenCV is not installed.
-            DataError: there is no such camera, or the file is missing, damaged or of an unknown format.
+            DataError: there is no such camera, or the file is missing, damaged, of an unknown format, a list
+                of other files, or of more pixels than ``DETREX_MAX_PIXELS`` allows.
         """
         self._cv2 = opencv()
         self.live = isinstance(source, int)
         self.name = f"camera {source}" if self.live else str(source)
+        if not isinstance(source, int):
+            _check_content(Path(source))
+            os.environ.setdefault(_FFMPEG_OPTIONS, "protocol_whitelist;file")
         self._capture = self._cv2.VideoCapture(source if self.live else str(source))
+        self._check_size()
         self._first = self._read()
         if self._first is None:
             self.close()
@@ -83,9 +93,84 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_size(self) -> None:
+        sides = (self._cv2.CAP_PROP_FRAME_HEIGHT, self._cv2.CAP_PROP_FRAME_WIDTH)
+        height, width = (int(self._capture.get(side)) for side in sides)
+        limit = pixel_limit()
+        if limit and height * width > limit:
+            self.close()
+            raise DataError(
+                f"{self.name} has frames of {height} x {width} pixels (height x width), more than the limit "
+                f"of {limit} (environment variable {PIXEL_LIMIT})"
+            )
+
     def _read(self) -> np.ndarray | None:
-        there, frame = self._capture.read()
+        try:
+            there, frame = self._capture.read()
+        except self._cv2.error as error:
+            raise DataError(f"{self.name} cannot be decoded ({str(error).strip()})") from error
+        if there and getattr(self, "size", frame.shape[:2]) != frame.shape[:2]:
+            raise DataError(f"{self.name} changes the size of its frames, which is not supported")
         return self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB) if there else None
+
+
+def _check_content(path: Path) -> None:
+    """Refuses texts that name other files.
+
+    Raises:
+        DataError: the file is one.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return  # that it gives no frames is said later
+    if start.startswith(_PLAYLISTS):
+        raise DataError(f"{path} is a list of other files, not a video: name these")
+
+
+class FrameFolder:
+    """Pictures as the frames of a video, with the attributes of :class:`VideoReader`.
+
+    Args:
+        paths: of the pictures, in order.
+        fps: frames per second.
+
+    Raises:
+        DataError: the first picture cannot be read.
+    """
+
+    live = False
+
+    def __init__(self, paths: Sequence[Path], fps: float = _DEFAULT_FPS):
+        self._paths = list(paths)
+        self.name = str(self._paths[0].parent)
+        self.fps, self.frame_count = fps, len(self._paths)
+        self.size = shown_size(self._paths[0])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: a picture cannot be read, or is of another size than the first.
+        """
+        for path in self._paths:
+            image = read_image(path)
+            if tuple(image.shape[1:]) != tuple(self.size):
+                raise DataError(
+                    f"{path} has {image.shape[1]} x {image.shape[2]} pixels (height x width), but the first "
+                    f"frame has {self.size[0]} x {self.size[1]}: frames of a video are of one size"
+                )
+            yield image.permute(1, 2, 0).numpy()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> FrameFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class VideoWriter:

@@ -21,6 +21,8 @@ class Instances:
         pred_masks: (N, H, W) bool, or None from models without masks. Models give compressed masks: they
             become a tensor when they are first asked for, which takes N x H x W bytes from then on.
             :attr:`masks` are compressed.
+        track_ids: (N,) int64, from 1 on: one number for an object in all frames of a video; None outside of
+            videos.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class Instances:
         scores: Tensor,
         pred_classes: Tensor,
         pred_masks: Tensor | RunLengthMasks | None = None,
+        track_ids: Tensor | None = None,
     ):
         self.image_size, self.pred_boxes = image_size, pred_boxes
         self.scores, self.pred_classes = scores, pred_classes
         self._masks = pred_masks
+        self.track_ids = track_ids
 
     @property
     def pred_masks(self) -> Tensor | None:
@@ -70,4 +74,6 @@ class Instances:
         return self._masks is not None if name == "pred_masks" else getattr(self, name, None) is not None
 
     def _map(self, f: Callable[[Tensor], Tensor], masks: Tensor | RunLengthMasks | None) -> Instances:
-        return Instances(self.image_size, f(self.pred_boxes), f(self.scores), f(self.pred_classes), masks)
+        tracks = None if self.track_ids is None else f(self.track_ids)
+        boxes, scores, classes = f(self.pred_boxes), f(self.scores), f(self.pred_classes)
+        return Instances(self.image_size, boxes, scores, classes, masks, tracks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -32,12 +33,16 @@ def draw_instances(
     """Detections with at least ``score_threshold``: the best ``max_detections`` of them."""
     order = instances.scores.argsort(descending=True, stable=True)[:max_detections]
     chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
-    names = [
-        f"{categories.names[label]} {score:.0%}"
-        for label, score in zip(chosen.pred_classes.tolist(), chosen.scores.tolist(), strict=True)
-    ]
+    rows = zip(chosen.pred_classes.tolist(), chosen.scores.tolist(), strict=True)
+    names = [f"{categories.names[label]} {score:.0%}" for label, score in rows]
+    if chosen.track_ids is not None:
+        names = [f"#{track} {name}" for track, name in zip(chosen.track_ids.tolist(), names, strict=True)]
     masks = None if (found := chosen.masks) is None else map(found.one, range(len(found)))
     regions = _object_regions(chosen.pred_classes, names, chosen.pred_boxes, masks, categories)
+    if chosen.track_ids is not None:  # an object keeps its colour from frame to frame
+        pairs = zip(chosen.pred_classes.tolist(), chosen.track_ids.tolist(), strict=True)
+        colors = [instance_color(categories, label, track) for label, track in pairs]
+        regions = [replace(region, color=color) for region, color in zip(regions, colors, strict=True)]
     return _draw(image, regions, instances.image_size, min_size, labels)
 
 

@@ -75,3 +75,39 @@ def test_without_opencv(monkeypatch, tmp_path):
     for use in (opencv, lambda: VideoReader(0), lambda: VideoWriter(tmp_path / "x.mp4", 10, (4, 4))):
         with pytest.raises(ImportError, match=r"detrex-maskdino\[video\]"):
             use()
+
+
+@pytest.mark.usefixtures("cv2")
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\nhttp://127.0.0.1:9/a.ts\n", "ffconcat version 1.0\nfile '/etc/passwd'\n"]
+)
+def test_a_list_of_other_files_is_no_video(tmp_path, text):
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(DataError, match="is a list of other files"):
+        VideoReader(tmp_path / "list.mp4")
+
+
+@pytest.mark.usefixtures("cv2")
+def test_a_video_of_too_many_pixels(tmp_path, monkeypatch):
+    with VideoWriter(tmp_path / "x.mp4", 10, (48, 64)) as writer:
+        writer.write(frame(RED))
+    monkeypatch.setenv("DETREX_MAX_PIXELS", "3000")
+    with pytest.raises(DataError, match=r"frames of 48 x 64 pixels .* limit of 3000"):
+        VideoReader(tmp_path / "x.mp4")
+
+
+@pytest.mark.usefixtures("cv2")
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_a_damaged_video_ends_in_an_error_or_early(tmp_path, kept):
+    with VideoWriter(tmp_path / "x.mp4", 10, (48, 64)) as writer:
+        for color in (RED, BLUE) * 10:
+            writer.write(frame(color))
+    content = bytearray((tmp_path / "x.mp4").read_bytes())
+    middle = slice(len(content) // 3, len(content) // 3 + 200)
+    content[middle] = bytes(200)
+    (tmp_path / "x.mp4").write_bytes(content[: int(kept * len(content))])
+    try:
+        with VideoReader(tmp_path / "x.mp4") as reader:
+            assert len(list(reader)) <= 20
+    except DataError as error:
+        assert "x.mp4" in str(error)

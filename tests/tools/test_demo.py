@@ -427,3 +427,20 @@ def test_looking_more_than_once(start, save, json_file, task, words):
 
 def test_windows_are_not_for_objects(refused, save):
     assert "semantic results alone" in refused("--input", save("a.png"), "--window", "40")
+
+
+def test_objects_of_a_video_are_numbered(start, video, json_file, output):
+    pytest.importorskip("trackers")
+    start("--input", video("a.mp4"), "--json", json_file, "--track", "--confidence-threshold", "0.2")
+    found = read_json(json_file)["annotations"]
+    assert found and all(entry["track_id"] >= 1 for entry in found)
+    assert (output / "a_instance.mp4").is_file()
+
+
+def test_pictures_of_a_folder_are_frames(start, save, json_file, output):
+    pytest.importorskip("trackers")
+    folder = save("frames/2.png", 48, 64).parent
+    save("frames/10.png", 48, 64)
+    start("--input", folder, "--json", json_file, "--track", "--confidence-threshold", "0.2")
+    assert [image["frame"] for image in read_json(json_file)["images"]] == [0, 1]
+    assert (output / "frames_instance.mp4").is_file()

@@ -28,6 +28,7 @@ examples:
   all pictures     %(prog)s photos --model output/mine --tasks instance panoptic semantic
   by words         %(prog)s photo.jpg --model MODEL --classes "red car, person, sky:stuff"
   JSON alone       %(prog)s photos --model output/mine --json found.json
+  objects' numbers %(prog)s a.mp4 frames --model output/mine --output found --track
   camera           %(prog)s --webcam 0 --model output/mine --show
   slower, better   %(prog)s photos --model output/mine --tta
   config changes   %(prog)s photos --model output/mine --output found model.class_score.temperature=0.1
@@ -117,6 +118,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-frames", type=int, metavar="N", help="stop a video or the camera after N frames"
+    )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="number objects from frame to frame of videos, the camera, or pictures of one folder as frames",
     )
     parser.add_argument("--show", action="store_true", help="show the camera's frames in a window (q ends)")
 

@@ -1,0 +1,92 @@
+"""Objects numbered from frame to frame by ByteTrack (arXiv 2110.06864) of the package ``trackers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import batched_nms
+
+from detrex.structures import Instances
+
+LOWEST_SCORE = 0.1
+"""Objects with scores from here on go on with a track; those from their class's threshold on begin one."""
+
+_DUPLICATES = 0.7  # IoU above which two results of one class are one object
+_SECONDS = 1.0  # for which a track waits for its object
+
+
+class ObjectTracks:
+    """The tracks of one video.
+
+    An object keeps its class: each class has tracks of its own. The first objects of a class are numbered
+    when they are seen first, later ones when they are seen for the second time.
+
+    Args:
+        thresholds: of each class, the score from which on an object begins a track.
+        frame_rate: frames per second.
+
+    Raises:
+        ImportError: the package ``trackers`` is not installed.
+        ValueError: the frame rate is no positive number.
+    """
+
+    def __init__(self, thresholds: Sequence[float], frame_rate: float = 30.0):
+        try:
+            import trackers
+        except ImportError as error:
+            raise ImportError(
+                "tracking needs the package trackers: pip install 'detrex-maskdino[track]'"
+            ) from error
+        if not 0 < frame_rate < float("inf"):
+            raise ValueError(f"frame_rate={frame_rate}: expected a number above 0")
+        self._library: Any = trackers
+        self._thresholds, self._frame_rate = list(thresholds), frame_rate
+        self._of_class: dict[int, Any] = {}
+        self._numbers: dict[tuple[int, int], int] = {}  # by class and the tracker's own number
+
+    def update(self, found: Instances) -> Instances:
+        """The objects of the next frame that have a track, with ``track_ids``, best first."""
+        kept = batched_nms(found.pred_boxes.float(), found.scores.float(), found.pred_classes, _DUPLICATES)
+        found = found[kept.sort().values]
+        classes = found.pred_classes.numpy()
+        tracks = np.zeros(len(found), np.int64)
+        for label in sorted({*self._of_class, *classes.tolist()}):
+            places = np.flatnonzero(classes == label)
+            tracks[places] = self._tracked(label, found, places)
+        shown = torch.from_numpy(tracks > 0)
+        result = found[shown]
+        result.track_ids = torch.from_numpy(tracks)[shown]
+        return result
+
+    def _tracked(self, label: int, found: Instances, places: np.ndarray) -> np.ndarray:
+        """The number of each of the objects of one class, 0 for those without a track."""
+        import supervision
+
+        is_new = label not in self._of_class
+        if is_new:
+            threshold = self._thresholds[label]
+            self._of_class[label] = self._library.ByteTrackTracker(
+                lost_track_buffer=max(1, round(_SECONDS * self._frame_rate)),
+                frame_rate=self._frame_rate,
+                track_activation_threshold=threshold,
+                high_conf_det_threshold=threshold,
+                minimum_consecutive_frames=1,
+            )
+        detections = supervision.Detections(
+            xyxy=found.pred_boxes.numpy()[places].reshape(-1, 4),
+            confidence=found.scores.numpy()[places],
+            class_id=np.full(len(places), label),
+            data={"place": np.arange(len(places))},
+        )
+        updated = self._of_class[label].update(detections)
+        if is_new:  # ByteTrack numbers an object when it has seen it twice: so those are numbered at once
+            updated = self._of_class[label].update(detections)
+        numbers = np.zeros(len(places), np.int64)
+        if len(updated):
+            for place, own in zip(updated.data["place"].tolist(), updated.tracker_id.tolist(), strict=True):
+                if own >= 0:
+                    numbers[place] = self._numbers.setdefault((label, own), len(self._numbers) + 1)
+        return numbers
