@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from detrex.checkpoint.zoo import zoo_entries
@@ -16,6 +16,7 @@ from detrex.config import LazyConfig
 _PIXEL = "sem_seg_head.pixel_decoder."
 _PREDICTOR = "sem_seg_head.predictor."
 _COARSEST_BACKBONE_STRIDE = 32
+_PROJECT = "maskdino"  # whose rows they are
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,10 @@ def settings_of_config(model: DictConfig) -> Settings:
 
 def fitting_rows(settings: Settings) -> list[str]:
     """Names of the rows of the model zoo with these settings."""
-    return [name for name, entry in zoo_entries().items() if _settings_of_row(entry.config) == settings]
+    rows = {name: entry.config for name, entry in zoo_entries().items() if _PROJECT in entry.config.parts}
+    return [name for name, config in rows.items() if _settings_of_row(config) == settings]
 
 
 @cache
-def _settings_of_row(config: Path) -> Settings | None:
-    """Of a config file of the zoo; None where it is of no Mask DINO."""
-    model = LazyConfig.load(config).get("model")
-    return None if OmegaConf.select(model, "pixel_head") is None else settings_of_config(model)
+def _settings_of_row(config: Path) -> Settings:
+    return settings_of_config(LazyConfig.load(config).model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,12 @@ class ZooEntry:
 
 
 def zoo_entries() -> dict[str, ZooEntry]:
-    """All rows by name, read afresh at each call."""
-    files = sorted(projects_directory().glob(f"*/{ZOO_FILE}"))
-    return {name: _entry(name, row, file.parent) for file in files for name, row in _rows(file)}
+    """All rows by name. A file is read again where it has changed."""
+    entries: dict[str, ZooEntry] = {}
+    for file in sorted(projects_directory().glob(f"*/{ZOO_FILE}")):
+        facts = file.stat()
+        entries |= _rows(file, facts.st_mtime_ns, facts.st_size)
+    return entries
 
 
 def zoo_entry(name: str) -> ZooEntry:
@@ -83,9 +87,10 @@ def entry_of_config(path: Path) -> ZooEntry | None:
     return next((entry for entry in zoo_entries().values() if entry.config == path.resolve()), None)
 
 
-def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
+@cache
+def _rows(file: Path, changed: int, size: int) -> Mapping[str, ZooEntry]:  # noqa: ARG001 (keys of the cache)
     content: Any = OmegaConf.to_container(OmegaConf.load(file))
-    return list(content.items())
+    return {name: _entry(name, row, file.parent) for name, row in content.items()}
 
 
 def _entry(name: str, row: dict[str, Any], project: Path) -> ZooEntry:
