@@ -125,6 +125,21 @@ _ANCHOR = [
     ("transformer.bbox_embed.#.", "decoder.heads.sets.#.box."),
 ]
 
+_TRACKING = [
+    ("position.", f"{_QUERIES}reference."),
+    ("position_offset.", f"{_QUERIES}reference_offset."),
+    ("query_embed.", f"{_QUERIES}content."),
+    ("query_embed_offset.", f"{_QUERIES}content_offset."),
+    ("track_embed.self_attn.", f"{_QUERIES}interaction.attention."),
+    ("track_embed.norm1.", f"{_QUERIES}interaction.norm."),
+    ("track_embed.norm2.", f"{_QUERIES}interaction.feed_forward.norm."),
+    ("track_embed.linear_feat1.", f"{_QUERIES}interaction.update.linear1."),
+    ("track_embed.linear_feat2.", f"{_QUERIES}interaction.update.linear2."),
+    ("track_embed.norm_feat.", f"{_QUERIES}interaction.update.norm."),
+    ("track_embed.", f"{_QUERIES}interaction.feed_forward."),
+]
+
+_TRACKING_MARK = "track_embed.self_attn.in_proj_weight"
 _FOCUS_MARK = "transformer.enc_mask_predictor.layer1.0.weight"
 _ANCHOR_MARK = "transformer.encoder_layers.0.self_attn.in_proj_weight"
 _CONDITIONAL = "transformer.decoder.layers.0.attentions.1.query_content_proj.weight"
@@ -174,7 +189,7 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
         new = names(name)
         if name == "query_embedding.weight" and "transformer.enc_output.weight" in state:
             out[f"{_QUERIES}content.weight"] = value  # H-DETR: positions come from proposals
-        elif name == "query_embedding.weight" or (name == "query_embed.weight" and names.deformable):
+        elif name == "query_embedding.weight" or (name == "query_embed.weight" and names.position_halves):
             position, content = value.chunk(2, 1)
             out |= {f"{_QUERIES}position.weight": position, f"{_QUERIES}content.weight": content}
         elif name == "denoising_generator.label_encoder.weight" and "tgt_embed.weight" not in state:
@@ -238,7 +253,8 @@ def _whose(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
         return _ANCHOR
     if _FOCUS_MARK in state:
         return [*_FOCUS, *_ZOO]
-    return _ORIGINAL if is_original(state) else _ZOO
+    names = _ORIGINAL if is_original(state) else _ZOO
+    return [*_TRACKING, *names] if _TRACKING_MARK in state else names
 
 
 class FamilyNames:
@@ -251,12 +267,14 @@ class FamilyNames:
     Attributes:
         backbone: its names.
         deformable: whether the decoder has deformable attention.
+        position_halves: whether the embedding of queries holds their position and their content.
         layers: of the decoder; where proposals have heads of their own, theirs is the set of this number.
     """
 
     def __init__(self, state: Mapping[str, Tensor], all_norms: bool = False):
         self.backbone = DetectorBackbone(state, all_norms)
         self.deformable = any(_DEFORMABLE.match(name) for name in state)
+        self.position_halves = self.deformable and _TRACKING_MARK not in state
         boxes = "anchor_box_embed.weight" in state or self.deformable
         point = "decoder.position.encoder." if boxes else f"{_QUERIES}point."
         value = "value" if _CONDITIONAL in state else "value_proj"

@@ -39,7 +39,8 @@ def category_file(name: str) -> str:
 
     Args:
         name: ``coco_instance``, ``coco_panoptic``, ``ade20k_semantic``, ``ade20k_instance``,
-            ``ade20k_panoptic``, ``cityscapes_semantic`` or ``cityscapes_instance``.
+            ``ade20k_panoptic``, ``cityscapes_semantic``, ``cityscapes_instance``, ``dancetrack`` or
+            ``moving_shapes``.
 
     Raises:
         DataError: there is no such list; the message names those that there are.

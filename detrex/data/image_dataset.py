@@ -87,6 +87,10 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> Record:
         return self.record(index)
 
+    def share(self, rank: int, world_size: int) -> range:
+        """Indices of the images that process ``rank`` of ``world_size`` evaluates, in order."""
+        return range(rank, len(self), world_size)
+
     def record(self, index: int, draw_masks: bool = True) -> Record:
         """Reads image ``index``.
 

@@ -138,7 +138,7 @@ class TestLoader:
 
     def __init__(self, dataset: ImageDataset, mapper: Mapper, batch_size: int, num_workers: int):
         self.dataset = dataset
-        indices = range(distributed.rank(), len(dataset), distributed.world_size())
+        indices = dataset.share(distributed.rank(), distributed.world_size())
         self._loader = DataLoader(
             _Mapped(dataset, mapper),
             sampler=indices,

@@ -29,6 +29,7 @@ MAIN_FIGURES = {
     "segm/AP": "mask AP",
     "panoptic/PQ": "PQ",
     "semantic/mIoU": "mIoU",
+    "track/HOTA": "HOTA",
 }
 
 

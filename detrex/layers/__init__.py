@@ -29,6 +29,7 @@ from detrex.layers.transformer import (
     FeedForward,
     PlainDecoderLayer,
     QueryPosition,
+    TrackInteraction,
 )
 from detrex.ops import multi_scale_deformable_attention
 
@@ -54,6 +55,7 @@ __all__ = [
     "box_sine_encoding",
     "inverse_sigmoid",
     "linear",
+    "TrackInteraction",
     "multi_scale_deformable_attention",
     "put_rows",
     "pyramid_sine_encoding",

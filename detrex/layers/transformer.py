@@ -226,3 +226,35 @@ class DeformableDecoderLayer(DecoderLayer):
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
         return self.cross_attention(content + position.encoding, position.reference, memory)
+
+
+class TrackInteraction(nn.Module):
+    """What the queries of a frame become in the next one, after they have seen one another.
+
+    MOTR, arXiv 2105.03247.
+
+    Args:
+        dim, ffn_dim, num_heads: of attention and feed-forward networks.
+    """
+
+    def __init__(self, dim: int, ffn_dim: int, num_heads: int):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(dim)
+        self.feed_forward, self.update = FeedForward(dim, ffn_dim), FeedForward(dim, ffn_dim)
+
+    def forward(self, before: Tensor, after: Tensor, position: Tensor) -> Tensor:
+        """Updates contents.
+
+        Args:
+            before: (B, T, dim) contents with which queries entered the decoder.
+            after: (B, T, dim) contents with which they left it.
+            position: (B, T, dim) encoding of where their objects are.
+
+        Returns:
+            (B, T, dim).
+        """
+        located = after + position
+        attended = self.attention(located, located, after, need_weights=False)[0]
+        mixed = self.feed_forward(self.norm(after + attended))
+        return self.update.norm(before + self.update.transform(mixed))

@@ -154,6 +154,74 @@ class OneToMany(OneToOne):
         return self.copies
 
 
+class SetsToOne(OneToOne):
+    """Every object gets a set of queries, by the cost of the set's worst one; all of them answer for it.
+
+    CO-MOT, arXiv 2305.12724.
+
+    Args:
+        set_size: queries of a set, which follow one another.
+        left_out: objects that get none in the last layer, as other queries answer for them.
+    """
+
+    def __init__(self, set_size: int, left_out: Sequence[int] = ()):
+        super().__init__()
+        self.set_size, self.left_out = set_size, frozenset(left_out)
+
+    @property
+    def queries_per_object(self) -> float:
+        """``set_size``."""
+        return self.set_size
+
+    def at_stage(self, stage: int, num_stages: int) -> Assignment:
+        """The assignment of a layer: all objects before the last one."""
+        return self if stage == num_stages - 1 else SetsToOne(self.set_size)
+
+    def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """As of :meth:`Assignment.pairs`; pairs of one set follow one another."""
+        found = []
+        for cost, count in zip(values, counts, strict=True):
+            assert cost is not None
+            free = torch.tensor([j for j in range(count) if j not in self.left_out], dtype=torch.int64)
+            sets, matched = self._image(cost.unflatten(0, (-1, self.set_size)).amax(1)[:, free], 1)
+            found.append(queries_of_sets(sets, free[matched], self.set_size))
+        return found
+
+
+class SetsToGiven(Assignment):
+    """Sets of queries whose objects are given; other sets have none. For one image.
+
+    Args:
+        set_size: queries of a set, which follow one another.
+        given: numbers of a set and of its object.
+    """
+
+    needs_cost = False
+
+    def __init__(self, set_size: int, given: Sequence[tuple[int, int]] = ()):
+        self.set_size = set_size
+        self.given = torch.tensor(given, dtype=torch.int64).view(-1, 2)
+
+    @property
+    def queries_per_object(self) -> float:
+        """``set_size``."""
+        return self.set_size
+
+    def pairs(
+        self,
+        values: Sequence[Tensor | None],  # noqa: ARG002
+        counts: Sequence[int],  # noqa: ARG002
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As of :meth:`Assignment.pairs`; without values."""
+        return [queries_of_sets(self.given[:, 0], self.given[:, 1], self.set_size)]
+
+
+def queries_of_sets(sets: Tensor, objects: Tensor, set_size: int) -> tuple[Tensor, Tensor]:
+    """The queries (M * set_size,) of sets (M,), each with the object of its set."""
+    queries = sets[:, None] * set_size + torch.arange(set_size)
+    return queries.flatten(), objects.repeat_interleave(set_size)
+
+
 class Known(Assignment):
     """The objects of denoising queries, known in advance: object j of an image is query j of every block.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,12 +33,14 @@ class DecoderOutput:
     Attributes:
         supervised: predictions of all stages and groups, of which training takes losses.
         final: the last layer's prediction of the matching queries, which becomes results.
+        content: (B, Q, D) of the matching queries after the last layer.
         memory: the tokens that the queries attended to.
         pixel_embed: (B, mask_dim, H / 4, W / 4), with which mask embeddings become masks; None without masks.
     """
 
     supervised: list[SupervisedPrediction]
     final: Prediction
+    content: Tensor
     memory: Pyramid
     pixel_embed: Tensor | None = None
 
@@ -108,16 +111,19 @@ class Decoder(nn.Module):
         """
         start = self.query_init(memory, pixel_embed, self.heads, targets)
         groups = [*extra_groups, *start.groups]
-        stages = self.stages(groups, memory)  # one prediction a stage
-        by_group = zip(*(stage.split([g.size for g in groups]) for stage in stages), strict=True)
-        supervised, final = [], []
-        for group, predictions in zip(groups, by_group, strict=True):
+        stages, content = self.stages(groups, memory)  # one prediction a stage
+        sizes = [g.size for g in groups]
+        by_group = zip(*(stage.split(sizes) for stage in stages), strict=True)
+        supervised, final, contents = [], [], []
+        for group, predictions, found in zip(groups, by_group, content.split(sizes, 1), strict=True):
             if group.name == MATCHING:
                 final.append(predictions[-1])
+                contents.append(found)
             if group.size:  # an empty denoising group has nothing to learn
                 supervised += self._supervise(group, predictions)
         supervised += start.supervised
-        return DecoderOutput(supervised, Prediction.concatenate(final), memory, pixel_embed)
+        matching = Prediction.concatenate(final)
+        return DecoderOutput(supervised, matching, torch.cat(contents, 1), memory, pixel_embed)
 
     def _supervise(self, group: QueryGroup, predictions: Sequence[Prediction]) -> list[SupervisedPrediction]:
         if group.assignment is None:
@@ -135,8 +141,8 @@ class Decoder(nn.Module):
             for stage, (suffix, prediction) in enumerate(zip(suffixes, predictions, strict=True))
         ][first:]
 
-    def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> list[Prediction]:
-        """The predictions (B, Q) of all stages for the queries of all groups."""
+    def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> tuple[list[Prediction], Tensor]:
+        """The predictions (B, Q) of all stages for all queries, and their last content (B, Q, D)."""
         content, reference, learned = join(groups)
         blocked = blocked_pairs(groups)
         predictions = []
@@ -161,7 +167,7 @@ class Decoder(nn.Module):
             checkpointing = self.checkpointing and self.training
             content = run(layer, content, position, memory, blocked, checkpointing=checkpointing)
             predictions.append(self.predict(i, content, reference))
-        return predictions
+        return predictions, content
 
     def refined(self, stage: int, content: Tensor, reference: Tensor | None) -> Tensor:
         """The boxes (B, Q, 4) around which the next layer attends, from what layer ``stage`` found.

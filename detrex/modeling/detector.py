@@ -140,7 +140,11 @@ class Detector(nn.Module):
         """Results as of :meth:`detect`, of one look at each image."""
         images = self.preprocess(samples)
         output = self.predict(images)
-        frames = [
+        return postprocess(output.final, output.pixel_embed, self.frames(samples, images))
+
+    def frames(self, samples: list[Sample], images: PaddedImages) -> list[Frame]:
+        """The sizes of samples, and of the images that :meth:`preprocess` made of them."""
+        return [
             Frame(
                 images.padded_size,
                 size,
@@ -149,7 +153,6 @@ class Detector(nn.Module):
             )
             for s, size in zip(samples, images.sizes, strict=True)
         ]
-        return postprocess(output.final, output.pixel_embed, frames)
 
     def preprocess(self, samples: list[Sample]) -> PaddedImages:
         """Normalises images on the model's device and pads them into one batch.
@@ -172,13 +175,17 @@ class Detector(nn.Module):
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """All predictions for normalised images; with ``targets``, denoising queries take part."""
-        features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
-        memory = self.encode(features, images if self.mask_padding else None)
+        features, memory = self.features(images)
         pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
         denoising = []
         if self.denoising is not None and targets is not None:
             denoising.append(self.denoising(targets))
         return self.decoder(memory, pixel_embed, denoising, targets)
+
+    def features(self, images: PaddedImages) -> tuple[Mapping[int, Tensor], Pyramid]:
+        """The backbone's maps by stride, and encoded tokens, of normalised images."""
+        features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
+        return features, self.encode(features, images if self.mask_padding else None)
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
         """Encoded tokens. Models whose encoder shares parts with the decoder hand them over here.

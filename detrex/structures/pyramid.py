@@ -72,6 +72,14 @@ class Pyramid:
         valid = None if self.valid is None else self.valid * times
         return Pyramid(self.tokens.repeat(times, 1, 1), self.shapes, valid, position)
 
+    def of_image(self, index: int) -> Pyramid:
+        """One image of the batch, as a batch of one; without scores."""
+        one, position = slice(index, index + 1), self.position
+        if position is not None and position.ndim == 3:
+            position = position[one]
+        valid = None if self.valid is None else self.valid[one]
+        return Pyramid(self.tokens[one], self.shapes, valid, position)
+
     @property
     def located_tokens(self) -> Tensor:
         """Tokens with the encoding of their position added, (B, S, D).

@@ -27,8 +27,8 @@ KINDS = {
     "row_column": ("attends to rows and columns", "#f4e8f5", "#9457a0", "#402545", "#c58fd0"),
     "deformable": ("attends to points around a box or point", "#fdeedb", "#c07a1f", "#4a3212", "#e0a95a"),
 }
-ROW, LEGEND_ROW, INDENT, LEFT, TOP = 40, 26, 38, 16, 16
-BOX_WIDTH, BOX_HEIGHT, NOTES, WIDTH = 196, 30, 446, 860
+ROW, LEGEND_ROW, INDENT, LEFT, TOP = 40, 26, 34, 16, 16
+BOX_WIDTH, BOX_HEIGHT, NOTES, WIDTH = 196, 30, 450, 860
 
 LOAN_REACH = 96  # so that borrowed ideas pass the boxes between
 
@@ -110,6 +110,13 @@ FAMILY = {
     "deta": Model(
         "DETA", "deta_r50", "deformable", "assignment by overlap, duplicates suppressed", "deformable_detr"
     ),
+    "co_mot": Model(
+        "CO-MOT",
+        "co_mot_r50",
+        "deformable",
+        "queries follow their objects through a video",
+        "deformable_detr",
+    ),
     "dab_deformable_detr": Model(
         "DAB-Deformable-DETR",
         "dab_deformable_detr_r50",
@@ -142,6 +149,13 @@ FAMILY = {
     "dino_eva": Model("DINO-EVA", "dino_eva_02_base", "deformable", "EVA's vision transformers", "dino"),
     "maskdino": Model(
         "Mask DINO", "maskdino_r50", "deformable", "masks: instances, panoptic and semantic", "dino"
+    ),
+    "openseed": Model(
+        "OpenSeeD",
+        "openseed_swin_tiny_decoupled",
+        "deformable",
+        "classes are words; queries of their own for stuff",
+        "maskdino",
     ),
 }
 

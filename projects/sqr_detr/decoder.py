@@ -50,7 +50,7 @@ class RecollectingDecoder(Decoder):
             query_init, position, heads, layers, True, look_forward_twice, False, checkpointing, logit_eps
         )
 
-    def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> list[Prediction]:
+    def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> tuple[list[Prediction], Tensor]:
         """As of :meth:`~detrex.modeling.Decoder.stages`; in training the predictions (B, Q) of all sets."""
         if not self.training:
             return super().stages(groups, memory)
@@ -78,7 +78,7 @@ class RecollectingDecoder(Decoder):
             fixed = moved.detach()
             reference = moved if self.look_forward_twice else fixed
             sets += zip(*(v.chunk(len(seen)) for v in (content, fixed, reference)), strict=True)
-        return predictions
+        return predictions, sets[-1][0]
 
 
 class EvenCentres(LearnedBoxes):

@@ -80,6 +80,23 @@ DINO = [
 ]
 
 
+INTERACTION = r"decoder\.query_init\.interaction\."
+TRACKING = [
+    *DEFORMABLE[: len(BACKBONE) + len(LAYERS) + 5],
+    *HEADS,
+    (r"decoder\.query_init\.reference\.", "position."),
+    (r"decoder\.query_init\.reference_offset\.", "position_offset."),
+    (r"decoder\.query_init\.content\.", "query_embed."),
+    (r"decoder\.query_init\.content_offset\.", "query_embed_offset."),
+    (rf"{INTERACTION}attention\.", "track_embed.self_attn."),
+    (rf"{INTERACTION}norm\.", "track_embed.norm1."),
+    (rf"{INTERACTION}feed_forward\.norm\.", "track_embed.norm2."),
+    (rf"{INTERACTION}feed_forward\.", "track_embed."),
+    (rf"{INTERACTION}update\.norm\.", "track_embed.norm_feat."),
+    (rf"{INTERACTION}update\.linear", "track_embed.linear_feat"),
+]
+
+
 def built(config: str, *overrides: str, seed: int = 0) -> nn.Module:
     """The tiny model of a config with random numbers in all its entries."""
     config = config_of(ROOT / "projects" / config)
@@ -165,6 +182,14 @@ def test_original_files_load_exactly(case, tmp_path):
     assert report.format == "DETR-family detector" and report.complete
     assert report.notes[0] == "the file has rows for COCO's ids 0 to 90; the model's 80 classes took theirs"
     assert len(report.notes) == 1 + (case == "dino") and all(note in report.table() for note in report.notes)
+
+
+def test_a_tracker_loads_exactly(tmp_path):
+    """By names of which only those that Deformable DETR has too are certain."""
+    config = "co_mot/configs/models/co_mot_r50.py"
+    model, other = built(config), built(config, seed=1)
+    torch.save({"model": renamed(model.state_dict(), TRACKING)}, tmp_path / "checkpoint.pth")
+    assert load_pretrained(other, tmp_path / "checkpoint.pth", strict=True).complete and same(model, other)
 
 
 def test_the_names_are_the_published_ones():

@@ -68,7 +68,9 @@ def perfect(samples: list[Sample], queries: int = 8, mask_dim: int = 16) -> Deco
             cells[b, j, int(y0) // 4 : int(y1) // 4, int(x0) // 4 : int(x1) // 4] = 1.0
     prediction = Prediction(logits, boxes, embed)
     memory = Pyramid.from_maps([cells])
-    return DecoderOutput([SupervisedPrediction(prediction, OneToOne())], prediction, memory, cells)
+    return DecoderOutput(
+        [SupervisedPrediction(prediction, OneToOne())], prediction, prediction.logits, memory, cells
+    )
 
 
 def test_results_of_a_padded_image_lie_where_the_objects_are(model, samples):

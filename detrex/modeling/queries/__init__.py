@@ -7,7 +7,7 @@ from detrex.modeling.queries.denoising import (
     NoisedObjects,
 )
 from detrex.modeling.queries.group import InitialQueries, QueryGroup, QuerySource, blocked_pairs
-from detrex.modeling.queries.learned import LearnedBoxes, LearnedPositions, UniformBoxes
+from detrex.modeling.queries.learned import LearnedBoxes, LearnedPositions, LearnedSets, UniformBoxes
 from detrex.modeling.queries.position import (
     AnchorPosition,
     BoxPosition,
@@ -15,6 +15,7 @@ from detrex.modeling.queries.position import (
     FixedPosition,
     QueryState,
     ScaledBoxPosition,
+    SinePosition,
 )
 from detrex.modeling.queries.proposals import BoxesFromMasks, EncodedProposals, ProposalQueries
 
@@ -31,12 +32,14 @@ __all__ = [
     "InitialQueries",
     "LearnedBoxes",
     "LearnedPositions",
+    "LearnedSets",
     "NoisedObjects",
     "ProposalQueries",
     "QueryGroup",
     "QuerySource",
     "QueryState",
     "ScaledBoxPosition",
+    "SinePosition",
     "UniformBoxes",
     "blocked_pairs",
 ]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers import at_least_single, inverse_sigmoid
-from detrex.modeling.assignment import Assignment, OneToOne
+from detrex.modeling.assignment import Assignment, OneToOne, SetsToOne
 from detrex.modeling.heads import PredictionHeads
-from detrex.modeling.queries.group import InitialQueries, QueryGroup
+from detrex.modeling.queries.group import MATCHING, InitialQueries, QueryGroup
 from detrex.structures import BatchTargets, Pyramid
 
 # The logits of evenly spread first boxes lie within plus and minus this.
@@ -91,6 +91,46 @@ class UniformBoxes(LearnedBoxes):
         with torch.no_grad():
             spread = inverse_sigmoid(torch.rand_like(self.reference.weight))
             self.reference.weight.copy_(spread.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+
+
+class LearnedSets(nn.Module):
+    """Learned boxes in sets that share an object; queries of a set start from one place and a little apart.
+
+    CO-MOT, arXiv 2305.12724. Boxes are learned as they are, without a sigmoid.
+
+    Args:
+        num_queries: sets.
+        set_size: queries of a set, which follow one another.
+        hidden_dim: D.
+    """
+
+    def __init__(self, num_queries: int = 60, set_size: int = 3, hidden_dim: int = 256):
+        super().__init__()
+        self.num_queries, self.set_size = num_queries, set_size
+        self.content, self.reference = nn.Embedding(num_queries, hidden_dim), nn.Embedding(num_queries, 4)
+        self.content_offset = nn.Embedding(num_queries * set_size, hidden_dim)
+        self.reference_offset = nn.Embedding(num_queries * set_size, 4)
+        nn.init.uniform_(self.reference.weight)
+        nn.init.normal_(self.content_offset.weight, std=0.1)
+        nn.init.zeros_(self.reference_offset.weight)
+        self.assignment: Assignment = SetsToOne(set_size)
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """Contents (1, Q, D) and boxes (1, Q, 4) of the queries of all sets."""
+        content = self.content.weight.repeat_interleave(self.set_size, 0) + self.content_offset.weight
+        reference = at_least_single(self.reference.weight).repeat_interleave(self.set_size, 0)
+        return content[None], (reference + self.reference_offset.weight)[None]
+
+    def forward(
+        self,
+        memory: Pyramid,
+        pixel_embed: Tensor | None,  # noqa: ARG002
+        heads: PredictionHeads,  # noqa: ARG002
+        targets: BatchTargets | None = None,  # noqa: ARG002
+    ) -> InitialQueries:
+        """As of :class:`~detrex.modeling.queries.QuerySource`. All groups that make results are seen."""
+        content, reference = (v.expand(len(memory.tokens), -1, -1) for v in self.start())
+        return InitialQueries([QueryGroup(content, reference, None, self.assignment, sees=(MATCHING,))])
 
 
 class LearnedPositions(nn.Module):

@@ -5,12 +5,13 @@ Shape letters: B images, Q queries, D channels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from detrex.layers import MLP, QueryPosition, box_sine_encoding
+from detrex.layers import MLP, QueryPosition, box_sine_encoding, sine_encoding
 from detrex.structures import Pyramid
 
 
@@ -93,6 +94,26 @@ class BoxPosition(nn.Module):
         # Published models encode boxes as they lie on the finest level.
         encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))
         return QueryPosition(encoding, on_levels)
+
+
+class SinePosition(nn.Module):
+    """The sine encoding of reference boxes as it is: cx, cy, w, h (MOTRv2, arXiv 2211.09791; CO-MOT).
+
+    Args:
+        hidden_dim: D.
+    """
+
+    def __init__(self, hidden_dim: int):
+        super().__init__()
+        self.hidden_dim = hidden_dim
+
+    def forward(self, queries: QueryState) -> QueryPosition:
+        place = queries.place()
+        return QueryPosition(self.encode(place), queries.memory.on_levels(place))
+
+    def encode(self, boxes: Tensor) -> Tensor:
+        """Encodes normalised cxcywh boxes: (..., 4) to (..., D)."""
+        return sine_encoding(boxes * (2 * math.pi), self.hidden_dim // 4).flatten(-2)
 
 
 class ScaledBoxPosition(BoxPosition):
