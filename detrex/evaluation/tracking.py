@@ -23,7 +23,7 @@ COLUMNS = 6
 
 
 class MotEvaluator:
-    """Measures ``outputs["instances"]`` with their ``outputs["tracks"]``, over all frames of all videos.
+    """Measures ``outputs["instances"]`` with their ``track_ids``, over all frames of all videos.
 
     Metrics, in percent: ``track/HOTA``, ``DetA`` and ``AssA`` (arXiv 2009.07736), ``MOTA`` and ``IDF1``.
     Frames that were not processed have no objects.
@@ -52,13 +52,13 @@ class MotEvaluator:
         """Takes tracks and boxes of each frame.
 
         Raises:
-            ValueError: an output has no tracks.
+            ValueError: instances have no track.
         """
         for sample, output in zip(samples, outputs, strict=True):
-            if "tracks" not in output:
-                raise ValueError("the model gives no 'tracks': MotEvaluator needs a model that tracks")
             found = output["instances"]
-            columns = [output["tracks"][:, None], found.pred_boxes, found.scores[:, None]]
+            if found.track_ids is None:
+                raise ValueError("instances have no track_ids: MotEvaluator needs a model that tracks")
+            columns = [found.track_ids[:, None], found.pred_boxes, found.scores[:, None]]
             rows = torch.cat([column.cpu().double() for column in columns], 1)
             self._frames[image_id_of(sample)] = rows.numpy()
 

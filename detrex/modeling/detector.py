@@ -49,6 +49,9 @@ class Detector(nn.Module):
         inference: looks at each image more than once, see :mod:`detrex.modeling.inference`; None looks once.
     """
 
+    follows_videos = False
+    """Whether samples that say which frame of which video they are get instances with ``track_ids``."""
+
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from detrex.data import DataError, Record, with_original
+from detrex.data.mot import FrameRecord
 from detrex.modeling import Detector, PostProcess
 from detrex.modeling.text import TextDetector
 from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
@@ -22,6 +23,7 @@ from detrex.structures import Categories, Sample, class_map
 
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
+_VIDEOS = count(1)  # so that no two have one name
 _NAMED = 4  # classes in the words about a predictor
 
 DEFAULT_THRESHOLD = 0.5
@@ -255,10 +257,14 @@ class Predictor:
         Objects are followed by ByteTrack, class by class: one that is uncertain for some frames keeps its
         number. Only objects with a number are in the results.
 
+        A model that follows videos itself (CO-MOT) does so instead, one video at a time: until the results
+        of a video are read, no other may be begun.
+
         Args:
             frames: in order; see :meth:`predict`.
             score_threshold: from which on an object gets a number; None and ``"best"``: the score of the best
-                F1 of its class, or 0.5 where that is not known.
+                F1 of its class, or 0.5 where that is not known. A model that follows videos has thresholds of
+                its own, of which objects with lower scores are left out.
             frame_rate: frames per second; a lost object is waited for as long as a second.
             max_detections, tasks, batch_size: see :meth:`predict`; ``instance`` must be among the tasks.
 
@@ -268,6 +274,11 @@ class Predictor:
         """
         if "instance" not in (self.tasks if tasks is None else tasks):
             raise ValueError("objects are tracked: 'instance' must be among the tasks, and the model give it")
+        if self.model.follows_videos:
+            own = _thresholds(None if score_threshold == "best" else score_threshold, None)
+            postprocess = self._postprocess(own, max_detections, tasks)
+            records = _numbered(_read(frames, False, None, self.value_range))
+            return self._stream(postprocess, records, batch_size, False, own.get("instance"))
         if score_threshold is None or score_threshold == "best":
             thresholds = self._best_thresholds().tolist()
         else:
@@ -388,6 +399,13 @@ def _read(
             on_error(image, error)
         else:
             yield record
+
+
+def _numbered(records: Iterator[Record]) -> Iterator[Record]:
+    """Records that say which frame of which video they are."""
+    video = f"video {next(_VIDEOS)}"
+    for number, record in enumerate(records):
+        yield FrameRecord(**{**record, "video": video, "frame": number})
 
 
 def _batches(samples: Sequence[Sample], divisor: int, batch_size: int) -> Iterator[list[int]]:

@@ -57,6 +57,7 @@ class Tracks:
 class TrackingDetector(Detector):
     """Learns clips, the ``frames`` of samples; follows objects from one frame of a ``video`` to the next."""
 
+    follows_videos = True
     tracks: Tracks | None = None  # of the video of which ``expected`` is the next frame
     expected: tuple[str, int] | None = None
 
@@ -91,11 +92,10 @@ class TrackingDetector(Detector):
         kept = [pair for pair, stays in zip(followers, remembered, strict=True) if stays]
         seen = torch.tensor([i in followed or i >= known for i, _ in kept], dtype=torch.bool)
         content, boxes = self._carry(tracks, output, [i for i, _ in kept], seen)
-        losses = self.criterion(output.supervised, None, targets)
-        return losses, Tracks(content, boxes, [track for _, track in kept])
+        return self.criterion(output.supervised, None, targets), Tracks(content, boxes, [t for _, t in kept])
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """As of the base class, with ``tracks`` (N,) int64 of instances. Images of no video start anew."""
+        """As of the base class; instances have ``track_ids``. Images of no video start anew."""
         return [self._follow(sample, postprocess) for sample in samples]
 
     def _follow(self, sample: Any, postprocess: PostProcess) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class TrackingDetector(Detector):
         seen = certain >= torch.where(born, queries.birth_score, queries.keep_score)
         before = [*tracks.unseen, *(queries.patience,) * (len(seen) - known)]
         unseen = [0 if now else count + 1 for now, count in zip(seen.tolist(), before, strict=True)]
-        numbers = torch.cat([torch.tensor(tracks.ids).long(), tracks.count + seen[known:].cumsum(0) - 1])
+        numbers = torch.cat([torch.tensor(tracks.ids).long(), tracks.count + seen[known:].cumsum(0)])
         if place[0] is not None:
             kept = [i for i, count in enumerate(unseen) if count <= queries.patience]
             content, places = self._carry(tracks, output, kept, seen[kept])
@@ -122,8 +122,8 @@ class TrackingDetector(Detector):
         top, query, label = postprocess.instance.best(scores[seen], boxes[seen])
         sure = top >= postprocess.instance.score_threshold
         found = clip_boxes_to_image(frame.boxes(boxes[seen][query[sure]]), frame.output)
-        instances = Instances(frame.output, found, top[sure], label[sure])
-        return {"instances": instances, "tracks": numbers[seen][query[sure].cpu()]}
+        ids = numbers[seen].to(query.device)[query[sure]]
+        return {"instances": Instances(frame.output, found, top[sure], label[sure], track_ids=ids)}
 
     def _none(self) -> Tracks:
         return Tracks(*(value[:, :0] for value in self.decoder.query_init.start()))
@@ -142,8 +142,8 @@ class TrackingDetector(Detector):
         queries = self.decoder.query_init
         entered = zip((tracks.content, tracks.boxes), queries.start(), strict=True)
         values = *(torch.cat(v, 1) for v in entered), output.content, output.final.boxes.detach()
-        chosen = (v.unflatten(1, (-1, queries.set_size))[:, sets].flatten(1, 2) for v in values)
-        content, boxes, after, found = chosen
+        by_set = (v.unflatten(1, (-1, queries.set_size)) for v in values)
+        content, boxes, after, found = (v[:, sets].flatten(1, 2) for v in by_set)
         if sets:  # attention needs something to attend to
             after = queries.interaction(content, after, self.decoder.position.encode(found))
         now = seen.to(after.device).repeat_interleave(queries.set_size)[:, None]

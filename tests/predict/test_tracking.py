@@ -42,6 +42,7 @@ class ColourDetector(nn.Module):
     """Finds red and blue squares; in some frames it is unsure of one, misses one, or sees one twice."""
 
     inference = None
+    follows_videos = False
 
     def __init__(self):
         super().__init__()

@@ -1,5 +1,6 @@
 """CO-MOT (arXiv 2305.12724): which queries answer for which objects, and which tracks go on."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def model(config):
 def batches(config, name: str) -> list:
     node = LazyConfig.apply_overrides(config, [f"dataloader.{name}.num_workers=0"]).dataloader[name]
     return next(iter(instantiate(node)))
+
+
+def tracks_of(model, sample) -> list[int]:
+    return model([sample])[0]["instances"].track_ids.tolist()
 
 
 def test_sets_are_matched_by_their_worst_query():
@@ -114,11 +119,10 @@ def test_tracks_go_on_from_frame_to_frame_and_end_with_the_video(config, model):
     queries.birth_score, queries.keep_score = 0.0, 0.0
     frames = batches(config, "test")  # two videos
     with torch.inference_mode():
-        found = [model([frame])[0]["tracks"] for frame in frames[: FRAMES + 1]]
-    assert sorted(found[0].tolist()) == list(range(SETS))
-    for number in range(1, FRAMES):  # those of the frame before, and new ones
-        assert sorted(found[number].tolist()) == list(range(SETS * (number + 1)))
-    assert sorted(found[FRAMES].tolist()) == list(range(SETS))
+        found = [tracks_of(model, frame) for frame in frames[: FRAMES + 1]]
+    for number in range(FRAMES):  # those of the frame before, and new ones
+        assert sorted(found[number]) == list(range(1, SETS * (number + 1) + 1))
+    assert sorted(found[FRAMES]) == list(range(1, SETS + 1))
 
 
 def test_a_track_without_its_object_is_kept_for_some_frames(config, model):
@@ -128,8 +132,7 @@ def test_a_track_without_its_object_is_kept_for_some_frames(config, model):
     kept = []
     with torch.inference_mode():
         for frame in frames:
-            output = model([frame])[0]
-            assert len(output["tracks"]) == SETS  # only new ones have an object
+            assert len(tracks_of(model, frame)) == SETS  # only new ones have an object
             kept.append(len(model.tracks.ids))
     assert kept == [SETS, 2 * SETS, 3 * SETS, 3 * SETS]
 
@@ -142,7 +145,7 @@ def test_images_of_no_video_leave_the_tracks_alone(config, model):
     with torch.inference_mode():
         model([first])
         before = model.tracks
-        assert sorted(model([alone])[0]["tracks"].tolist()) == list(range(SETS))
+        assert sorted(tracks_of(model, alone)) == list(range(1, SETS + 1))
     assert model.tracks is before
 
 
@@ -153,9 +156,9 @@ def test_results_have_the_settings_of_postprocessing(config, model):
         scores = model([frame])[0]["instances"].scores
         model.postprocess.instance.score_threshold = float(scores[1])
         model.postprocess.instance.max_detections = 3
-        output = model([frame])[0]
-    assert output["instances"].scores.tolist() == scores[:2].tolist() and len(output["tracks"]) == 2
-    boxes = output["instances"].pred_boxes
+        found = model([frame])[0]["instances"]
+    assert found.scores.tolist() == scores[:2].tolist() and len(found.track_ids) == 2
+    boxes = found.pred_boxes
     assert (boxes >= 0).all() and (boxes <= SIZE).all()
 
 
@@ -183,5 +186,9 @@ def test_it_trains_evaluates_and_predicts(videos, tmp_path):
     weights = f"train.init_checkpoint={output / 'model_final.safetensors'}"
     run(parse_arguments([*options, weights, "--eval-only", f"train.output_dir={tmp_path / 'again'}"]))
     assert (tmp_path / "tracks/val0001.txt").read_text() == written
-    result = load(output, device="cpu")(videos / "val/val0000/img1/00000001.png", score_threshold=0.0)
+    predictor = load(output, device="cpu")
+    frames = sorted((videos / "val/val0001/img1").iterdir())
+    result = predictor(frames[0], score_threshold=0.0)
     assert len(result) == SETS and {found.class_name for found in result} == {"shape"}
+    rows = [(n, found.track_id) for n, r in enumerate(predictor.track(frames), 1) for found in r]
+    assert rows == [(int(r[0]), int(r[1])) for r in csv.reader(written.splitlines())]

@@ -33,9 +33,10 @@ def outputs(folder: str, shift: int = 0, least: int = 0):
             found = tracks >= least
             count = int(found.sum())
             boxes = torch.from_numpy(boxes[found]).float()
-            instances = Instances(video.size, boxes, torch.ones(count), torch.zeros(count).long())
-            tracks = torch.from_numpy(tracks[found] + shift * frame)
-            yield {"image_id": frame_id(video.name, frame)}, {"instances": instances, "tracks": tracks}
+            ids = torch.from_numpy(tracks[found] + shift * frame)
+            scores, labels = torch.ones(count), torch.zeros(count).long()
+            instances = Instances(video.size, boxes, scores, labels, track_ids=ids)
+            yield {"image_id": frame_id(video.name, frame)}, {"instances": instances}
 
 
 def measured(folder: str, **options) -> dict[str, float]:
@@ -95,4 +96,5 @@ def test_a_model_that_does_not_track(folder):
     evaluator = MotEvaluator(folder)
     sample, output = next(iter(outputs(folder)))
     with pytest.raises(ValueError, match="needs a model that tracks"):
-        evaluator.process([sample], [{"instances": output["instances"]}])
+        output["instances"].track_ids = None
+        evaluator.process([sample], [output])
