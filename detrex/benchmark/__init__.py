@@ -8,16 +8,20 @@ from detrex.benchmark.evaluation import measure_evaluation
 from detrex.benchmark.machine import GIBIBYTE, describe_machine
 from detrex.benchmark.model import Setup
 from detrex.benchmark.op import Case, measure_op, usable_implementations
+from detrex.benchmark.scaling import AXES, bend, measure_scaling
 from detrex.benchmark.worker import measure_models
 
 __all__ = [
+    "AXES",
     "GIBIBYTE",
     "Case",
     "Setup",
+    "bend",
     "describe_machine",
     "measure_evaluation",
     "measure_loading",
     "measure_models",
     "measure_op",
+    "measure_scaling",
     "usable_implementations",
 ]

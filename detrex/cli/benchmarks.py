@@ -14,18 +14,22 @@ from rich.console import Console
 from rich.table import Table
 
 from detrex.benchmark import (
+    AXES,
     GIBIBYTE,
     Case,
     Setup,
+    bend,
     describe_machine,
     measure_evaluation,
     measure_loading,
     measure_models,
     measure_op,
+    measure_scaling,
     usable_implementations,
 )
 from detrex.cli.arguments import is_override, read_config
 from detrex.config import ConfigError
+from detrex.report.scaling_page import save_scaling_page
 from detrex.runtime.device import resolve_device
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -174,11 +178,55 @@ def _evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine, **result}
 
 
+def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
+    base = Setup(
+        arguments.config_file,
+        tuple(arguments.overrides),
+        size=arguments.size,
+        objects=arguments.objects,
+        threads=arguments.threads,
+        trust_code=arguments.trust_code,
+    )
+    device = resolve_device(base.config().train.device)
+    chosen = dict(arguments.axes or ((name, ()) for name in AXES))
+    values = {name: given or AXES[name].values for name, given in chosen.items()}
+    machine = describe_machine(device)
+    console = _console(machine)
+    axes = []
+    for axis in measure_scaling(base, values, arguments.repeats):
+        axes.append(axis)
+        console.print(_scaling_table(axis))
+        for key, name in (("processor_seconds", "processor time"), ("memory", "memory")):
+            start = bend(axis["points"], key)
+            if len(axis["points"]) > 1:
+                grows = "does not grow" if start is None else f"grows from {start:.0f} on"
+                console.print(f"{name} {grows}")
+        if axis["stopped"]:
+            console.print(f"stopped at {axis['stopped']}", soft_wrap=True)
+    if arguments.html:
+        title = " ".join(("Scaling of", arguments.config_file, *arguments.overrides))
+        save_scaling_page(arguments.html, title, machine, axes)
+        console.print(f"wrote {arguments.html}")
+    return {"machine": machine, "axes": axes}
+
+
+def _scaling_table(axis: Mapping[str, Any]) -> Table:
+    columns = ("seconds", "processor s", "GiB", "exponent of time", "of memory")
+    table = _table(f"{axis['meaning']}, {axis['mode']}", axis["axis"], *columns)
+    grown = [axis["exponents"][key] for key in ("processor_seconds", "memory")]
+    for k, point in enumerate(axis["points"]):
+        figures = (f"{point[key]:.3g}" for key in ("seconds", "processor_seconds"))
+        powers = ("" if k == 0 else f"{exponents[k - 1]:.2f}" for exponents in grown)
+        table.add_row(str(point["value"]), *figures, f"{point['memory'] / GIBIBYTE:.3f}", *powers)
+    return table
+
+
 _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "op": _op,
     "model": _model,
     "data": _data,
     "evaluation": _evaluation,
+    "scaling": _scaling,
 }
 
 

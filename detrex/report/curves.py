@@ -39,6 +39,7 @@ class Chart:
         logarithmic: whether values have an axis of powers; those not above 0 are left out then.
         over: what x is; of iterations, only whole numbers are marked.
         last: whether the legend has the last values.
+        powers: whether x has an axis of powers, marked at the points themselves; x is above 0 then.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Chart:
     logarithmic: bool = False
     over: str = "iteration"
     last: bool = True
+    powers: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -57,7 +59,7 @@ def render(chart: Chart) -> str:
     """An HTML ``figure``: title, legend, lines. Not for charts that are empty."""
     lines = [_thinned(_finite(series, chart.logarithmic)) for series in chart.series]
     points = [point for line in lines for point in line]
-    frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic)
+    frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic, chart.powers)
     drawn = "".join(
         _line(line, k, frame, chart.series[k].label, chart.over) for k, line in enumerate(lines) if line
     )
@@ -78,9 +80,9 @@ def number(value: float) -> str:
 class _Frame:
     """From values to places in the picture."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float], logarithmic: bool):
-        self._logarithmic = logarithmic
-        self._x = _widened(min(xs), max(xs))
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], logarithmic: bool, powers: bool):
+        self._logarithmic, self._powers = logarithmic, powers
+        self._x = _widened(*(math.log10(x) if powers else x for x in (min(xs), max(xs))))
         low, high = min(ys), max(ys)
         if logarithmic:
             self.y_ticks = _powers(low, high)
@@ -89,11 +91,15 @@ class _Frame:
         else:
             self.y_ticks = ticks(low, high)
             self._y = _widened(min(low, self.y_ticks[0]), max(high, self.y_ticks[-1]))
-        self.x_ticks = [t for t in ticks(*self._x) if self._x[0] <= t <= self._x[1]]
+        if powers:
+            self.x_ticks = sorted(set(xs))
+        else:
+            self.x_ticks = [t for t in ticks(*self._x) if self._x[0] <= t <= self._x[1]]
 
     def x(self, value: float) -> float:
         low, high = self._x
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+        place = math.log10(value) if self._powers else value
+        return _LEFT + (place - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self._y

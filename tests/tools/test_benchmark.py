@@ -141,3 +141,22 @@ def test_help_names_the_commands(capsys):
     shown = capsys.readouterr().out
     for name in ("op", "model", "data", "evaluation"):
         assert f"\n  {name} " in shown
+
+
+def test_scaling(benchmark, overrides, tmp_path):
+    shown, written = benchmark(
+        "scaling", "--config-file", CONFIG, "--axes", "queries=5,10", "--size", "48x64",
+        "--html", str(tmp_path / "page.html"), *overrides,
+    )  # fmt: skip
+    (axis,) = written["axes"]
+    assert [point["value"] for point in axis["points"]] == [5, 10] and not axis["stopped"]
+    assert all(point["seconds"] > 0 for point in axis["points"])
+    assert len(axis["exponents"]["processor_seconds"]) == 1
+    assert "exponent of time" in shown and (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize("axis", ["objekts", "objects=10,1", "objects=1,x"])
+def test_axes_that_are_none(axis, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["scaling", "--config-file", CONFIG, "--axes", axis])
+    assert "--axes" in capsys.readouterr().err

@@ -24,6 +24,7 @@ commands:
   model       inference and training steps of a config's model, by part, and peak memory
   data        images per second of a config's training loader
   evaluation  seconds per 1000 images of a config's evaluators
+  scaling     how time and memory grow with objects, queries, image size, classes and batch
 """
 EXAMPLES = """\
 examples:
@@ -35,9 +36,12 @@ examples:
   %(prog)s model --compare OLD.py NEW.py --mode inference --output compared.json
   %(prog)s data --config-file CONFIG --workers 8 dataloader.root=/path/to/coco
   %(prog)s evaluation --config-file CONFIG dataloader.root=/path/to/coco
+  %(prog)s scaling --config-file CONFIG --html scaling.html
+  %(prog)s scaling --config-file CONFIG --axes objects=1,10,100 batch=1,2,4 --size 512x512
 """
 
 SIZES = [(800, 1333), (1024, 1024)]
+AXES = ("objects", "queries", "size", "classes", "batch")
 DTYPES = ("fp32", "fp64", "bf16", "fp16")
 
 
@@ -112,11 +116,43 @@ def _evaluation(parser: argparse.ArgumentParser, options: Sequence[str]) -> argp
     return parse(parser, options)
 
 
+def _scaling(parser: argparse.ArgumentParser, options: Sequence[str]) -> argparse.Namespace:
+    add_config(parser)
+    parser.add_argument(
+        "--axes",
+        nargs="+",
+        type=_axis,
+        metavar="AXIS[=N,...]",
+        help="what grows, and through which values: objects, queries, size, classes, batch (default: all)",
+    )
+    parser.add_argument(
+        "--size", type=image_size, default=(256, 256), metavar="HxW", help="where it does not grow (256x256)"
+    )
+    parser.add_argument(
+        "--objects", type=positive, default=8, metavar="N", help="where they do not grow (default: 8)"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of curves")
+    add_overrides(parser)
+    return parse(parser, options)
+
+
+def _axis(text: str) -> tuple[str, tuple[int, ...]]:
+    """``objects=1,10`` as the name of an axis and its values, which are empty where none are given."""
+    name, _, values = text.partition("=")
+    numbers = tuple(positive(value) for value in values.split(",")) if values else ()
+    if name not in AXES or list(numbers) != sorted(set(numbers)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected is one of {', '.join(AXES)}, and ascending values as in objects=1,10,100"
+        )
+    return name, numbers
+
+
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser, Sequence[str]], argparse.Namespace]] = {
     "op": _op,
     "model": _model,
     "data": _data,
     "evaluation": _evaluation,
+    "scaling": _scaling,
 }
 
 

@@ -1,0 +1,113 @@
+"""How time and memory grow with objects, queries, image sides, classes and images of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from detrex.benchmark.model import Setup
+from detrex.benchmark.worker import measure_models
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What grows.
+
+    Attributes:
+        meaning: in words.
+        values: ascending.
+        training: whether training steps are measured, or else inference.
+        key: of the config that takes the value; empty for what a setup says itself.
+    """
+
+    meaning: str
+    values: tuple[int, ...]
+    training: bool
+    key: str = ""
+
+    def setup(self, base: Setup, name: str, value: int) -> Setup:
+        """``base`` with one value on this axis."""
+        changed = replace(base, training=self.training)
+        if self.key:
+            return replace(changed, overrides=(*base.overrides, f"{self.key}={value}"))
+        changes: dict[str, Any] = {name: (value, value) if name == "size" else value}
+        return replace(changed, **changes)
+
+
+AXES: Mapping[str, Axis] = {
+    "objects": Axis("objects in an image", (1, 3, 10, 30, 100, 300, 1000), training=True),
+    "queries": Axis("queries", (30, 100, 300, 900), False, "model.decoder.query_init.num_queries"),
+    "size": Axis("side of a square image, pixels", (256, 512, 1024, 2048, 4096), training=False),
+    "classes": Axis("classes", (1, 10, 80, 300, 1203), training=True, key="model.num_classes"),
+    "batch": Axis("images of a batch", (1, 2, 4, 8), training=True),
+}
+
+
+def measure_scaling(
+    base: Setup, axes: Mapping[str, Sequence[int]], repeats: int = 3, warmup: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Measures a model at one value after the other, each in a process of its own.
+
+    Args:
+        base: what does not grow.
+        axes: names of :data:`AXES`, and the values of each in ascending order.
+        repeats, warmup: runs of each that count, and before those.
+
+    Yields:
+        For JSON, an entry for each axis: ``points`` with ``value``, ``seconds``, ``processor_seconds`` and
+        ``memory`` (bytes, what the runs took beyond the model), the ``exponents`` of processor time and
+        memory between neighbouring values, and ``stopped``: why larger values were left out, or empty.
+    """
+    for name, values in axes.items():
+        axis, points, stopped = AXES[name], [], ""
+        for value in values:
+            try:
+                result = measure_models({"model": axis.setup(base, name, value)}, repeats, warmup)
+            except (ChildProcessError, MemoryError, RuntimeError) as error:
+                # Most likely the memory; larger values would need more.
+                stopped = f"{value}: {str(error).splitlines()[0]}"
+                break
+            model = result["models"]["model"]
+            points.append(
+                {
+                    "value": value,
+                    "seconds": model["seconds"]["median"],
+                    "processor_seconds": model["processor_seconds"]["median"],
+                    "memory": max(model["peak_memory"] - model["memory_before"], 0),
+                }
+            )
+        yield {
+            "axis": name,
+            "meaning": axis.meaning,
+            "mode": "training" if axis.training else "inference",
+            "points": points,
+            "exponents": {key: exponents(points, key) for key in ("processor_seconds", "memory")},
+            "stopped": stopped,
+        }
+
+
+def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
+    """With which power of the value a figure grows between neighbouring points; NaN where it is 0.
+
+    Args:
+        points: with ``value`` and ``key``.
+        key: of the figure.
+    """
+    pairs = zip(points, points[1:], strict=False)
+    return [
+        math.log(b[key] / a[key]) / math.log(b["value"] / a["value"]) if a[key] and b[key] else math.nan
+        for a, b in pairs
+    ]
+
+
+def bend(points: Sequence[Mapping[str, float]], key: str) -> float | None:
+    """The value from which on a figure grows with more than half of its highest exponent: before, what does
+    not depend on the value costs most. None where it grows with less than a tenth all over.
+    """
+    grown = exponents(points, key)
+    highest = max((e for e in grown if math.isfinite(e)), default=0.0)
+    if highest < 0.1:  # noqa: PLR2004 (said above)
+        return None
+    return next(p["value"] for p, e in zip(points, grown, strict=False) if e > highest / 2)
