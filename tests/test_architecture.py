@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "engine": BOTTOM | {"modeling", "data", "evaluation", "checkpoint", "report"},
     "cli": BOTTOM
     | {"ops_info", "data", "evaluation", "checkpoint", "visualization", "report", "engine", "predict"}
-    | {"analysis", "benchmark", "hub"},
+    | {"analysis", "benchmark", "hub", "serve"},
+    "serve": BOTTOM | {"predict"},
     "training": BOTTOM | {"engine", "cli", "predict"},
-    "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine"},
+    "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine", "predict", "serve"},
     "hub": BOTTOM | {"checkpoint"},
     "interop": BOTTOM | {"modeling", "data"},
     "predict": BOTTOM | {"hub", "modeling", "data", "checkpoint", "visualization"},

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Command("train", "train a model as a config says"),
     "eval": Command("eval", "measure a trained model on test data"),
     "predict": Command("predict", "find objects in pictures and videos"),
+    "serve": Command("serve", "answer requests for predictions over HTTP"),
     "configs": Command("configs", "list the configs that come with this package"),
     "zoo": Command("zoo", "list the published models"),
     "view": Command("view", "draw training samples, or results beside the ground truth"),

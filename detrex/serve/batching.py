@@ -1,0 +1,168 @@
+"""Pictures of many requests on their way through one model, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from PIL import Image
+
+from detrex.predict import Predictor, Result
+from detrex.predict.predictor import DEFAULT_THRESHOLD
+from detrex.serve.requests import Options, RequestError
+from detrex.serve.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+BatchObserver = Callable[[int, float], None]
+"""Gets the size of a batch and the seconds that it took."""
+
+
+@dataclass
+class _Job:
+    """A picture that waits for its result."""
+
+    image: Image.Image
+    options: Options
+    done: asyncio.Future[Result] = field(repr=False)
+
+
+class Batcher:
+    """Lets pictures wait for one another for a moment, and runs them together, on one thread.
+
+    To be used on one event loop: :meth:`start`, :meth:`predict` any number of times at once, :meth:`stop`.
+
+    Args:
+        predictor: whose calls take a thread of their own.
+        settings: sizes and times.
+        observe: is told of every batch.
+    """
+
+    def __init__(self, predictor: Predictor, settings: ServerSettings, observe: BatchObserver | None = None):
+        self.predictor, self.settings = predictor, settings
+        self._observe = observe
+        self._waiting = 0
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, "model")
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Pictures without a result yet."""
+        return self._waiting
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._loop = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """Finishes what waits, and ends."""
+        while self._waiting:
+            await asyncio.sleep(0.01)
+        if self._loop is not None:
+            self._loop.cancel()
+        self._thread.shutdown()
+
+    async def predict(self, images: Sequence[Image.Image], options: Options) -> list[Result]:
+        """The results of the pictures of one request.
+
+        Raises:
+            RequestError: with status 429 if too many pictures wait already, or 422 if the model cannot do
+                what is asked for.
+            TimeoutError: it takes too long.
+        """
+        self.check(options)
+        # A request that is larger than the queue is taken if nothing else waits.
+        if self._waiting and self._waiting + len(images) > self.settings.queue_size:
+            raise RequestError(429, f"{self._waiting} pictures wait already: try again later")
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(image, options, loop.create_future()) for image in images]
+        self._waiting += len(jobs)
+        for job in jobs:
+            job.done.add_done_callback(self._finished)
+            self._jobs.put_nowait(job)
+        try:
+            together = asyncio.gather(*(job.done for job in jobs))
+            return list(await asyncio.wait_for(together, self.settings.timeout))
+        except asyncio.TimeoutError:  # noqa: UP041 # another class before Python 3.11
+            raise TimeoutError(f"no result within {self.settings.timeout:g} s") from None
+        finally:
+            for job in jobs:
+                job.done.cancel()
+
+    def check(self, options: Options) -> None:
+        """Finds tasks that the model has not.
+
+        Raises:
+            RequestError: with status 422.
+        """
+        unknown = sorted(set(options.tasks or ()) - set(self.predictor.tasks))
+        if unknown or options.tasks == ():
+            there = ", ".join(self.predictor.tasks)
+            raise RequestError(422, f"tasks {unknown}: this model gives {there}")
+
+    def _finished(self, done: asyncio.Future[Result]) -> None:
+        self._waiting -= 1
+        if not done.cancelled():
+            done.exception()  # looked at, so that nothing is logged where nobody waits any more
+
+    async def _work(self) -> None:
+        while True:
+            jobs = [await self._jobs.get()]
+            until = perf_counter() + self.settings.batch_wait
+            while len(jobs) < self.settings.max_batch:
+                if not self._jobs.empty():
+                    jobs.append(self._jobs.get_nowait())
+                    continue
+                left = until - perf_counter()
+                if left <= 0:
+                    break
+                try:
+                    jobs.append(await asyncio.wait_for(self._jobs.get(), left))
+                except asyncio.TimeoutError:  # noqa: UP041 # another class before Python 3.11
+                    break
+            jobs = [job for job in jobs if not job.done.done()]
+            for options in dict.fromkeys(job.options for job in jobs):
+                await self._run([job for job in jobs if job.options == options])
+
+    async def _run(self, jobs: Sequence[_Job]) -> None:
+        """Pictures with the same options; if they fail together, one by one."""
+        loop = asyncio.get_running_loop()
+        start = perf_counter()
+        try:
+            results = await loop.run_in_executor(self._thread, self._predict, jobs)
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    await self._run([job])
+                return
+            logger.exception("a picture of %s pixels failed", jobs[0].image.size)
+            if not jobs[0].done.done():
+                jobs[0].done.set_exception(error)
+            return
+        if self._observe is not None:
+            self._observe(len(jobs), perf_counter() - start)
+        for job, result in zip(jobs, results, strict=True):
+            if not job.done.done():
+                job.done.set_result(result)
+
+    def _predict(self, jobs: Sequence[_Job]) -> list[Result]:
+        options = jobs[0].options
+        threshold: Any = options.score_threshold
+        if threshold is None:
+            known = self.predictor.score_thresholds is not None
+            threshold = "best" if known else {"instance": DEFAULT_THRESHOLD}
+        return list(
+            self.predictor.predict_iter(
+                [job.image for job in jobs],
+                score_threshold=threshold,
+                max_detections=options.max_detections,
+                tasks=options.tasks,
+                batch_size=self.settings.max_batch,
+            )
+        )

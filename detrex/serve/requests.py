@@ -1,0 +1,143 @@
+"""From the bytes of a request to pictures and options; what is wrong with them has a status of HTTP."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from PIL import Image
+
+from detrex.serve.settings import ServerSettings
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""Of pictures. PIL knows more, of which one runs another program."""
+
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+Task = Literal["instance", "panoptic", "semantic"]
+Threshold = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class RequestError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: of HTTP, 400 to 499.
+        message: for whoever sent it.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What results are wanted, and how.
+
+    Attributes:
+        tasks: kinds of results; None: one, the first there is of panoptic, instance and semantic.
+        score_threshold: objects and segments of lower scores are left out; None: for objects the best F1 of
+            each class, or 0.5 where that is not known, for segments what the config says.
+        max_detections: objects of a picture at most.
+        format: COCO's JSON, or a drawn picture.
+    """
+
+    tasks: tuple[Task, ...] | None = None
+    score_threshold: Threshold | None = None
+    max_detections: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    format: Literal["json", "png"] = "json"
+
+
+class JsonRequest(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request in JSON.
+
+    Attributes:
+        images: files of pictures in base64.
+    """
+
+    images: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class NamedPicture:
+    """A picture that was sent, decoded, and the name of its file, if it had one."""
+
+    name: str
+    image: Image.Image
+
+
+def read_json(body: bytes) -> tuple[list[tuple[str, bytes]], Options]:
+    """Named files and options of a JSON request.
+
+    Raises:
+        RequestError: with status 400 or 422.
+    """
+    try:
+        request = msgspec.json.decode(body, type=JsonRequest)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f"the body is no JSON: {error}") from None
+    files = []
+    for i, text in enumerate(request.images):
+        try:
+            files.append((f"image {i}", base64.b64decode(text, validate=True)))
+        except (binascii.Error, ValueError):
+            raise RequestError(400, f"images[{i}] is not in base64") from None
+    options = {name: getattr(request, name) for name in Options.__struct_fields__}
+    return files, Options(**options)
+
+
+def read_fields(fields: Sequence[tuple[str, str]]) -> Options:
+    """Options from the text fields of a form; tasks may be several fields, or one with commas.
+
+    Raises:
+        RequestError: with status 422.
+    """
+    values: dict[str, Any] = {}
+    for name, text in fields:
+        if name == "tasks":
+            values[name] = [*values.get(name, []), *(part.strip() for part in text.split(","))]
+        elif name in values:
+            raise RequestError(422, f"the field '{name}' is there twice")
+        else:
+            values[name] = text
+    try:
+        return msgspec.convert(values, Options, strict=False)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, str(error)) from None
+
+
+def decode(files: Sequence[tuple[str, bytes]], settings: ServerSettings) -> list[NamedPicture]:
+    """Pictures, decoded.
+
+    Raises:
+        RequestError: with status 400, 413 or 422.
+    """
+    if not files:
+        raise RequestError(422, "there is no picture: send files as 'images'")
+    if len(files) > settings.max_images:
+        raise RequestError(413, f"{len(files)} pictures; at most {settings.max_images} are taken at once")
+    return [NamedPicture(name, _decoded(name, content, settings)) for name, content in files]
+
+
+def _decoded(name: str, content: bytes, settings: ServerSettings) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            height, width = image.height, image.width
+            if height * width > settings.max_pixels:
+                raise RequestError(
+                    413, f"{name} has {height} x {width} pixels; at most {settings.max_pixels:,} are taken"
+                )
+            image.load()
+            if image.mode in ("I", "F"):
+                raise RequestError(400, f"{name} has 32 bits a channel: convert it to 8 or 16")
+            return image.copy()
+    except _DECODING_ERRORS as error:
+        kinds = ", ".join(FORMATS)
+        raise RequestError(400, f"{name} cannot be decoded ({error}); {kinds} are taken") from None
