@@ -30,6 +30,8 @@ REDUCTIONS = {
     "model.vocabulary.names": list("abcdef"),
     "model.others": "null",
     "model.text.width": 32,
+    "model.drawing.num_prompts": 5,
+    "model.automatic.points_per_side": 3,
     "model.text.num_layers": 1,
     "model.postprocess.thing_classes": [0, 1, 2, 3],
     "model.*.hidden_dim": 64,
@@ -65,6 +67,7 @@ RESULTS = {
     "coco": "instances",
     "lvis": "instances",
     "cityscapes": "instances",
+    "one_click": "instances",  # of everything, where there are no prompts
     "panoptic": "panoptic_seg",
     "semantic": "sem_seg",
 }
@@ -206,8 +209,11 @@ def test_its_parts_agree(path):
     config = config_of(path)
     if "category_file" in str(config.dataloader.categories):
         categories = read_categories(instantiate(config.dataloader.categories))
-        assert config.model.num_classes == len(categories)
-        assert config.model.postprocess.thing_classes in (None, categories.thing_classes)
+        count, things = config.model.num_classes, config.model.postprocess.thing_classes
+        # Numbers, or nodes that read them from the list of classes.
+        count, things = (instantiate(v) if isinstance(v, DictConfig) else v for v in (count, things))
+        assert count == len(categories)
+        assert things in (None, categories.thing_classes)
     if "milestones" in config.scheduler:
         config.train.iterations_per_epoch = 7500
         milestones, length = instantiate(config.scheduler.milestones), instantiate(config.train.max_iter)

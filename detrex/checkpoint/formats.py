@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detrex.checkpoint.backbones import convert_backbone
 from detrex.checkpoint.dino import from_dino, is_dino
 from detrex.checkpoint.family import from_family, is_family, is_original, with_classes
-from detrex.checkpoint.published import coarsest_first, from_published, is_published, reads_text
+from detrex.checkpoint.published import coarsest_first, from_published, is_published, kind_of
 
 _STEP_COUNTER = ".num_batches_tracked"
 
@@ -52,7 +52,7 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
 def _convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     if is_published(tensors):
         notes = _anchor_notes(model, ascending=coarsest_first(tensors), whose="the published model")
-        name = "published OpenSeeD" if reads_text(tensors) else "published Mask DINO"
+        name = f"published {kind_of(tensors).value}"
         return Converted(name, from_published(tensors, _num_heads(model)), notes=notes)
     if is_family(tensors):
         return _convert_family(tensors, model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 import torch
@@ -77,6 +78,22 @@ _TEXT = Renaming(
     ]
 )
 _TEXT_BACK = _TEXT.inverse()
+# What Semantic-SAM has in the place of Mask DINO's classifier and queries.
+_PROMPTS = Renaming(
+    [
+        (f"{_PREDICTOR}iou_prediction_head.", "decoder.heads.sets.0.classes."),
+        (f"{_PREDICTOR}label_enc.", "prompts.label."),
+        (f"{_PREDICTOR}pb_embedding.", "prompts.kinds."),
+        (f"{_PREDICTOR}mask_tokens.", "prompts.tokens."),
+    ]
+)
+_PROMPTS_BACK = _PROMPTS.inverse()
+# What published Semantic-SAM files have besides, and their model multiplies with 0: shapes by name.
+_UNUSED_WITH_PROMPTS = {
+    f"{_PREDICTOR}lang_mapper": (512, 256),
+    f"{_PREDICTOR}class_embed": (256, 512),
+    f"{_PREDICTOR}class_embed_part": (256, 512),
+}
 
 # Entries that repeat others (one box head serves all layers; the decoder's norm is decoder_norm) or that
 # follow from the configuration.
@@ -94,25 +111,44 @@ def is_published(names: Mapping[str, Tensor]) -> bool:
     return any(name.startswith(_PREDICTOR) for name in names) and f"{_PIXEL}mask_features.weight" in names
 
 
-def reads_text(names: Iterable[str]) -> bool:
-    """Whether published entries are of a model with a text encoder (OpenSeeD)."""
-    return any(name.startswith(_LANGUAGE) for name in names)
+class Kind(Enum):
+    """Which published models share the names of Mask DINO's parts, with tables for what each has besides."""
+
+    MASK_DINO = "Mask DINO"
+    OPENSEED = "OpenSeeD"
+    SEMANTIC_SAM = "Semantic-SAM"
+
+    @property
+    def tables(self) -> tuple[Renaming, Renaming] | None:
+        """From published names and back."""
+        if self is Kind.OPENSEED:
+            return _TEXT, _TEXT_BACK
+        return (_PROMPTS, _PROMPTS_BACK) if self is Kind.SEMANTIC_SAM else None
 
 
-def published_name(name: str, text: bool = False) -> str | None:
+def kind_of(names: Iterable[str]) -> Kind:
+    """What published entries are of."""
+    known = set(names)
+    if f"{_PREDICTOR}mask_tokens.weight" in known:
+        return Kind.SEMANTIC_SAM
+    return Kind.OPENSEED if any(name.startswith(_LANGUAGE) for name in known) else Kind.MASK_DINO
+
+
+def published_name(name: str, kind: Kind = Kind.MASK_DINO) -> str | None:
     """This toolbox's name for a published entry, or None where the entry repeats another.
 
     An entry that is not of a published Mask DINO keeps its name.
 
     Args:
         name: of the entry.
-        text: whether the model has a text encoder.
+        kind: what it is of.
     """
-    if _REPEATED.search(name):
+    if _REPEATED.search(name) or (kind is Kind.SEMANTIC_SAM and name in _UNUSED_WITH_PROMPTS):
         return None
     if name.startswith("backbone."):
         return backbone_name(name)
-    return (text and _TEXT(name)) or _HEADS(name) or name
+    special = kind.tables[0](name) if kind.tables else None
+    return special or _HEADS(name) or name
 
 
 def backbone_name(name: str) -> str | None:
@@ -140,8 +176,8 @@ def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str,
     Raises:
         ValueError: if the attention projections do not have that many heads.
     """
-    text = reads_text(state)
-    renamed = ((published_name(name, text), value) for name, value in state.items())
+    kind = kind_of(state)
+    renamed = ((published_name(name, kind), value) for name, value in state.items())
     converted = {name: value for name, value in renamed if name is not None}
     prefix = "encoder." if coarsest_first(state) else "decoder."
     return _reverse_levels(converted, prefix, num_heads)
@@ -169,9 +205,12 @@ def to_published(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """
     prefix = "encoder." if _published_coarsest_first(model) else "decoder."
     ordered = _reverse_levels(state, prefix, model.decoder.layers[0].cross_attention.num_heads)
-    text = getattr(model, "text", None) is not None
-    out = {_name_back(name, text): value for name, value in ordered.items()}
+    kind = _kind_of_model(model)
+    out = {_name_back(name, kind): value for name, value in ordered.items()}
     _add_repeated(out, layers=len(model.decoder.layers))
+    if kind is Kind.SEMANTIC_SAM:
+        out |= {name: torch.zeros(shape) for name, shape in _UNUSED_WITH_PROMPTS.items()}
+        return out
     for criterion, classes in _criteria(model).items():
         weight = torch.ones(classes + 1)
         weight[-1] = _NO_OBJECT_WEIGHT
@@ -193,9 +232,16 @@ def _published_coarsest_first(model: Any) -> bool:
     return sizes is None or list(sizes) == sorted(sizes)
 
 
-def _name_back(name: str, text: bool) -> str:
+def _kind_of_model(model: Any) -> Kind:
+    if hasattr(model, "prompts"):
+        return Kind.SEMANTIC_SAM
+    return Kind.OPENSEED if hasattr(model, "text") else Kind.MASK_DINO
+
+
+def _name_back(name: str, kind: Kind) -> str:
     if not name.startswith("backbone."):
-        return (text and _TEXT_BACK(name)) or _BACK(name) or name
+        special = kind.tables[1](name) if kind.tables else None
+        return special or _BACK(name) or name
     own = name.removeprefix("backbone.model.").removeprefix("backbone.")
     if _OUR_SWIN.match(own):
         return f"backbone.{detectron2_swin_name(name.removeprefix('backbone.'))}"

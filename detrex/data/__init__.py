@@ -16,12 +16,14 @@ from detrex.data.mappers import (
     EvalMapper,
     KeepOriginal,
     LargeScaleJitterMapper,
+    OneClickMapper,
     SemanticMapper,
     TileMapper,
     TrainingMapper,
     with_original,
 )
 from detrex.data.roots import dataset_root
+from detrex.data.sa1b import SegmentAnythingFolder
 from detrex.data.semantic_folder import SemanticFolder
 from detrex.data.shapes import ensure_shapes, write_shapes_dataset
 from detrex.data.transforms import (
@@ -43,12 +45,14 @@ __all__ = [
     "KeepOriginal",
     "LargeScaleJitter",
     "LargeScaleJitterMapper",
+    "OneClickMapper",
     "PadToSize",
     "PhotometricDistortion",
     "RandomScaleCrop",
     "RandomShortestSide",
     "RandomTile",
     "Record",
+    "SegmentAnythingFolder",
     "SemanticFolder",
     "SemanticMapper",
     "TestLoader",

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detrex.data.coco.segmentation import Segmentation, rasterise
+from detrex.data.errors import DataError
 from detrex.data.image_dataset import Record
 from detrex.data.outlines import Points, draw, visible_boxes
 from detrex.data.transforms import (
@@ -23,7 +25,8 @@ from detrex.data.transforms import (
     RandomTile,
     shortest_side_size,
 )
-from detrex.structures import Sample, Targets, boxes_from_masks
+from detrex.structures import Prompts, Sample, Targets, boxes_from_masks
+from detrex.structures.prompts import POINT
 
 
 class TrainingMapper:
@@ -291,6 +294,40 @@ class KeepOriginal:
 def with_original(sample: Sample, record: Record) -> Sample:
     """The sample with the record's image as ``original``, of which views of other sizes can be made."""
     return Sample(**{**sample, "original": _plain(record["image"])})
+
+
+class OneClickMapper(EvalMapper):
+    """For evaluation by one click in each true mask, at the pixel that is farthest from its edge.
+
+    Args:
+        size, max_size: see :class:`EvalMapper`.
+        side: of the square that stands for a click, in pixels of the resized image.
+    """
+
+    def __init__(self, size: int = 800, max_size: int = 1333, side: float = 6.0):
+        super().__init__(size, max_size)
+        self.side = side
+
+    def __call__(self, record: Record) -> Sample:
+        """The sample with ``prompts``, and ``targets`` at the size of the original image.
+
+        Raises:
+            DataError: the data have no masks.
+        """
+        masks = record["targets"].masks
+        if masks is None:
+            raise DataError("clicks are drawn from masks, and these data have boxes only")
+        sample = super().__call__(record)
+        resized = torch.tensor(sample["image"].shape[:0:-1])  # width and height
+        frame = torch.tensor([record["width"], record["height"]])
+        centres = [ndimage.distance_transform_edt(mask.numpy()).argmax() for mask in masks]
+        places = torch.tensor([[int(c) % masks.shape[2], int(c) // masks.shape[2]] for c in centres])
+        points = (places.reshape(-1, 2) + 0.5) / frame
+        sides = (self.side / resized).expand_as(points)
+        kind = torch.full((1, len(points)), POINT)
+        sample["prompts"] = Prompts(torch.cat([points, sides], 1)[None], kind)
+        sample["targets"] = record["targets"]
+        return sample
 
 
 def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from detrex.evaluation.cityscapes import CityscapesInstanceEvaluator
 from detrex.evaluation.coco import CocoEvaluator
 from detrex.evaluation.loop import Evaluator, collect_per_class, evaluate, evaluation_mode
 from detrex.evaluation.lvis import LvisEvaluator
+from detrex.evaluation.one_click import OneClickEvaluator
 from detrex.evaluation.panoptic import PanopticEvaluator
 from detrex.evaluation.report import (
     PerClass,
@@ -20,6 +21,7 @@ __all__ = [
     "CocoEvaluator",
     "Evaluator",
     "LvisEvaluator",
+    "OneClickEvaluator",
     "PanopticEvaluator",
     "PerClass",
     "SemanticEvaluator",

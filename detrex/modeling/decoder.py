@@ -21,7 +21,14 @@ from detrex.layers import (
 from detrex.modeling.assignment import SupervisedPrediction
 from detrex.modeling.encoder import run
 from detrex.modeling.heads import PredictionHeads
-from detrex.modeling.queries.group import MATCHING, QueryGroup, QuerySource, blocked_pairs, join
+from detrex.modeling.queries.group import (
+    MATCHING,
+    InitialQueries,
+    QueryGroup,
+    QuerySource,
+    blocked_pairs,
+    join,
+)
 from detrex.modeling.queries.position import QueryPositionEncoder, QueryState
 from detrex.structures import BatchTargets, Prediction, Pyramid
 
@@ -49,7 +56,8 @@ class Decoder(nn.Module):
     """Layers over queries with deep supervision and, if wanted, boxes that every layer refines.
 
     Args:
-        query_init: makes the first queries, see :mod:`detrex.modeling.queries`.
+        query_init: makes the first queries, see :mod:`detrex.modeling.queries`; None where all are given, as
+            those of prompts.
         position: tells layers where queries are, see :mod:`detrex.modeling.queries.position`.
         heads: make the predictions.
         layers: called as :meth:`detrex.layers.DecoderLayer.forward`; such as from
@@ -69,7 +77,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        query_init: QuerySource,
+        query_init: QuerySource | None,
         position: QueryPositionEncoder,
         heads: PredictionHeads,
         layers: Sequence[nn.Module],
@@ -109,7 +117,9 @@ class Decoder(nn.Module):
         Raises:
             ValueError: if groups of queries do not start alike.
         """
-        start = self.query_init(memory, pixel_embed, self.heads, targets)
+        start = InitialQueries([])
+        if self.query_init is not None:
+            start = self.query_init(memory, pixel_embed, self.heads, targets)
         groups = [*extra_groups, *start.groups]
         stages, content = self.stages(groups, memory)  # one prediction a stage
         sizes = [g.size for g in groups]
@@ -186,7 +196,7 @@ class Decoder(nn.Module):
         # uses it as it is.
         normed = self.heads.norm(content)
         logits, embed = self.heads.classify(stage, normed)
-        change = self.heads.box(stage, normed)
+        change = self.heads.predicted_box(stage, normed)
         boxes = change if reference is None else change + _box_logits(reference, self.logit_eps)
         return Prediction(logits, boxes.sigmoid(), embed)
 

@@ -46,6 +46,7 @@ class PredictionHeads(nn.Module):
         own_proposals: whether proposals have a set of their own.
         norm: whether queries are normalised before the heads.
         norm_again: normalise once more before classes and masks, and proposals too, as Mask DINO does.
+        boxes_norm_again: normalise once more before predicted boxes, too, as Semantic-SAM does.
         size_bias: first bias of the logits of width and height, of the first layer's box head.
     """
 
@@ -59,11 +60,12 @@ class PredictionHeads(nn.Module):
         own_proposals: bool = False,
         norm: bool = True,
         norm_again: bool = False,
+        boxes_norm_again: bool = False,
         size_bias: float = 0.0,
     ):
         super().__init__()
         class_score = class_score or SigmoidScore()
-        self.norm_again = norm_again
+        self.norm_again, self.boxes_norm_again = norm_again, boxes_norm_again
         self.norm = nn.LayerNorm(hidden_dim) if norm else nn.Identity()
         self.sets = nn.ModuleList(
             HeadSet(hidden_dim, num_classes, mask_dim, class_score) for _ in range(num_sets + own_proposals)
@@ -84,6 +86,10 @@ class PredictionHeads(nn.Module):
     def box(self, stage: int, features: Tensor) -> Tensor:
         """(B, Q, 4) change of the logits of the reference box, float32 at least."""
         return at_least_single(self._at(stage).box(features))
+
+    def predicted_box(self, stage: int, normed: Tensor) -> Tensor:
+        """As of :meth:`box`, for the prediction of a layer: from content (B, Q, D) that is normalised."""
+        return self.box(stage, self.norm(normed) if self.boxes_norm_again else normed)
 
     def _at(self, stage: int) -> HeadSet:
         # Counted from the end, proposals have the last set, whether it is their own or not.

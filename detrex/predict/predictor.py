@@ -14,12 +14,14 @@ from torch import Tensor
 from detrex.data import DataError, Record, with_original
 from detrex.data.mot import FrameRecord
 from detrex.modeling import Detector, PostProcess
+from detrex.modeling.prompts import PromptDetector
 from detrex.modeling.text import TextDetector
 from detrex.predict.inputs import ImageInput, ValueRange, to_record, to_uint8
+from detrex.predict.prompting import Boxes, Points, PromptedImage
 from detrex.predict.result import TASKS, Result
 from detrex.predict.tracking import LOWEST_SCORE, ObjectTracks
 from detrex.runtime.device import autocast
-from detrex.structures import Categories, Sample, class_map
+from detrex.structures import Categories, PromptedMasks, Sample, class_map
 
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
@@ -94,6 +96,50 @@ class Predictor:
         arithmetic = "" if self.amp == "off" else f", {self.amp}"
         tasks = ", ".join(self.tasks)
         return f"<Predictor of {self._described_classes()}: {tasks}; on {self.device}{arithmetic}>"
+
+    def look_at(self, image: ImageInput, allow_urls: bool = False) -> PromptedImage:
+        """The image, encoded once, for any number of clicks and boxes; see :class:`PromptedImage`.
+
+        Args:
+            image, allow_urls: see :meth:`predict`.
+
+        Raises:
+            DataError, TypeError: see :meth:`predict`.
+            ValueError: the model takes no prompts, or the image is not as described.
+        """
+        if not isinstance(self.model, PromptDetector):
+            raise ValueError(
+                "this model finds objects by itself; clicks and boxes need one that takes prompts, such as "
+                "Semantic-SAM"
+            )
+        record = to_record(image, 0, allow_urls, self.value_range)
+        return PromptedImage(self.model, self.mapper(record), self.amp)
+
+    def prompt(
+        self, image: ImageInput, points: Points | None = None, boxes: Boxes | None = None, **options: Any
+    ) -> list[PromptedMasks]:
+        """The masks that answer clicks and boxes on an image, best first, for each of these.
+
+        Args:
+            image: see :meth:`predict`.
+            points, boxes, options: see :meth:`PromptedImage.prompt`.
+
+        Raises:
+            DataError, TypeError, ValueError: see :meth:`look_at` and :meth:`PromptedImage.prompt`.
+        """
+        return self.look_at(image).prompt(points, boxes, **options)
+
+    def everything(self, image: ImageInput, **settings: Any) -> PromptedMasks:
+        """The masks of all that is in an image, best first.
+
+        Args:
+            image: see :meth:`predict`.
+            settings: see :meth:`PromptedImage.everything`.
+
+        Raises:
+            DataError, TypeError, ValueError: see :meth:`look_at`.
+        """
+        return self.look_at(image).everything(**settings)
 
     def _described_classes(self) -> str:
         count = len(self.names)

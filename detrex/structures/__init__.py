@@ -8,6 +8,7 @@ from detrex.structures.images import PaddedImages
 from detrex.structures.instances import Instances
 from detrex.structures.masks import PackedMasks
 from detrex.structures.prediction import Prediction
+from detrex.structures.prompts import PromptedMasks, Prompts
 from detrex.structures.pyramid import Pyramid
 from detrex.structures.rle import RunLengthMasks, encode_masks
 from detrex.structures.sample import Sample, Targets
@@ -21,6 +22,8 @@ __all__ = [
     "PackedMasks",
     "PaddedImages",
     "Prediction",
+    "PromptedMasks",
+    "Prompts",
     "Pyramid",
     "Rectangle",
     "RunLengthMasks",

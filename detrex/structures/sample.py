@@ -8,6 +8,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from detrex.structures.prompts import Prompts
+
 
 @dataclass
 class Targets:
@@ -58,7 +60,8 @@ class Sample(TypedDict, total=False):
     ``image``: (3, H, W) RGB, uint8 or float in 0..255. ``height``, ``width``: the size at which results
     are wanted (default: the image's own). ``image_id``, ``file_name``: for messages and evaluation.
     ``targets``: ground truth in the frame of ``image``. ``vocabulary``: which of the vocabularies of a model
-    that reads words its labels are of (default: the first).
+    that reads words its labels are of (default: the first). ``prompts``: what a model that takes clicks and
+    boxes is asked, for this image alone.
     """
 
     image: Tensor
@@ -69,3 +72,4 @@ class Sample(TypedDict, total=False):
     file_name: str
     targets: Targets
     vocabulary: str
+    prompts: Prompts

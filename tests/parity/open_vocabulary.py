@@ -19,18 +19,30 @@ from agreement import (
     Arrays,
     best_order,
     compare,
+    count,
     gradient_agreement,
     load_model,
     loss_agreement,
     relative,
 )
-from mask_dino import STEP, instance_agreement, panoptic_agreement, result_agreement, training_samples
+from mask_dino import (
+    EDGE_TOLERANCE,
+    STEP,
+    instance_agreement,
+    panoptic_agreement,
+    result_agreement,
+    training_samples,
+)
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from detrex.checkpoint.published import from_published, published_name
+from detrex.checkpoint.published import Kind, from_published, published_name
+from detrex.config import LazyCall as L
+from detrex.layers import inverse_sigmoid
 from detrex.modeling import PanopticInference, PostProcess
-from detrex.structures import Sample
+from detrex.modeling.prompts import AutomaticMasks, MedianPrompts
+from detrex.modeling.prompts.regions import stability
+from detrex.structures import Prompts, Sample, Targets
 from projects.openseed.queries import SplitByRank
 
 LOSSES, GRADIENTS = 1e-4, 1e-3
@@ -54,9 +66,144 @@ def agreement(
         ValueError: the kit has arrays that the configured model does not compute, or of other shapes.
     """
     weights = state_dict(kit, case, reference, arrays)
-    yield from words_agreement(config, weights, arrays)
+    of_prompts = "single.prompts" in arrays
+    yield from (prompts_agreement if of_prompts else words_agreement)(config, weights, arrays)
     if arrays.unused():
         raise ValueError(f"the kit has arrays that were not compared: {', '.join(arrays.unused())}")
+
+
+def prompts_agreement(config: DictConfig, weights: dict[str, Tensor], arrays: Arrays) -> Iterator[Agreement]:
+    """Semantic-SAM: answers to prompts, the click predictor, automatic masks, losses and gradients."""
+    config = config.copy()
+    config.model.drawing = L(MedianPrompts)(num_prompts=len(arrays["train.prompts"]))
+    model = load_model(config, weights).eval()
+    image = torch.from_numpy(arrays["image"]).permute(2, 0, 1)
+    with torch.inference_mode():
+        encoded = model.encode_images([Sample(image=image)])
+        features = model.backbone(encoded.images.tensor)
+        yield from pixel_agreement(features, encoded.memory, encoded.pixel_embed, arrays)
+        for run in ("single", "points", "points_pb1", "boxes", "isolated"):
+            yield from _run_agreement(model, encoded, arrays, run)
+        yield from _click_agreement(model, encoded, arrays)
+        yield from _automatic_agreement(model, encoded, arrays)
+    model.train()
+    sample = _prompted_sample(arrays)
+    drawn = model.drawing(sample["targets"])
+    yield compare("train.prompts", drawn.boxes, arrays["train.prompts"])
+    yield Agreement("train.pb", int((drawn.kind.numpy() != arrays["train.pb"]).sum()), 1.0, 0.0)
+    rows = torch.stack([drawn.prompt, drawn.mask], 1)
+    differ = rows != torch.from_numpy(arrays["train.level_targets"])
+    yield Agreement("train.level_targets", int(differ.sum()), 1.0, 0.0)
+    with noted_matches(model) as noted:
+        losses = {prompt_loss_name(name): loss for name, loss in model([sample]).items()}
+    pairs = {(query, number) for _, _, query, number in noted}
+    other = pairs ^ {tuple(row) for row in arrays["train.match"].tolist()}
+    yield Agreement("train.match", len(other), 1.0, 0.0)
+    yield from loss_agreement(losses, arrays, "train", LOSS_FLOOR, LOSSES)
+    torch.stack(list(losses.values())).sum().backward()
+    own = own_parameters(arrays, weights, Kind.SEMANTIC_SAM)
+    yield from gradient_agreement(model, arrays, own, "train.grad", GRADIENTS)
+
+
+def _run_agreement(model: nn.Module, encoded: Any, arrays: Arrays, run: str) -> Iterator[Agreement]:
+    """What the decoder makes of the prompts of a call."""
+    isolated = run == "isolated"
+    kind = torch.from_numpy(arrays[f"{run}.pb"]).long()[None]
+    if isolated:
+        height, width = encoded.images.padded_size
+        (size,) = encoded.images.sizes
+        scale = torch.tensor([width / size[1], height / size[0]]).repeat(2)
+        prompts = Prompts(torch.from_numpy(arrays["isolated.prompts_padded"])[None] * scale, kind)
+    else:
+        prompts = Prompts(torch.from_numpy(arrays[f"{run}.prompts"])[None], kind)
+    contents: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: contents.append(out))
+        for layer in model.decoder.layers
+    ]
+    group = model.prompts(prompts.relative_to_padded(encoded.images), isolated)
+    stages = model.decoder.stages([group], encoded.memory)
+    for hook in hooks:
+        hook.remove()
+    if not isolated:
+        yield compare(f"{run}.content", group.content[..., ::STEP], arrays[f"{run}.content"])
+        yield compare(f"{run}.reference", inverse_sigmoid(group.reference), arrays[f"{run}.reference"])
+    normed = torch.stack([model.decoder.heads.norm(contents[i])[0, :, ::STEP] for i in (0, 4, 8)])
+    yield compare(f"{run}.decoder", normed, arrays[f"{run}.decoder"])
+    yield compare(f"{run}.boxes", torch.stack([s.boxes[0] for s in stages]), arrays[f"{run}.boxes"])
+    expected = torch.stack([s.logits[0, :, 0].view(-1, model.prompts.granularities) for s in stages])
+    yield compare(f"{run}.ious", expected, arrays[f"{run}.ious"])
+    masks = model.answer(encoded, prompts, isolated).final.mask_logits(encoded.pixel_embed)[0]
+    part = masks if run == "single" else masks[:, ::2, ::2]
+    yield compare(f"{run}.pred_masks", part, arrays[f"{run}.pred_masks"], HALF_TOLERANCE)
+    if not isolated:
+        logits = encoded.frames[0].to_output(masks)
+        yield compare(f"{run}.mask_logits", logits[:, ::STEP, ::STEP], arrays[f"{run}.mask_logits"])
+        yield count(f"{run}.masks", (logits > 0) != unpacked(arrays[f"{run}.masks"], logits.shape[-1]))
+
+
+def _click_agreement(model: nn.Module, encoded: Any, arrays: Arrays) -> Iterator[Agreement]:
+    prompts = Prompts(torch.from_numpy(arrays["single.prompts"])[None], torch.zeros(1, 1, dtype=torch.int64))
+    (found,) = model.ranked(encoded, prompts, isolated=False)
+    rounded = torch.tensor([round(expected, 2) for expected in found.quality.tolist()])
+    yield compare("click.ious", rounded, arrays["click.ious"])
+    masks = found.masks.dense()
+    yield count("click.masks", masks != unpacked(arrays["click.masks"], masks.shape[-1]))
+
+
+def _automatic_agreement(model: nn.Module, encoded: Any, arrays: Arrays) -> Iterator[Agreement]:
+    published = json.loads(str(arrays["auto.settings"]))
+    settings = AutomaticMasks(
+        points_per_side=published["points_per_side"],
+        quality=published["pred_iou_thresh"],
+        stability=published["stability_score_thresh"],
+        nms_iou=published["box_nms_thresh"],
+        min_region=published["min_mask_region_area"],
+        levels=published["level"],
+    )
+    model.points_as_boxes = True
+    found = model.everything(encoded, settings, isolated=False)
+    model.points_as_boxes = False
+    yield compare("auto.predicted_iou", found.quality, arrays["auto.predicted_iou"])
+    masks = found.masks.dense()
+    yield count("auto.masks", masks != unpacked(arrays["auto.masks"], masks.shape[-1]))
+    points = Prompts.clicks(settings.grid()[None]).boxes[0, found.prompt]
+    yield compare("auto.points", points, arrays["auto.points"])
+    boxes = found.boxes.clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    yield compare("auto.bbox_xywh", boxes, arrays["auto.bbox_xywh"])
+    yield compare("auto.area", masks.flatten(1).sum(1), arrays["auto.area"])
+    asked = Prompts(Prompts.clicks(settings.grid()[None]).boxes, torch.zeros(1, 64, dtype=torch.int64))
+    answers = model.answer(encoded, asked, isolated=False).final.mask_logits(encoded.pixel_embed)[0]
+    query = found.prompt * len(model.levels) + torch.tensor(model.levels)[found.level - 1]
+    stable = stability(encoded.frames[0].to_output(answers[query]))
+    yield compare("auto.stability_score", stable, arrays["auto.stability_score"], EDGE_TOLERANCE)
+
+
+def _prompted_sample(arrays: Arrays) -> Sample:
+    image = torch.from_numpy(arrays["train.0.image"]).permute(2, 0, 1)
+    masks = unpacked(arrays["train.0.masks"], image.shape[2])
+    targets = Targets(
+        labels=torch.zeros(len(masks), dtype=torch.int64),
+        boxes=torch.from_numpy(arrays["train.0.boxes"]),
+        masks=masks,
+        is_thing=torch.ones(len(masks), dtype=torch.bool),
+    )
+    return Sample(image=image, targets=targets)
+
+
+def unpacked(masks: np.ndarray, width: int) -> Tensor:
+    """Masks (N, H, W) bool of the kit's packed ones."""
+    return torch.from_numpy(np.unpackbits(masks, axis=-1)[..., :width]).bool()
+
+
+def prompt_loss_name(name: str) -> str:
+    """Semantic-SAM's name for one of the toolbox's losses."""
+    kind, _, number = name.removeprefix("loss_").partition("_")
+    kind = {"iou": "iou_score_loss", "mask": "loss_mask_bce", "dice": "loss_mask_dice"}.get(
+        kind, f"loss_{kind}"
+    )
+    return f"{kind}_{int(number) + 1 if number else 0}"
 
 
 def state_dict(kit: Path, case: str, reference: ModuleType, arrays: Arrays) -> dict[str, Tensor]:
@@ -68,7 +215,7 @@ def state_dict(kit: Path, case: str, reference: ModuleType, arrays: Arrays) -> d
         stored = keys["stored"].get(name) or keys["stored"].get(source)
         if name not in keys["computed"]:
             value = arrays[stored] if stored else reference.parameter(source, tuple(shape))
-            values[name] = torch.from_numpy(np.asarray(value))
+            values[name.removeprefix("model.")] = torch.from_numpy(np.asarray(value))
     return values
 
 
@@ -91,7 +238,7 @@ def words_agreement(config: DictConfig, weights: dict[str, Tensor], arrays: Arra
     texts = [model.training_templates[0].format(name) for name in prepared[::10]]
     with torch.no_grad():
         yield compare("train.text_embeddings", model.text(texts), arrays["train.text_embeddings"])
-    yield from _gradient_agreement(model, arrays, own_parameters(arrays, weights))
+    yield from _gradient_agreement(model, arrays, own_parameters(arrays, weights, Kind.OPENSEED))
     with torch.no_grad():
         yield from _training_step(model, arrays, "train_nosplit")[1]
         source = model.decoder.query_init
@@ -266,12 +413,13 @@ def loss_name(name: str) -> str:
     return f"loss_{kind}_{number}" + ("_dn" if denoised else "_interm" if interm else "")
 
 
-def own_parameters(arrays: Arrays, weights: dict[str, Tensor]) -> dict[str, list[str]]:
+def own_parameters(arrays: Arrays, weights: dict[str, Tensor], kind: Kind) -> dict[str, list[str]]:
     """The model's parameter for each of the kit's."""
     moved = {id(value): name for name, value in from_published(weights).items()}
     found = {}
     for name in arrays["train.grad.names"].tolist():
         # A shared parameter is listed under one of its aliases.
         own = name.replace("decoder.bbox_embed.0", "_bbox_embed").replace("decoder.norm.", "decoder_norm.")
-        found[name] = [moved.get(id(weights[own])) or published_name(own, text=True)]
+        own = own.removeprefix("model.")
+        found[name] = [moved.get(id(weights[own])) or published_name(own, kind) or f"none for {own}"]
     return found

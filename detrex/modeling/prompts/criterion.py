@@ -1,0 +1,149 @@
+"""Losses of prompted masks: every granularity of a prompt may answer with another of its masks.
+
+Shape letters: Q queries, N masks of an image (each once for every prompt that it answers), P supervised
+predictions, M matched pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from detrex.layers import MLP
+from detrex.modeling.assignment import Assignment, Matches, SupervisedPrediction
+from detrex.modeling.class_score import ClassProbabilities, ClassTargets
+from detrex.modeling.criterion import JoinedPredictions, SetCriterion
+from detrex.runtime.distributed import mean_over_processes
+from detrex.structures import BatchTargets
+
+
+class QualityScore:
+    """One logit of a query: the IoU that it expects of its mask, unbounded.
+
+    Queries have no classes: what a prompt means is known.
+    """
+
+    uses_quality = False
+
+    def num_logits(self, num_classes: int) -> int:  # noqa: ARG002
+        """1."""
+        return 1
+
+    def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:  # noqa: ARG002
+        """Three layers."""
+        return MLP(hidden_dim, hidden_dim, 1, 3)
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """0 for all: masks and boxes alone decide."""
+        return logits.new_zeros(labels.shape)
+
+    def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
+        """All 1."""
+        return torch.ones_like(quality)
+
+    def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
+        """0: see :class:`PromptCriterion`."""
+        return torch.zeros_like(logits[..., 0]), None
+
+    def probabilities(self, logits: Tensor) -> ClassProbabilities:
+        """The expected IoU, cut to [0, 1], of the only class."""
+        quality = logits.clamp(0, 1)
+        return ClassProbabilities(quality, quality, quality[..., 0])
+
+
+class WithinPrompts(Assignment):
+    """Masks of a prompt get different queries of it, those that cost least together.
+
+    Args:
+        prompts: of each image, (N,) int64: the prompt that each mask answers.
+        queries: of a prompt.
+    """
+
+    def __init__(self, prompts: Sequence[Tensor], queries: int):
+        self.prompts, self.queries = prompts, queries
+
+    def pairs(
+        self,
+        values: Sequence[Tensor | None],
+        counts: Sequence[int],  # noqa: ARG002
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As of :meth:`~detrex.modeling.Assignment.pairs`."""
+        return [self._image(cost, prompt) for cost, prompt in zip(values, self.prompts, strict=True)]
+
+    def _image(self, cost: Tensor | None, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        assert cost is not None
+        finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
+        queries, masks = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+        for prompt in prompts.unique().tolist():
+            own = (prompts == prompt).nonzero().squeeze(1)
+            first = prompt * self.queries
+            query, mask = linear_sum_assignment(finite[first : first + self.queries, own].numpy())
+            queries.append(torch.from_numpy(query) + first)
+            masks.append(own[torch.from_numpy(mask)])
+        return torch.cat(queries), torch.cat(masks)
+
+
+class PromptCriterion(SetCriterion):
+    """Weighted losses of the queries that answer with a mask; all others have none.
+
+    Args:
+        quality_weight: of the squared error between the expected IoU and one less the dice loss.
+        match_every_layer: match the queries of every layer by themselves. Without, the last layer's matches
+            hold for all (published).
+        detach_quality: stop the gradient of that error into masks, which the published training has.
+        criterion: all others are those of :class:`~detrex.modeling.SetCriterion`.
+    """
+
+    def __init__(
+        self,
+        quality_weight: float = 1.0,
+        match_every_layer: bool = False,
+        detach_quality: bool = False,
+        **criterion,
+    ):
+        super().__init__(**criterion)
+        self.quality_weight, self.match_every_layer = quality_weight, match_every_layer
+        self.detach_quality = detach_quality
+
+    def forward(
+        self,
+        predictions: Sequence[SupervisedPrediction],
+        pixel_embed: Tensor | None,
+        targets: BatchTargets,
+    ) -> dict[str, Tensor]:
+        """Losses by name: ``loss_iou``, and as of :meth:`~detrex.modeling.SetCriterion.forward` but classes.
+
+        Args:
+            predictions: of all layers, the last one at the end.
+            pixel_embed: (B, D, H / 4, W / 4).
+            targets: masks, each once for every prompt that it answers.
+        """
+        device = targets.labels.device
+        with torch.autocast(device.type, enabled=False):
+            matches = self._matches(predictions, pixel_embed, targets)
+            joined = JoinedPredictions.join(predictions, matches, len(targets.counts))
+            objects = mean_over_processes(torch.full((), float(len(targets)), device=device)).clamp(min=1)
+            losses = {**self._box_losses(joined, targets), **self._mask_losses(joined, pixel_embed, targets)}
+            expected = joined.prediction.logits[joined.matches.image, joined.query, 0]  # (M,)
+            quality = 1 - losses["loss_dice"][1]
+            error = (expected - (quality.detach() if self.detach_quality else quality)) ** 2
+            losses["loss_iou"] = self.quality_weight, error
+        found = {}
+        for name, (weight, per_pair) in losses.items():
+            per_prediction = weight * joined.sum_by_prediction(per_pair) / objects
+            for prediction, value in zip(predictions, per_prediction, strict=True):
+                found[name + prediction.loss_suffix] = value
+        return found
+
+    def _matches(
+        self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
+    ) -> Matches:
+        if self.match_every_layer:
+            return self.matcher(predictions, pixel_embed, targets)
+        last = self.matcher(predictions[-1:], pixel_embed, targets)
+        stages = torch.arange(len(predictions)).repeat_interleave(len(last.stage))
+        repeated = [column.repeat(len(predictions)) for column in (last.image, last.query, last.object)]
+        return Matches(stages, *repeated)

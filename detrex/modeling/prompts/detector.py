@@ -1,0 +1,321 @@
+"""A model that answers clicks and boxes with masks.
+
+Shape letters: B images, P prompts of an image, G granularities, N masks, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detrex.modeling.decoder import DecoderOutput
+from detrex.modeling.detector import Detector
+from detrex.modeling.prompts.criterion import WithinPrompts
+from detrex.modeling.prompts.drawing import DrawnPrompts, RandomPrompts
+from detrex.modeling.prompts.everything import AutomaticMasks
+from detrex.modeling.prompts.queries import PromptQueries
+from detrex.modeling.prompts.regions import mask_boxes, mask_iou, stability, without_small_regions
+from detrex.modeling.results import Frame, PostProcess, QueryMasks
+from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache
+from detrex.structures import (
+    BatchTargets,
+    Instances,
+    PackedMasks,
+    PaddedImages,
+    PromptedMasks,
+    Prompts,
+    Pyramid,
+    RunLengthMasks,
+    Sample,
+)
+from detrex.structures.prompts import BOX
+
+
+@dataclass
+class EncodedImages:
+    """Images as prompts are asked about them, any number of times.
+
+    Attributes:
+        memory, pixel_embed: see :class:`~detrex.modeling.DecoderOutput`.
+        images: sizes, and the normalised images themselves.
+        frames: of each image.
+    """
+
+    memory: Pyramid
+    pixel_embed: Tensor
+    images: PaddedImages
+    frames: list[Frame]
+
+
+class PromptDetector(Detector):
+    """Masks for clicks and boxes, G for each, from whole objects to their parts (Semantic-SAM).
+
+    Without prompts, :meth:`detect` gives the masks of a grid of clicks as instances of one class, so that
+    tools for detectors can use the model.
+
+    Args:
+        prompts: makes queries of prompts.
+        drawing: makes prompts of true masks in training.
+        automatic: settings of :meth:`everything`.
+        levels: queries of a prompt from the largest granularity to the smallest.
+        isolated: whether prompts of one call leave each other's results alone. The published demo and
+            automatic masks let all see each other, so that results depend on what else is asked.
+        points_as_boxes: mark clicks as boxes, as the published evaluation does, unlike its training.
+        detector: all others are those of :class:`~detrex.modeling.Detector`.
+
+    Raises:
+        ValueError: ``levels`` are not the granularities of ``prompts``.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptQueries,
+        drawing: RandomPrompts | None = None,
+        automatic: AutomaticMasks | None = None,
+        levels: Sequence[int] = (3, 2, 0, 4, 1, 5),
+        isolated: bool = True,
+        points_as_boxes: bool = False,
+        **detector: Any,
+    ):
+        super().__init__(**detector)
+        if sorted(levels) != list(range(prompts.granularities)):
+            raise ValueError(
+                f"model.levels={list(levels)}: expected each of 0 to {prompts.granularities - 1} once, as "
+                f"model.prompts.granularities is {prompts.granularities}"
+            )
+        self.prompts, self.drawing = prompts, drawing or RandomPrompts()
+        self.automatic, self.levels = automatic or AutomaticMasks(), tuple(levels)
+        self.isolated, self.points_as_boxes = isolated, points_as_boxes
+
+    def encode_images(self, samples: list[Sample]) -> EncodedImages:
+        """Computes what prompts are asked about, once for all of them.
+
+        Args:
+            samples: see :class:`~detrex.structures.Sample`.
+        """
+        images = self.preprocess(samples)
+        features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
+        memory = self.encode(features, images if self.mask_padding else None)
+        assert self.pixel_head is not None, "prompts are answered with masks"
+        frames = [
+            Frame(images.padded_size, size, (int(s.get("height", size[0])), int(s.get("width", size[1]))))
+            for s, size in zip(samples, images.sizes, strict=True)
+        ]
+        return EncodedImages(memory, self.pixel_head(features, memory), images, frames)
+
+    def answer(self, encoded: EncodedImages, prompts: Prompts, isolated: bool | None = None) -> DecoderOutput:
+        """Predictions (B, P * G), prompt by prompt; their logits (B, P * G, 1) are expected IoUs.
+
+        Args:
+            encoded: images.
+            prompts: relative to each image.
+            isolated: in place of the model's own.
+        """
+        if self.points_as_boxes:
+            prompts = Prompts(prompts.boxes, torch.full_like(prompts.kind, BOX))
+        prompts = prompts.relative_to_padded(encoded.images).to(self.device)
+        group = self.prompts(prompts, self.isolated if isolated is None else isolated)
+        return self.decoder(encoded.memory, encoded.pixel_embed, [group])
+
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """As of :meth:`~detrex.modeling.Detector.losses`, for prompts drawn from the masks of the images.
+
+        Images without masks are left out.
+
+        Raises:
+            ValueError: a sample has no targets or no masks, or none of the images has a mask with a pixel.
+        """
+        samples = [_without_classes(sample) for sample in samples]
+        self._collate_targets(samples, self.preprocess(samples))  # finds what is wrong with them
+        drawn = [self.drawing(sample["targets"]) for sample in samples]
+        pairs = [(s, d) for s, d in zip(samples, drawn, strict=True) if d is not None]
+        if not pairs:
+            raise ValueError("no image of this batch has a mask with a pixel: there is nothing to point at")
+        samples, asked = [s for s, _ in pairs], [d for _, d in pairs]
+        encoded = self.encode_images(samples)
+        prompts = Prompts(torch.stack([d.boxes for d in asked]), torch.stack([d.kind for d in asked]))
+        prompts = prompts.relative_to_padded(encoded.images).to(self.device)
+        assignment = WithinPrompts([d.prompt for d in asked], self.prompts.granularities)
+        group = self.prompts(prompts, isolated=True, assignment=assignment)
+        output = self.decoder(encoded.memory, encoded.pixel_embed, [group])
+        return self.criterion(output.supervised, output.pixel_embed, self._answers(samples, asked, encoded))
+
+    def _answers(
+        self, samples: list[Sample], drawn: list[DrawnPrompts], encoded: EncodedImages
+    ) -> BatchTargets:
+        """True masks, each once for every prompt that it answers."""
+        targets = self._collate_targets(samples, encoded.images)
+        assert targets.masks is not None
+        first = [sum(targets.counts[:i]) for i in range(len(samples))]
+        index = torch.cat([d.mask + start for d, start in zip(drawn, first, strict=True)]).to(self.device)
+        return BatchTargets(
+            labels=torch.zeros_like(index),
+            boxes=targets.boxes[index],
+            masks=PackedMasks(targets.masks.rows[index], targets.masks.size),
+            is_thing=torch.ones_like(index, dtype=torch.bool),
+            image=targets.image[index],
+            counts=[len(d.mask) for d in drawn],
+        )
+
+    def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
+        """Results.
+
+        Args:
+            samples: each with or without ``prompts``.
+            postprocess: whose threshold and number of instances hold, in the place of the model's.
+
+        Returns:
+            One dictionary per sample with ``prompted``, all :class:`~detrex.structures.PromptedMasks` of its
+            prompts, or without prompts ``instances``: those of :meth:`everything`, of class 0.
+        """
+        chosen = (postprocess or self.postprocess).instance
+        results: list[dict[str, Any]] = []
+        for sample in samples:
+            encoded = self.encode_images([sample])
+            if "prompts" in sample:
+                results.append({"prompted": self.masks(encoded, sample["prompts"])})
+                continue
+            found = self.everything(encoded)
+            scores = found.quality.clamp(0, 1)
+            if chosen is not None:
+                found = found[scores >= chosen.score_threshold][: chosen.max_detections]
+            boxes = found.boxes + found.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+            instances = Instances(
+                encoded.frames[0].output, boxes, found.quality.clamp(0, 1), torch.zeros_like(found.prompt)
+            )
+            instances.pred_masks = found.masks
+            results.append({"instances": instances})
+        return results
+
+    def masks(self, encoded: EncodedImages, prompts: Prompts, isolated: bool | None = None) -> PromptedMasks:
+        """All G masks of every prompt on one image.
+
+        Args:
+            encoded: one image.
+            prompts: relative to the image; one row.
+            isolated: see :meth:`answer`.
+        """
+        parts = prompts.split(self.automatic.points_per_call)
+        found = [self._masks(encoded, part, isolated, quality=None)[0] for part in parts]
+        return _numbered(found, [part.boxes.shape[1] for part in parts])
+
+    def ranked(
+        self,
+        encoded: EncodedImages,
+        prompts: Prompts,
+        min_quality: float = 0.5,
+        duplicate_iou: float = 0.95,
+        min_region: int = 100,
+        isolated: bool | None = None,
+    ) -> list[PromptedMasks]:
+        """For each prompt the masks that a user is shown, those of the highest expected IoU first.
+
+        Args:
+            encoded, prompts, isolated: see :meth:`masks`.
+            min_quality: masks are left out whose expected IoU, rounded to two digits, is lower.
+            duplicate_iou: as are those that overlap a better one by more than this IoU. If nothing is left,
+                the last candidate is.
+            min_region: holes and islands of fewer pixels are filled and taken away at the end.
+        """
+        found = self.masks(encoded, prompts, isolated)
+        return [
+            _shown(found[found.prompt == number], min_quality, duplicate_iou, min_region)
+            for number in range(prompts.boxes.shape[1])
+        ]
+
+    def everything(
+        self, encoded: EncodedImages, settings: AutomaticMasks | None = None, isolated: bool | None = None
+    ) -> PromptedMasks:
+        """The masks of a grid of clicks on one image, those of the highest expected IoU first.
+
+        Args:
+            encoded: one image.
+            settings: in place of the model's.
+            isolated: see :meth:`answer`.
+        """
+        settings = settings or self.automatic
+        parts = Prompts.clicks(settings.grid()[None]).split(settings.points_per_call)
+        kept = []
+        for part in parts:
+            found, stable = self._masks(encoded, part, isolated, settings.quality, settings.levels)
+            kept.append(found[stable >= settings.stability])
+        return settings.choose(_numbered(kept, [part.boxes.shape[1] for part in parts]))
+
+    def _masks(
+        self,
+        encoded: EncodedImages,
+        prompts: Prompts,
+        isolated: bool | None,
+        quality: float | None,
+        levels: Sequence[int] | None = None,
+    ) -> tuple[PromptedMasks, Tensor]:
+        """Masks of higher expected IoU than ``quality``, prompt by prompt, and the stability of each."""
+        output = self.answer(encoded, prompts, isolated)
+        expected = output.final.logits[0, :, 0].float()  # (P * G,)
+        index = torch.arange(len(expected), device=expected.device)
+        level = expected.new_tensor([self.levels.index(g) + 1 for g in range(len(self.levels))]).long()
+        level = level[index % len(self.levels)]
+        kept = torch.ones_like(index, dtype=torch.bool) if quality is None else expected > quality
+        if levels is not None:
+            kept &= torch.isin(level, level.new_tensor(list(levels)))
+        index = index[kept]
+        assert output.final.mask_embed is not None
+        queries = QueryMasks(output.final.mask_embed[0, index], encoded.pixel_embed[0])
+        frame = encoded.frames[0]
+        rles: list[dict[str, Any]] = []
+        boxes, stable = [expected.new_zeros(0, 4)], [expected.new_zeros(0)]
+        step = items_in_cache(FLOAT_BYTES * frame.output[0] * frame.output[1], expected.device)
+        for first in range(0, len(index), step):
+            logits = frame.to_output(queries.logits(slice(first, first + step)))
+            rles += RunLengthMasks.encode(logits > 0).rles
+            boxes.append(mask_boxes(logits > 0))
+            stable.append(stability(logits))
+        found = PromptedMasks(
+            RunLengthMasks(frame.output, rles),
+            expected[index],
+            level[index],
+            index // len(self.levels),
+            torch.cat(boxes),
+        )
+        return found, torch.cat(stable)
+
+
+def _without_classes(sample: Sample) -> Sample:
+    """The sample with one class for all: prompts say what is meant."""
+    if "targets" not in sample:
+        return sample
+    targets = sample["targets"]
+    return Sample(**{**sample, "targets": replace(targets, labels=torch.zeros_like(targets.labels))})
+
+
+def _numbered(found: Sequence[PromptedMasks], counts: Sequence[int]) -> PromptedMasks:
+    """Masks of several calls together, of ``counts`` prompts each."""
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    return PromptedMasks(
+        RunLengthMasks(found[0].masks.size, [rle for part in found for rle in part.masks.rles]),
+        torch.cat([part.quality for part in found]),
+        torch.cat([part.level for part in found]),
+        torch.cat([part.prompt + start for part, start in zip(found, first, strict=True)]),
+        torch.cat([part.boxes for part in found]),
+    )
+
+
+def _shown(found: PromptedMasks, min_quality: float, duplicate_iou: float, min_region: int) -> PromptedMasks:
+    found = found[found.quality.argsort(descending=True, stable=True)]
+    dense = found.masks.dense()
+    kept: list[int] = []
+    for i, expected in enumerate(found.quality.tolist()):
+        last = i == len(found) - 1 and not kept
+        overlaps = kept and bool((mask_iou(dense[i], dense[kept]) > duplicate_iou).any())
+        if last or (round(expected, 2) >= min_quality and not overlaps):
+            kept.append(i)
+    shown = found[torch.tensor(kept, dtype=torch.int64, device=found.quality.device)]
+    cleaned = [without_small_regions(mask, min_region)[0] for mask in dense[kept]]
+    if cleaned:
+        masks = torch.stack(cleaned)
+        shown.masks, shown.boxes = RunLengthMasks.encode(masks), mask_boxes(masks).to(shown.boxes)
+    return shown

@@ -1,0 +1,46 @@
+"""Clicks and boxes as queries, one for each granularity (Semantic-SAM, arXiv 2307.04767).
+
+Shape letters: B images, P prompts of an image, G granularities, D channels.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from detrex.modeling.assignment import Assignment
+from detrex.modeling.queries.group import QueryGroup
+from detrex.structures import Prompts
+
+
+class PromptQueries(nn.Module):
+    """Makes G consecutive queries of every prompt.
+
+    Args:
+        granularities: G.
+        hidden_dim: D.
+
+    Attributes:
+        label: (2, D); what all prompts share. As published, only the first row is used.
+        kinds: (2, D) of boxes and of points.
+        tokens: (G, D) of granularities.
+    """
+
+    def __init__(self, granularities: int = 6, hidden_dim: int = 256):
+        super().__init__()
+        self.granularities = granularities
+        self.label, self.kinds = nn.Embedding(2, hidden_dim), nn.Embedding(2, hidden_dim)
+        self.tokens = nn.Embedding(granularities, hidden_dim)
+
+    def forward(self, prompts: Prompts, isolated: bool, assignment: Assignment | None = None) -> QueryGroup:
+        """The queries (B, P * G), prompt by prompt.
+
+        Args:
+            prompts: relative to the padded input.
+            isolated: whether the queries of a prompt see only one another, so that prompts do not change the
+                results of others.
+            assignment: of masks to queries, in training.
+        """
+        content = (self.label.weight[0] + self.kinds(prompts.kind))[:, :, None] + self.tokens.weight
+        reference = prompts.boxes.repeat_interleave(self.granularities, 1)  # (B, P * G, 4)
+        blocks = prompts.boxes.shape[1] if isolated else 1
+        return QueryGroup(content.flatten(1, 2), reference, assignment=assignment, blocks=blocks)
