@@ -92,7 +92,7 @@ class SegmentAnythingFolder(ImageDataset):
 
     def _size(self, content: dict[str, Any], index: int) -> tuple[int, int]:
         image = content.get("image")
-        sides = [image.get(key) for key in ("height", "width")] if isinstance(image, dict) else []
-        if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-            raise DataError(f"{self._json(index)}: 'image' has no height and width in pixels")
-        return sides[0], sides[1]
+        match image:
+            case {"height": int() as height, "width": int() as width} if height > 0 and width > 0:
+                return height, width
+        raise DataError(f"{self._json(index)}: 'image' has no height and width in pixels")

@@ -14,7 +14,7 @@ from detrex.evaluation import OneClickEvaluator
 from detrex.modeling.prompts import AutomaticMasks, PromptDetector, RandomPrompts
 from detrex.modeling.prompts.regions import stability, without_small_regions
 from detrex.predict import Predictor
-from detrex.structures import Categories, Prompts, RunLengthMasks, Sample, Targets
+from detrex.structures import Categories, PromptedMasks, Prompts, RunLengthMasks, Sample, Targets
 from tests.config_files import config_of
 
 SMALL = (
@@ -176,8 +176,6 @@ def test_one_click_is_in_the_middle_of_each_mask_and_its_answers_are_measured():
     half = truth[:1].clone()
     half[:, :35] = False  # half of the first mask
     masks = RunLengthMasks.encode(torch.cat([half, truth[:1], truth[1:2], truth[2:3]]))
-    from detrex.structures import PromptedMasks
-
     prompted = PromptedMasks(
         masks,
         torch.tensor([0.9, 0.5, 0.7, 0.7]),

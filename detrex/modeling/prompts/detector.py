@@ -5,7 +5,7 @@ Shape letters: B images, P prompts of an image, G granularities, N masks, H and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -266,7 +266,7 @@ class PromptDetector(Detector):
         assert output.final.mask_embed is not None
         queries = QueryMasks(output.final.mask_embed[0, index], encoded.pixel_embed[0])
         frame = encoded.frames[0]
-        rles: list[dict[str, Any]] = []
+        rles: list[Mapping[str, Any]] = []
         boxes, stable = [expected.new_zeros(0, 4)], [expected.new_zeros(0)]
         step = items_in_cache(FLOAT_BYTES * frame.output[0] * frame.output[1], expected.device)
         for first in range(0, len(index), step):
