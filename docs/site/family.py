@@ -7,6 +7,7 @@ draws docs/images/family.svg, and writes the table into the page. Its entries co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +19,7 @@ from detrex.config import LazyConfig, instantiate
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE, PAGE = ROOT / "docs/images/family.svg", ROOT / "docs/family.md"
 USUAL = {"TimmBackbone", "Decoder", "InstanceInference"}  # said once, above the table
-HEAD = "| model | queries from | assignment | class score | encoder | decoder | losses and results |"
+HEAD = "| model | queries from | assignment | encoder | decoder | class score, losses, results |"
 
 # Kinds of attention, and the colours of their boxes: (fill, line) in light and in dark.
 KINDS = {
@@ -245,7 +246,7 @@ def _style() -> str:
 
 def table() -> str:
     """Which objects a model puts in which place, as Markdown."""
-    lines = [HEAD, "|" + " --- |" * 7]
+    lines = [HEAD, "|" + " --- |" * 6]
     for project, model in FAMILY.items():
         config = LazyConfig.load(ROOT / f"projects/{project}/configs/models/{model.config}.py").model
         link = f"[{model.title}](../projects/{project}/README.md)"
@@ -259,7 +260,6 @@ def _seams(model: Any) -> Iterator[list[str]]:
     denoising = model.get("denoising")
     yield _names(model.decoder.query_init, denoising)
     yield list(_assignments(source, denoising))
-    yield _names(model.class_score)
     encoder = instantiate(model.encoder)
     yield _names(model.backbone, model.encoder)
     yield _names(model.decoder.layers, model.decoder.position, model.decoder)
@@ -267,8 +267,8 @@ def _seams(model: Any) -> Iterator[list[str]]:
     token_loss = getattr(encoder, "token_loss", None)
     if token_loss is not None:
         method = getattr(token_loss, "__self__", None) is encoder
-        losses.append(f"`{type(encoder if method else token_loss).__name__}{'.token_loss' * method}`")
-    yield [", ".join(losses), *_names(model.postprocess.instance)]
+        losses.append(_code(type(encoder if method else token_loss).__name__ + ".token_loss" * method))
+    yield [*_names(model.class_score), ", ".join(losses), *_names(model.postprocess.instance)]
 
 
 def _assignments(source: Any, denoising: Any) -> Iterator[str]:
@@ -278,17 +278,22 @@ def _assignments(source: Any, denoising: Any) -> Iterator[str]:
         if name.endswith("assignment") and value is not None
     }
     groups = getattr(source, "num_groups", 1)
-    yield f"`{kinds.get('assignment', 'OneToOne')}`" + (f" in each of {groups} groups" if groups > 1 else "")
+    yield _code(kinds.get("assignment", "OneToOne")) + (f" in each of {groups} groups" if groups > 1 else "")
     for name, kind in kinds.items():
         if name != "assignment":
-            yield f"{name.removesuffix('_assignment')}: `{kind}`"
+            yield f"{name.removesuffix('_assignment')}: {_code(kind)}"
     if denoising is not None:
-        yield "denoising: `Known`"
+        yield f"denoising: {_code('Known')}"
 
 
 def _names(*nodes: Any) -> list[str]:
     names = [str(node._target_).rpartition(".")[2] for node in nodes if node is not None]
-    return [f"`{name}`" for name in names if name not in USUAL]
+    return [_code(name) for name in names if name not in USUAL]
+
+
+def _code(name: str) -> str:
+    """A name of a class, which may be broken before its words where a column is narrow."""
+    return f"<code>{re.sub(r'(?<=[a-z])(?=[A-Z.])', '<wbr>', name)}</code>"
 
 
 def with_table(page: str) -> str:
