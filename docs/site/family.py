@@ -8,8 +8,8 @@ draws docs/images/family.svg, and writes the table into the page. Its entries co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ from detrex.config import LazyConfig, instantiate
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE, PAGE = ROOT / "docs/images/family.svg", ROOT / "docs/family.md"
-USUAL = {"TimmBackbone", "Decoder", "InstanceInference"}  # said once, above the table
+USUAL = {
+    "Detector",
+    "TimmBackbone",
+    "Decoder",
+    "SetCriterion",
+    "InstanceInference",
+}  # said once, above the table
 HEAD = "| model | queries from | assignment | encoder | decoder | class score, losses, results |"
 
 # Kinds of attention, and the colours of their boxes: (fill, line) in light and in dark.
@@ -45,6 +51,7 @@ class Model:
         idea: what it adds to its parent.
         parent: project of the model that it builds on.
         second: project of another model whose idea it takes over.
+        assigned: assignments that its detector makes, which no config names, by the queries that have them.
     """
 
     title: str
@@ -53,6 +60,7 @@ class Model:
     idea: str
     parent: str | None = None
     second: str | None = None
+    assigned: Mapping[str, str] = field(default_factory=dict)
 
 
 FAMILY = {
@@ -117,6 +125,7 @@ FAMILY = {
         "deformable",
         "queries follow their objects through a video",
         "deformable_detr",
+        assigned={"tracks": "SetsToGiven"},
     ),
     "dab_deformable_detr": Model(
         "DAB-Deformable-DETR",
@@ -157,6 +166,14 @@ FAMILY = {
         "deformable",
         "classes are words; queries of their own for stuff",
         "maskdino",
+    ),
+    "semantic_sam": Model(
+        "Semantic-SAM",
+        "semantic_sam_swin_tiny",
+        "deformable",
+        "six masks for every click or box",
+        "maskdino",
+        assigned={"prompts": "WithinPrompts"},
     ),
 }
 
@@ -250,16 +267,17 @@ def table() -> str:
     for project, model in FAMILY.items():
         config = LazyConfig.load(ROOT / f"projects/{project}/configs/models/{model.config}.py").model
         link = f"[{model.title}](../projects/{project}/README.md)"
-        lines.append(f"| {link} | {' | '.join('<br>'.join(cell) for cell in _seams(config))} |")
+        cells = [[link, *_names(config)], *_seams(config, model.assigned)]
+        lines.append(f"| {' | '.join('<br>'.join(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _seams(model: Any) -> Iterator[list[str]]:
+def _seams(model: Any, assigned: Mapping[str, str]) -> Iterator[list[str]]:
     """The objects of each place."""
-    source = instantiate(model.decoder.query_init)
-    denoising = model.get("denoising")
-    yield _names(model.decoder.query_init, denoising)
-    yield list(_assignments(source, denoising))
+    source, denoising = model.decoder.query_init, model.get("denoising")
+    yield _names(source, model.get("prompts"), denoising)
+    assignments = [] if source is None else list(_assignments(instantiate(source), denoising))
+    yield [*assignments, *(f"{queries}: {_code(name)}" for queries, name in assigned.items())]
     encoder = instantiate(model.encoder)
     yield _names(model.backbone, model.encoder)
     yield _names(model.decoder.layers, model.decoder.position, model.decoder)
@@ -268,7 +286,8 @@ def _seams(model: Any) -> Iterator[list[str]]:
     if token_loss is not None:
         method = getattr(token_loss, "__self__", None) is encoder
         losses.append(_code(type(encoder if method else token_loss).__name__ + ".token_loss" * method))
-    yield [*_names(model.class_score), ", ".join(losses), *_names(model.postprocess.instance)]
+    results = _names(model.criterion, model.postprocess.instance)
+    yield [*_names(model.class_score), ", ".join(losses), *results]
 
 
 def _assignments(source: Any, denoising: Any) -> Iterator[str]:
