@@ -65,6 +65,7 @@ BACKBONES = {
 # What evaluators look for in a model's results.
 RESULTS = {
     "coco": "instances",
+    "tracks": "instances",
     "lvis": "instances",
     "cityscapes": "instances",
     "one_click": "instances",  # of everything, where there are no prompts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers.conditional_attention import ConditionalAttention
@@ -252,9 +253,13 @@ class TrackInteraction(nn.Module):
             position: (B, T, dim) encoding of where their objects are.
 
         Returns:
-            (B, T, dim).
+            (B, T, dim). Without any, it still hangs on the parameters, whose gradients distributed training
+            waits for.
         """
+        count = after.shape[1]
+        if count == 0:  # attention needs something to attend to
+            before, after, position = (F.pad(value, (0, 0, 0, 1)) for value in (before, after, position))
         located = after + position
         attended = self.attention(located, located, after, need_weights=False)[0]
         mixed = self.feed_forward(self.norm(after + attended))
-        return self.update.norm(before + self.update.transform(mixed))
+        return self.update.norm(before + self.update.transform(mixed))[:, :count]

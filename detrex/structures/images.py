@@ -29,6 +29,10 @@ class PaddedImages:
             padded[:, : image.shape[1], : image.shape[2]] = image
         return cls(batch, sizes)
 
+    def of_image(self, index: int) -> PaddedImages:
+        """One image of the batch, as a batch of one, with its padding."""
+        return PaddedImages(self.tensor[index, None], [self.sizes[index]])
+
     @property
     def padded_size(self) -> tuple[int, int]:
         """(height, width) of the batch."""

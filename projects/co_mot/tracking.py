@@ -18,7 +18,7 @@ from detrex.layers import TrackInteraction
 from detrex.modeling import Detector, LearnedSets, PostProcess, QueryGroup, SetsToGiven, SetsToOne
 from detrex.modeling.decoder import DecoderOutput
 from detrex.modeling.queries.group import MATCHING
-from detrex.structures import BatchTargets, Instances, PaddedImages, Pyramid, Sample
+from detrex.structures import BatchTargets, Instances, Pyramid, Sample
 
 
 class TrackQueries(LearnedSets):
@@ -69,14 +69,14 @@ class TrackingDetector(Detector):
         for clip in clips:
             tracks = self._none()
             for frame in clip:
-                image = PaddedImages(images.tensor[place, None], [images.sizes[place]])
-                targets = self._collate_targets([frame], image)
+                targets = self._collate_targets([frame], images.of_image(place))
                 ids = frame.get("tracks", torch.arange(len(targets))).tolist()
                 losses, tracks = self._learn(memory.of_image(place), tracks, targets, ids)
                 for name, value in losses.items():
                     total[name].append(value)
                 place += 1
-        return {name: torch.stack(values).mean() for name, values in total.items()}
+        unused = 0 * tracks.content.sum()  # for no next frame, but with gradients for distributed training
+        return {name: torch.stack(values).mean() + unused for name, values in total.items()}
 
     def _learn(
         self, memory: Pyramid, tracks: Tracks, targets: BatchTargets, ids: list[int]
@@ -144,7 +144,6 @@ class TrackingDetector(Detector):
         values = *(torch.cat(v, 1) for v in entered), output.content, output.final.boxes.detach()
         by_set = (v.unflatten(1, (-1, queries.set_size)) for v in values)
         content, boxes, after, found = (v[:, sets].flatten(1, 2) for v in by_set)
-        if sets:  # attention needs something to attend to
-            after = queries.interaction(content, after, self.decoder.position.encode(found))
+        after = queries.interaction(content, after, self.decoder.position.encode(found))
         now = seen.to(after.device).repeat_interleave(queries.set_size)[:, None]
         return torch.where(now, after, content), torch.where(now, found, boxes)
