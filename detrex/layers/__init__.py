@@ -6,6 +6,7 @@ from detrex.layers.foreground import FocusEncoderLayer, ForegroundPredictor
 from detrex.layers.functional import (
     LOGIT_EPS,
     at_least_single,
+    at_most,
     inverse_sigmoid,
     put_rows,
     sample_bool_masks,
@@ -52,6 +53,7 @@ __all__ = [
     "RowColumnDecoderLayer",
     "RowColumnEncoderLayer",
     "at_least_single",
+    "at_most",
     "box_sine_encoding",
     "inverse_sigmoid",
     "linear",

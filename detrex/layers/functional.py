@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from detrex.structures import PackedMasks
 from detrex.structures.masks import BYTE_STEP
@@ -22,6 +23,11 @@ def inverse_sigmoid(x: Tensor, eps: float = LOGIT_EPS) -> Tensor:
 def at_least_single(x: Tensor) -> Tensor:
     """``x`` in float32 or better, for coordinates: half precision tells only 256 of them apart."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def at_most(limit: int, count: int) -> int:
+    """The smaller of ``limit`` and ``count``, also where the count is not known while a model is exported."""
+    return limit if statically_known_true(count >= limit) else torch.sym_min(limit, count)
 
 
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:

@@ -38,12 +38,12 @@ class ClassTargets:
 
 @dataclass
 class ClassProbabilities:
-    """What class logits of an image say.
+    """What class logits of images say.
 
     Attributes:
-        independent: (Q, C) probability of each class by itself, which scores instances.
-        exclusive: (Q, C) probabilities of classes that exclude one another, for pixels.
-        certainty: (Q,) that there is an object at all, negative where the query says "no object".
+        independent: (..., Q, C) probability of each class by itself, which scores instances.
+        exclusive: (..., Q, C) probabilities of classes that exclude one another, for pixels.
+        certainty: (..., Q) that there is an object at all, negative where the query says "no object".
     """
 
     independent: Tensor
@@ -96,7 +96,7 @@ class ClassScore(Protocol):
         ...
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
-        """What logits (Q, L) of an image say."""
+        """What logits (..., Q, L) of images say."""
         ...
 
 
@@ -191,7 +191,7 @@ class SoftmaxScore:
         probability = logits.softmax(-1)
         certainty, label = probability.max(-1)
         certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
-        classes = probability[:, :-1]
+        classes = probability[..., :-1]
         return ClassProbabilities(classes, classes, certainty)
 
 

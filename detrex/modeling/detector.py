@@ -188,7 +188,7 @@ class Detector(nn.Module):
     def features(self, images: PaddedImages) -> tuple[Mapping[int, Tensor], Pyramid]:
         """The backbone's maps by stride, and encoded tokens, of normalised images."""
         features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
-        return features, self.encode(features, images if self.mask_padding else None)
+        return features, self.encode(features, images if self.mask_padding and images.has_padding else None)
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
         """Encoded tokens. Models whose encoder shares parts with the decoder hand them over here.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert, clip_boxes_to_image
 
-from detrex.layers import linear
+from detrex.layers import at_most, linear
 from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.modeling.mask_regions import Interpolation, MaskResize, resized
 from detrex.runtime.chunking import FLOAT_BYTES, available_bytes, items_in_cache
@@ -157,7 +157,8 @@ class InstanceInference:
             frame: sizes.
             things: class indices that have instances; None for all.
         """
-        top, query, label = self.best(scores[: self.num_queries], boxes[: self.num_queries])
+        queries = slice(self.num_queries)
+        top, query, label = (found[0] for found in self.best(scores[None, queries], boxes[None, queries]))
         # A mask's quality can only lower the score, so what fails now need not be resized.
         keep = top >= self.score_threshold
         if things is not None:
@@ -176,18 +177,22 @@ class InstanceInference:
         return found[order[found.scores[order] >= self.score_threshold]]
 
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
-        """Scores, queries and classes of the results (N,), best first.
+        """Scores, queries and classes of the results (B, N), best first.
+
+        Where an image has fewer than N results, the scores of the others are negative.
 
         Args:
-            scores: (Q, C) class probabilities.
-            boxes: (Q, 4) normalised cxcywh.
+            scores: (B, Q, C) class probabilities.
+            boxes: (B, Q, 4) normalised cxcywh.
         """
         label = None
         if self.one_per_query:
-            scores, label = scores.max(-1, keepdim=True)
-        top, index = scores.flatten().topk(min(self.max_detections, scores.numel()))
-        query = index // scores.shape[1]
-        return top, query, index % scores.shape[1] if label is None else label[query, 0]
+            scores, label = scores.max(-1)
+            scores = scores[..., None]
+        num_classes, scores = scores.shape[2], scores.flatten(1)
+        top, index = scores.topk(at_most(self.max_detections, scores.shape[1]))
+        query = index // num_classes
+        return top, query, index % num_classes if label is None else label.gather(1, query)
 
     def _masks(self, masks: QueryMasks, frame: Frame) -> tuple[RunLengthMasks, Tensor]:
         """The masks of N queries, and their mean probability inside (N,)."""

@@ -34,6 +34,11 @@ class PaddedImages:
         return PaddedImages(self.tensor[index, None], [self.sizes[index]])
 
     @property
+    def has_padding(self) -> bool:
+        """Whether an image is smaller than the batch."""
+        return any(size != self.padded_size for size in self.sizes)
+
+    @property
     def padded_size(self) -> tuple[int, int]:
         """(height, width) of the batch."""
         height, width = self.tensor.shape[-2:]

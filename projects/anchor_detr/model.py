@@ -144,7 +144,7 @@ class PatternPoints(nn.Module):
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
         """As of :class:`~detrex.modeling.QuerySource`. Points are not kept within [0, 1]."""
-        shape = (len(memory.tokens), -1, -1)
+        shape = (memory.tokens.shape[0], -1, -1)
         content = self.pattern.weight.repeat_interleave(self.point.num_embeddings, 0)
         reference = at_least_single(self.point.weight).repeat(self.pattern.num_embeddings, 1)
         return InitialQueries([QueryGroup(content.expand(shape), reference.expand(shape))])

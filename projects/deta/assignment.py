@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_convert
 
+from detrex.layers import at_most, take_rows
 from detrex.modeling import Assignment, EncodedProposals, InstanceInference, Truth
 from detrex.modeling.queries.proposals import ANCHOR_SIZES
 from detrex.structures import Prediction, Pyramid, pairwise_iou
@@ -96,25 +97,29 @@ class SuppressedProposals(EncodedProposals):
             return super().select(proposals, memory)
         logits = proposals.logits.detach()[..., 0].float()  # (B, S)
         boxes = box_convert(proposals.boxes.detach(), "cxcywh", "xyxy").clamp(0, 1)
-        levels = torch.arange(len(memory.sizes)).repeat_interleave(torch.tensor(memory.sizes))
-        levels = levels.to(logits.device)
-        return torch.stack([self._image(*row, levels) for row in zip(logits, boxes, strict=True)])
-
-    def _image(self, logits: Tensor, boxes: Tensor, levels: Tensor) -> Tensor:
-        number, candidates = min(self.num_queries, len(logits)), min(self.candidates_per_level, len(logits))
-        count = len(self.anchor_sizes)
+        number = at_most(self.num_queries, logits.shape[1])
         # Levels with fewer tokens are filled up with others, which suppression removes as duplicates.
-        picked = torch.cat(
-            [(logits.sigmoid() * (levels == i)).topk(candidates).indices for i in range(count)]
+        candidates = at_most(self.candidates_per_level, logits.shape[1])
+        levels = torch.cat(
+            [torch.full((size,), i, device=logits.device) for i, size in enumerate(memory.sizes)]
         )
-        kept = picked[batched_nms(boxes[picked], logits[picked], levels[picked], self.nms_iou)]
-        if len(kept) < number:
-            return logits.topk(number).indices
-        level = nn.functional.one_hot(levels[kept], count)
-        place = (level.cumsum(0) * level).sum(1)  # from 1, within the level
-        first_choice = place <= number // count
-        best = torch.cat([first_choice.nonzero(), (~first_choice).nonzero()]).squeeze(1)[:number]
-        return kept[best.sort().values]
+        count = len(memory.sizes)
+        picked = torch.cat(
+            [(logits.sigmoid() * (levels == i)).topk(candidates).indices for i in range(count)], 1
+        )  # (B, N)
+        score, level = logits.gather(1, picked), levels[picked]
+        kept = not_suppressed(take_rows(boxes, picked), score, level, self.nms_iou)
+        # Within an image, the best of each level come first, then the others, each in the order of scores.
+        score = score.masked_fill(~kept, -torch.inf)
+        order = score.sort(dim=1, descending=True, stable=True).indices
+        kept, level = kept.gather(1, order), level.gather(1, order)
+        one_hot = nn.functional.one_hot(level, count) * kept[..., None]
+        place = (one_hot.cumsum(1) * one_hot).sum(2)  # from 1, within the level; 0 for suppressed ones
+        later = torch.where(kept, (place > number // count).long(), 2)
+        first = later.sort(dim=1, stable=True).indices[:, :number].sort(1).values
+        chosen = picked.gather(1, order).gather(1, first)
+        enough = kept.sum(1, keepdim=True) >= number
+        return torch.where(enough, chosen, logits.topk(number).indices)
 
     def start(self, tokens: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As of :meth:`~detrex.modeling.EncodedProposals.start`, with the tokens added to the contents."""
@@ -136,8 +141,26 @@ class SuppressedInstances(InstanceInference):
 
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As of :meth:`~detrex.modeling.InstanceInference.best`."""
-        top, index = scores.flatten().topk(min(self.candidates, scores.numel()))
-        query, label = index // scores.shape[1], index % scores.shape[1]
-        kept = batched_nms(box_convert(boxes[query], "cxcywh", "xyxy"), top, label, self.nms_iou)
-        kept = kept[: self.max_detections]
-        return top[kept], query[kept], label[kept]
+        num_classes, scores = scores.shape[2], scores.flatten(1)
+        top, index = scores.topk(at_most(self.candidates, scores.shape[1]))  # (B, N)
+        query, label = index // num_classes, index % num_classes
+        places = box_convert(take_rows(boxes, query), "cxcywh", "xyxy")
+        top = top.masked_fill(~not_suppressed(places, top, label, self.nms_iou), -1)
+        top, order = top.topk(at_most(self.max_detections, top.shape[1]))
+        return top, query.gather(1, order), label.gather(1, order)
+
+
+def not_suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """Which boxes overlap no better one of their image and group by more than ``iou``: (B, N) bool.
+
+    Args:
+        boxes: (B, N, 4) xyxy, normalised.
+        scores: (B, N).
+        groups: (B, N) int64, numbers from 0.
+        iou: intersection over union.
+    """
+    count = groups.max() + 1
+    images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    kept = batched_nms(boxes.flatten(0, 1), scores.flatten(), (images * count + groups).flatten(), iou)
+    chosen = torch.zeros_like(groups, dtype=torch.bool).flatten()
+    return chosen.index_fill(0, kept, True).view_as(groups)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex.layers import FocusEncoderLayer, ForegroundPredictor, put_rows, take_rows
+from detrex.layers import FocusEncoderLayer, ForegroundPredictor, at_most, put_rows, take_rows
 from detrex.modeling import DeformableEncoder, Detector, ForegroundLoss
 from detrex.modeling.encoder import run
 from detrex.structures import PaddedImages, Pyramid
@@ -88,22 +88,24 @@ class FocusEncoder(DeformableEncoder):
         chosen, counts = self._choose(scores.detach(), memory)
         tokens, reference = memory.tokens, memory.on_levels(memory.cell_centres())
         position = memory.located_tokens - tokens
-        reference = reference.expand(len(tokens), -1, -1, -1)
+        reference = reference.expand(tokens.shape[0], -1, -1, -1)
         for i, layer in enumerate(self.layers):
             share = self.layer_shares[min(i, len(self.layer_shares) - 1)]
-            index = chosen[:, : max(1, int(share * chosen.shape[1]))]  # (B, Q)
+            index = chosen[:, : torch.sym_max(1, torch.sym_int(share * chosen.shape[1]))]  # (B, Q)
             rows, places = take_rows(tokens, index), take_rows(position, index)
             around = take_rows(reference.flatten(2), index).unflatten(2, reference.shape[2:])
             with torch.no_grad():
                 worth = classify(rows).amax(-1) * scores.gather(1, index)
-                objects = worth.topk(min(self.object_tokens, index.shape[1]), 1).indices
+                objects = worth.topk(at_most(self.object_tokens, index.shape[1]), 1).indices
             refined = run(
                 layer, rows, places, objects, around, memory,
                 checkpointing=self.checkpointing and self.training,
             )  # fmt: skip
-            # The batch's largest number is chosen in every image, of which smaller images keep fewer.
-            within = torch.arange(index.shape[1], device=index.device) < counts[:, None]
-            tokens = put_rows(tokens, index, torch.where(within[..., None], refined, rows))
+            if counts is not None:
+                # The batch's largest number is chosen in every image, of which smaller images keep fewer.
+                within = torch.arange(index.shape[1], device=index.device) < counts[:, None]
+                refined = torch.where(within[..., None], refined, rows)
+            tokens = put_rows(tokens, index, refined)
         return memory.with_tokens(tokens).with_scores(scores)
 
     def _foreground(self, tokens: Tensor, memory: Pyramid) -> Tensor:
@@ -117,11 +119,17 @@ class FocusEncoder(DeformableEncoder):
             scores.append(self.foreground(level).unflatten(1, (1, *shape)))
         return torch.cat([level.flatten(1) for level in reversed(scores)], 1)
 
-    def _choose(self, scores: Tensor, memory: Pyramid) -> tuple[Tensor, Tensor]:
-        """The tokens (B, Q) with the highest scores, best first, and how many of them an image takes (B,)."""
-        valid = memory.valid or (memory.shapes,) * len(scores)
-        counts = [int(self.kept * sum(h * w for h, w in levels)) + 1 for levels in valid]
-        if memory.padding is not None:
-            scores = scores.masked_fill(memory.padding, scores.min())
+    def _choose(self, scores: Tensor, memory: Pyramid) -> tuple[Tensor, Tensor | None]:
+        """The tokens (B, Q) with the highest scores, best first, and how many of them an image takes (B,).
+
+        The second is None where no image is padded: all take all of them.
+        """
+        counts = [
+            torch.sym_int(self.kept * sum(h * w for h, w in levels)) + 1
+            for levels in memory.valid or (memory.shapes,)
+        ]
+        if memory.padding is None:
+            return scores.topk(at_most(counts[0], scores.shape[1]), 1).indices, None
+        scores = scores.masked_fill(memory.padding, scores.min())
         most = min(max(counts), scores.shape[1])
         return scores.topk(most, 1).indices, torch.tensor(counts, device=scores.device)

@@ -48,15 +48,17 @@ class TokenSampler(nn.Module):
         scores = self.score(pyramid.level(0)).sigmoid().flatten(1)  # (B, S)
         position = pyramid.located_tokens - pyramid.tokens
         tokens = F.layer_norm(pyramid.tokens, pyramid.tokens.shape[-1:])
-        sizes = [shape for (shape,) in pyramid.valid or (pyramid.shapes,) * len(tokens)]
-        counts = [int(self.kept * height * width) for height, width in sizes]
+        # Where no image is padded, one number stands for all of them.
+        sizes = [shape for (shape,) in pyramid.valid or (pyramid.shapes,)]
+        counts = [torch.sym_int(self.kept * height * width) for height, width in sizes]
         order = scores.detach().masked_fill(padding, -1).sort(1, descending=True).indices
         index = order[:, : max(counts)]  # (B, N)
         top = scores.gather(1, index)
         rank = torch.empty_like(order).scatter(
             1, order, torch.arange(order.shape[1]).to(order).expand_as(order)
         )
-        rest = ~padding & (rank >= torch.tensor(counts, device=order.device)[:, None])
+        limit = counts[0] if pyramid.valid is None else torch.tensor(counts, device=order.device)[:, None]
+        rest = ~padding & (rank >= limit)
         logits = self.pool_weight(tokens).masked_fill(~rest[..., None], -torch.inf)
         weights = logits.softmax(1).transpose(1, 2)  # (B, P, S)
         kept = take_rows(tokens, index) * top[..., None]
@@ -65,7 +67,7 @@ class TokenSampler(nn.Module):
         return Pyramid(
             torch.cat([weights @ self.pool_value(tokens), kept], 1),
             ((1, pooled + index.shape[1]),),
-            tuple(((1, pooled + count),) for count in counts),
+            None if pyramid.valid is None else tuple(((1, pooled + count),) for count in counts),
             places,
             top,
         )

@@ -116,15 +116,18 @@ def blocked_pairs(groups: Sequence[QueryGroup]) -> Tensor | None:
 
     True where the query of the row must not see that of the column.
     """
-    sees = torch.tensor([[a is not b and b.name in a.sees for b in groups] for a in groups])
-    owner = torch.arange(len(groups)).repeat_interleave(torch.tensor([g.blocks for g in groups]))
-    visible = sees[owner[:, None], owner] | torch.eye(len(owner), dtype=torch.bool)  # (blocks, blocks)
-    if bool(visible.all()):
+    # Plain numbers: what they decide is decided while tracing, too.
+    owners = [(i, group) for i, group in enumerate(groups) for _ in range(group.blocks)]
+    visible = [
+        [row == column or (i != j and b.name in a.sees) for column, (j, b) in enumerate(owners)]
+        for row, (i, a) in enumerate(owners)
+    ]  # (blocks, blocks)
+    if all(map(all, visible)):
         return None
     sizes = torch.tensor([g.size // g.blocks for g in groups for _ in range(g.blocks)])
     device = groups[0].content.device
-    block = torch.arange(len(owner)).repeat_interleave(sizes).to(device, non_blocking=True)
-    blocked = ~visible.to(device, non_blocking=True)
+    block = torch.arange(len(owners)).repeat_interleave(sizes).to(device, non_blocking=True)
+    blocked = ~torch.tensor(visible).to(device, non_blocking=True)
     return blocked[block[:, None], block]
 
 

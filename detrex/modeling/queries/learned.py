@@ -61,7 +61,7 @@ class LearnedBoxes(nn.Module):
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
         """As of :class:`~detrex.modeling.queries.QuerySource`."""
-        shape = (len(memory.tokens), -1, -1)
+        shape = (memory.tokens.shape[0], -1, -1)
         reference = at_least_single(self.reference.weight).sigmoid()  # (Q, 4)
         reference = reference.repeat(max(self.num_patterns, 1), 1)
         group = QueryGroup(self.contents().expand(shape), reference.expand(shape), assignment=self.assignment)
@@ -172,7 +172,7 @@ class LearnedPositions(nn.Module):
         used = slice(groups * self.num_queries)
         position = self.position.weight[used]
         content = torch.zeros_like(position) if self.content is None else self.content.weight[used]
-        shape = (len(memory.tokens), -1, -1)
+        shape = (memory.tokens.shape[0], -1, -1)
         reference = None
         if self.point is not None:
             reference = at_least_single(self.point(position)).sigmoid().expand(shape)  # (B, Q, 2)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from detrex.layers import LOGIT_EPS, sine_encoding, take_rows
+from detrex.layers import LOGIT_EPS, at_most, sine_encoding, take_rows
 from detrex.modeling.assignment import Assignment, OneToOne, SupervisedPrediction
 from detrex.modeling.heads import PROPOSALS, PredictionHeads
 from detrex.modeling.queries.group import InitialQueries, QueryGroup
@@ -107,7 +107,7 @@ class ProposalQueries(nn.Module):
         score = heads.proposal_logits(tokens).detach().amax(-1)  # (B, S)
         if self.leave_out_invalid:
             score = score.masked_fill(anchors.isinf().any(-1), -torch.inf)
-        best = score.topk(min(self.num_queries, score.shape[1]), dim=1).indices
+        best = score.topk(at_most(self.num_queries, score.shape[1]), dim=1).indices
         tokens, anchors = take_rows(tokens, best), take_rows(anchors, best)
         proposals = propose(tokens, anchors, heads)
         boxes = proposals.boxes.detach()
@@ -135,7 +135,7 @@ class ProposalQueries(nn.Module):
         """Normalised tokens (B, S, D), and logits (B, S, 4) of their anchors, infinite for invalid ones."""
         anchors, valid = self._anchors(memory)
         tokens = self.norm(self.projection(memory.tokens * valid[..., None]))
-        return tokens, anchors.expand(len(tokens), -1, -1)
+        return tokens, anchors.expand(tokens.shape[0], -1, -1)
 
     def _anchors(self, memory: Pyramid) -> tuple[Tensor, Tensor]:
         """Logits of an anchor per token (1 or B, S, 4), and which are valid (1 or B, S)."""
@@ -205,7 +205,7 @@ class EncodedProposals(ProposalQueries):
     def select(self, proposals: Prediction, memory: Pyramid) -> Tensor:  # noqa: ARG002
         """Tokens (B, Q) that become queries, best first, of proposals (B, S); by the logit of class 0."""
         score = proposals.logits.detach()[..., 0]  # (B, S)
-        return score.topk(min(self.num_queries, score.shape[1]), dim=1).indices
+        return score.topk(at_most(self.num_queries, score.shape[1]), dim=1).indices
 
     def start(self, tokens: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Content and position (B, Q, D) of queries, from their tokens (B, Q, D) and boxes (B, Q, 4)."""

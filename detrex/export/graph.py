@@ -1,0 +1,175 @@
+"""The one graph that is exported: from raw pictures to results at their size.
+
+Shape letters: B pictures, H and W their pixels, h and w pixels of the model's padded input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detrex.data import EvalMapper
+from detrex.export import results
+from detrex.export.resizing import Length, resize, resize_weights
+from detrex.modeling import Detector
+from detrex.structures import PaddedImages
+
+
+class PictureToResults(nn.Module):
+    """A detector with the preprocessing and the post-processing that belong to it.
+
+    The pictures of a batch have one size, so that they are padded as each would be alone.
+
+    Args:
+        model: in evaluation mode.
+        mapper: says how pictures are resized.
+        tasks: of ``instance``, ``panoptic`` and ``semantic``, those of the model that are wanted.
+    """
+
+    def __init__(self, model: Detector, mapper: EvalMapper, tasks: Sequence[str]):
+        super().__init__()
+        self.model, self.mapper, self.tasks = model, mapper, tuple(tasks)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The inputs besides the pictures, and what the config says of them."""
+        postprocess = self.model.postprocess
+        found = {}
+        if "instance" in self.tasks and postprocess.instance is not None:
+            found["score_threshold"] = postprocess.instance.score_threshold
+        if "panoptic" in self.tasks and postprocess.panoptic is not None:
+            found["panoptic_threshold"] = postprocess.panoptic.score_threshold
+        return found
+
+    def forward(self, images: Tensor, *thresholds: Tensor) -> dict[str, Tensor]:
+        """Finds what is in the pictures.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB.
+            thresholds: () float32 each, those that :attr:`thresholds` names.
+
+        Returns:
+            See :func:`detrex.export.results.instances` and :func:`detrex.export.results.panoptic`; and
+            ``semantic`` (B, H, W) int64.
+        """
+        limits = dict(zip(self.thresholds, thresholds, strict=True))
+        height, width = images.shape[1:3]
+        target = self._target(height, width)
+        padded = self._padded(target)
+        output = self.model.predict(PaddedImages(self._input(images, target, padded), [padded]))
+        prediction, postprocess = output.final, self.model.postprocess
+        masks = None
+        if prediction.mask_embed is not None and output.pixel_embed is not None:
+            masks = self._masks(prediction.mask_embed, output.pixel_embed, (height, width), target, padded)
+        classes = postprocess.class_score.probabilities(prediction.logits.float())
+        found: dict[str, Tensor] = {}
+        if "instance" in self.tasks and postprocess.instance is not None:
+            size = padded if not self.model.mask_padding else target
+            corner = self._corner(size, target, (height, width), images.device)
+            edge = _vector([width, height] * 2, images.device)
+
+            def to_pixels(boxes: Tensor) -> Tensor:
+                places = boxes * corner
+                return places.clamp(min=0).minimum(edge) if postprocess.instance.clip_boxes else places
+
+            found |= results.instances(
+                postprocess.instance,
+                classes.independent,
+                prediction.boxes.float(),
+                masks,
+                limits["score_threshold"],
+                to_pixels,
+                postprocess.thing_classes,
+            )
+        if "panoptic" in self.tasks and postprocess.panoptic is not None and masks is not None:
+            found |= results.panoptic(
+                postprocess.panoptic,
+                classes.certainty,
+                classes.exclusive,
+                masks,
+                limits["panoptic_threshold"],
+                postprocess.thing_classes,
+            )
+        if "semantic" in self.tasks and postprocess.semantic is not None and masks is not None:
+            found["semantic"] = results.semantic(postprocess.semantic, classes.exclusive, masks)
+        return found
+
+    def _target(self, height: int, width: int) -> tuple[Length, Length]:
+        """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
+        device = self.model.device
+        sides = torch.stack(
+            [torch.full((), side, dtype=torch.float64, device=device) for side in (height, width)]
+        )
+        scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
+        rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
+        return rows, columns
+
+    def _padded(self, target: tuple[Length, Length]) -> tuple[int, int]:
+        divisor = self.model.size_divisor
+        most = -(-self.mapper.max_size // divisor)
+        units = []
+        for length in target:
+            count = ((length + divisor - 1) // divisor).item()
+            torch._check(count >= 1)
+            torch._check(count <= most)
+            units.append(count * divisor)
+        return units[0], units[1]
+
+    def _input(self, images: Tensor, target: tuple[Length, Length], padded: tuple[int, int]) -> Tensor:
+        """Resized, normalised and padded: (B, 3, h, w)."""
+        device = images.device
+        rows, columns = (
+            resize_weights(side, length, cells=(side, cells), antialias=True, device=device)
+            for side, length, cells in zip(images.shape[1:3], target, padded, strict=True)
+        )
+        # Rounded along each axis, as resizing of uint8 does.
+        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T).round()
+        pixels = (rows @ pixels).round().clamp(0, 255)
+        inside = (torch.arange(padded[0], device=device) < target[0])[:, None] & (
+            torch.arange(padded[1], device=device) < target[1]
+        )
+        return (pixels - self.model.pixel_mean) / self.model.pixel_std * inside
+
+    def _masks(
+        self,
+        embed: Tensor,
+        pixels: Tensor,
+        output: tuple[int, int],
+        target: tuple[Length, Length],
+        padded: tuple[int, int],
+    ) -> results.BatchMasks:
+        device = pixels.device
+        to_image = [
+            resize_weights(cells, side, cells=(cells, side), antialias=False, device=device)
+            for cells, side in zip(pixels.shape[2:], padded, strict=True)
+        ]
+        to_output = [
+            resize_weights(length, side, cells=(cells, side), antialias=False, device=device)
+            for length, side, cells in zip(target, output, padded, strict=True)
+        ]
+        return results.BatchMasks(embed, pixels, (to_image[0], to_image[1]), (to_output[0], to_output[1]))
+
+    def _corner(
+        self,
+        size: tuple[Length, Length],
+        image: tuple[Length, Length],
+        output: tuple[int, int],
+        device: torch.device,
+    ) -> Tensor:
+        """(4,) far corner of the normalised frame, twice, in pixels of the output."""
+        frame, inner, outer = (_vector([side[1], side[0]] * 2, device) for side in (size, image, output))
+        return (frame / inner * outer).float()
+
+
+def _vector(numbers: Sequence[Length], device: torch.device) -> Tensor:
+    """Numbers, some of which may be tensors, as a vector of float64."""
+    return torch.stack(
+        [
+            number.double()
+            if isinstance(number, Tensor)
+            else torch.full((), number, dtype=torch.float64, device=device)
+            for number in numbers
+        ]
+    )
