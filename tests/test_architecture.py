@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "engine": BOTTOM | {"modeling", "data", "evaluation", "checkpoint", "report"},
     "cli": BOTTOM
     | {"ops_info", "data", "evaluation", "checkpoint", "visualization", "report", "engine", "predict"}
-    | {"analysis", "benchmark", "hub", "serve"},
+    | {"analysis", "benchmark", "export", "hub", "serve"},
     "serve": BOTTOM | {"predict"},
     "training": BOTTOM | {"engine", "cli", "predict"},
     "benchmark": BOTTOM | {"ops", "modeling", "evaluation", "engine", "predict", "serve"},
+    "export": BOTTOM | {"ops", "layers", "modeling", "data", "predict"},
     "hub": BOTTOM | {"checkpoint"},
     "interop": BOTTOM | {"modeling", "data"},
     "predict": BOTTOM | {"hub", "modeling", "data", "checkpoint", "visualization"},

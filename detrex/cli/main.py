@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": Command("eval", "measure a trained model on test data"),
     "predict": Command("predict", "find objects in pictures and videos"),
     "serve": Command("serve", "answer requests for predictions over HTTP"),
+    "export": Command("export", "write a model as a file that runs anywhere"),
     "configs": Command("configs", "list the configs that come with this package"),
     "zoo": Command("zoo", "list the published models"),
     "view": Command("view", "draw training samples, or results beside the ground truth"),

@@ -1,0 +1,12 @@
+"""Trained models as files that run without this toolbox: one graph from raw pictures to results.
+
+from detrex.export import export
+
+export("output/mine", "mine.onnx")
+"""
+
+from detrex.export.capture import Captured, ExportError, capture
+from detrex.export.export import export
+from detrex.export.verification import Agreement, verify
+
+__all__ = ["Agreement", "Captured", "ExportError", "capture", "export", "verify"]

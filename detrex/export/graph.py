@@ -6,13 +6,14 @@ Shape letters: B pictures, H and W their pixels, h and w pixels of the model's p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from detrex.data import EvalMapper
 from detrex.export import results
-from detrex.export.resizing import Length, resize, resize_weights
+from detrex.export.resizing import Length, fixed_point, resize_weights
 from detrex.modeling import Detector
 from detrex.structures import PaddedImages
 
@@ -58,7 +59,8 @@ class PictureToResults(nn.Module):
         height, width = images.shape[1:3]
         target = self._target(height, width)
         padded = self._padded(target)
-        output = self.model.predict(PaddedImages(self._input(images, target, padded), [padded]))
+        size = self._size_without_padding(target, padded)
+        output = self.model.predict(PaddedImages(self._input(images, target, padded), [size]))
         prediction, postprocess = output.final, self.model.postprocess
         masks = None
         if prediction.mask_embed is not None and output.pixel_embed is not None:
@@ -66,13 +68,14 @@ class PictureToResults(nn.Module):
         classes = postprocess.class_score.probabilities(prediction.logits.float())
         found: dict[str, Tensor] = {}
         if "instance" in self.tasks and postprocess.instance is not None:
-            size = padded if not self.model.mask_padding else target
-            corner = self._corner(size, target, (height, width), images.device)
+            frame: tuple[Length, Length] = target if self.model.mask_padding else padded
+            corner = self._corner(frame, target, (height, width), images.device)
+            clip = postprocess.instance.clip_boxes
             edge = _vector([width, height] * 2, images.device)
 
             def to_pixels(boxes: Tensor) -> Tensor:
                 places = boxes * corner
-                return places.clamp(min=0).minimum(edge) if postprocess.instance.clip_boxes else places
+                return places.clamp(min=0).minimum(edge) if clip else places
 
             found |= results.instances(
                 postprocess.instance,
@@ -96,7 +99,7 @@ class PictureToResults(nn.Module):
             found["semantic"] = results.semantic(postprocess.semantic, classes.exclusive, masks)
         return found
 
-    def _target(self, height: int, width: int) -> tuple[Length, Length]:
+    def _target(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
         device = self.model.device
         sides = torch.stack(
@@ -106,27 +109,41 @@ class PictureToResults(nn.Module):
         rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
         return rows, columns
 
-    def _padded(self, target: tuple[Length, Length]) -> tuple[int, int]:
+    def _padded(self, target: tuple[Tensor, Tensor]) -> tuple[int, int]:
         divisor = self.model.size_divisor
         most = -(-self.mapper.max_size // divisor)
         units = []
         for length in target:
-            count = ((length + divisor - 1) // divisor).item()
+            count = _whole((length + divisor - 1) // divisor)
             torch._check(count >= 1)
             torch._check(count <= most)
             units.append(count * divisor)
         return units[0], units[1]
 
-    def _input(self, images: Tensor, target: tuple[Length, Length], padded: tuple[int, int]) -> Tensor:
+    def _size_without_padding(
+        self, target: tuple[Tensor, Tensor], padded: tuple[int, int]
+    ) -> tuple[int, int]:
+        """What the model is to take for the picture, in one entry for the whole batch."""
+        if not self.model.mask_padding or self.model.size_divisor == 1:
+            return padded
+        sizes = []
+        for length, cells in zip(target, padded, strict=True):
+            count = _whole(length)
+            torch._check(count >= 1)
+            torch._check(count <= cells)
+            sizes.append(count)
+        return sizes[0], sizes[1]
+
+    def _input(self, images: Tensor, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> Tensor:
         """Resized, normalised and padded: (B, 3, h, w)."""
         device = images.device
         rows, columns = (
-            resize_weights(side, length, cells=(side, cells), antialias=True, device=device)
+            fixed_point(resize_weights(side, length, cells=(side, cells), antialias=True, device=device))
             for side, length, cells in zip(images.shape[1:3], target, padded, strict=True)
         )
-        # Rounded along each axis, as resizing of uint8 does.
-        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T).round()
-        pixels = (rows @ pixels).round().clamp(0, 255)
+        # Rounded along each axis, halves up, as resizing of uint8 does.
+        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T + 0.5).floor()
+        pixels = (rows @ pixels + 0.5).floor().clamp(0, 255)
         inside = (torch.arange(padded[0], device=device) < target[0])[:, None] & (
             torch.arange(padded[1], device=device) < target[1]
         )
@@ -137,7 +154,7 @@ class PictureToResults(nn.Module):
         embed: Tensor,
         pixels: Tensor,
         output: tuple[int, int],
-        target: tuple[Length, Length],
+        target: tuple[Tensor, Tensor],
         padded: tuple[int, int],
     ) -> results.BatchMasks:
         device = pixels.device
@@ -154,13 +171,18 @@ class PictureToResults(nn.Module):
     def _corner(
         self,
         size: tuple[Length, Length],
-        image: tuple[Length, Length],
+        image: tuple[Tensor, Tensor],
         output: tuple[int, int],
         device: torch.device,
     ) -> Tensor:
         """(4,) far corner of the normalised frame, twice, in pixels of the output."""
         frame, inner, outer = (_vector([side[1], side[0]] * 2, device) for side in (size, image, output))
         return (frame / inner * outer).float()
+
+
+def _whole(number: Tensor) -> int:
+    """The number in a tensor without axes; a symbol while the model is exported."""
+    return cast(int, number.item())
 
 
 def _vector(numbers: Sequence[Length], device: torch.device) -> Tensor:

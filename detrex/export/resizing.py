@@ -42,6 +42,13 @@ def resize_weights(
     return weights * (rows[:, None] < target)
 
 
+def fixed_point(weights: Tensor) -> Tensor:
+    """Weights rounded as PyTorch rounds them to resize uint8: to the most bits with which 16 hold each."""
+    bits = torch.log2((2**15 - 0.5) / weights.max()).floor()
+    unit = torch.exp2(bits)
+    return (weights * unit + 0.5).floor() / unit
+
+
 def resize(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Maps (..., H, W) resized by the matrices of their rows (T, H) and columns (T', W): (..., T, T')."""
     return rows @ maps @ columns.T

@@ -1,9 +1,9 @@
 """Results of a batch as tensors of fixed meaning: what :mod:`detrex.modeling.results` makes, for a graph.
 
 A graph cannot give lists, so the images of a batch have equally many rows, and rows that an image does not
-need say so. How many rows there are depends on the images: as many as the fullest of them needs, at least one.
+need say so. There are as many rows as the fullest image needs, and at least one.
 
-Shape letters: B images, Q queries, C classes, N rows, h and w cells of predicted masks, H and W output pixels.
+Shape letters: B images, Q queries, C classes, N rows, h and w cells of masks, H and W output pixels.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def instances(
         ``boxes`` (B, N, 4) absolute xyxy, ``scores`` (B, N) descending, ``classes`` (B, N) int64 and, with
         masks, ``masks`` (B, N, H, W) bool. Scores and classes of rows without an object are :data:`NONE`.
     """
-    top, query, label = inference.best(scores, boxes)
+    queries = slice(inference.num_queries)
+    top, query, label = inference.best(scores[:, queries], boxes[:, queries])
     keep = (top >= threshold) & (top >= 0)
     if things is not None:
         keep = keep & (label[..., None] == torch.tensor(things, device=label.device)).any(-1)

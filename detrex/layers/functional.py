@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ def at_least_single(x: Tensor) -> Tensor:
 
 def at_most(limit: int, count: int) -> int:
     """The smaller of ``limit`` and ``count``, also where the count is not known while a model is exported."""
-    return limit if statically_known_true(count >= limit) else torch.sym_min(limit, count)
+    return limit if statically_known_true(count >= limit) else cast(int, torch.sym_min(limit, count))
 
 
 def sample_maps(maps: Tensor, points: Tensor) -> Tensor:

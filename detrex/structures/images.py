@@ -13,7 +13,7 @@ class PaddedImages:
 
     Attributes:
         tensor: (B, C, H, W) float.
-        sizes: (height, width) of every image before padding, in pixels.
+        sizes: (height, width) of every image before padding, in pixels; a single one may stand for all.
     """
 
     tensor: Tensor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -185,7 +185,9 @@ class Pyramid:
 
 def _valid_cells(shape: tuple[int, int], padded: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Cells of a map that begin within the image, whose ``size`` is in pixels like ``padded``."""
+    # Of whole numbers, which stand for sizes that are not known while a model is exported, too.
     height, width = (
-        min(n, -(-side * n // whole)) for n, whole, side in zip(shape, padded, size, strict=True)
+        cast(int, torch.sym_min(n, -(-side * n // whole)))
+        for n, whole, side in zip(shape, padded, size, strict=True)
     )
     return height, width

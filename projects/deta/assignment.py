@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_convert
+from torchvision.ops import batched_nms, box_convert, nms
 
 from detrex.layers import at_most, take_rows
 from detrex.modeling import Assignment, EncodedProposals, InstanceInference, Truth
@@ -161,6 +161,13 @@ def not_suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) ->
     """
     count = groups.max() + 1
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    kept = batched_nms(boxes.flatten(0, 1), scores.flatten(), (images * count + groups).flatten(), iou)
+    together, groups_of_all = boxes.flatten(0, 1), (images * count + groups).flatten()
+    if torch.compiler.is_compiling():
+        # Moved so far apart that groups do not overlap: one operator, whatever the number of boxes. It costs
+        # precision and, where there are many boxes, time.
+        apart = together + groups_of_all[:, None] * (together.max() - together.min() + 1)
+        kept = nms(apart, scores.flatten(), iou)
+    else:
+        kept = batched_nms(together, scores.flatten(), groups_of_all, iou)
     chosen = torch.zeros_like(groups, dtype=torch.bool).flatten()
     return chosen.index_fill(0, kept, True).view_as(groups)

@@ -1,0 +1,106 @@
+"""Writes a trained model as a file that runs without this toolbox."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detrex.cli.arguments import (
+    add_overrides,
+    add_trust_code,
+    command_parser,
+    image_size,
+    is_override,
+    positive,
+)
+from detrex.cli.errors import readable_errors
+
+DESCRIPTION = (
+    "Writes a trained model as one graph from raw pictures to results, which runs without this toolbox."
+)
+EXAMPLES = """\
+examples:
+  ONNX             %(prog)s output/mine --to onnx mine.onnx --verify photos
+  boxes alone      %(prog)s output/mine --to onnx mine.onnx --tasks instance
+  pictures of one size, one at a time
+                   %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
+  OpenVINO         %(prog)s output/mine --to openvino mine.xml
+  PyTorch program  %(prog)s output/mine --to torch mine.pt2
+  machine code     %(prog)s output/mine --to aotinductor mine.aoti.pt2
+  published        %(prog)s maskdino_r50_coco_instance --weights published --to onnx maskdino.onnx
+
+The graph resizes and normalises pictures as the model wants them, and gives boxes, masks and maps at the size
+of the picture. Its inputs are `images` (batch, height, width, 3), uint8 RGB, and the score thresholds. The
+file keeps class names, thresholds and preprocessing; detrex.runtime.load loads it without PyTorch. With
+--verify, the exit code is 1 where the file finds something else than the model (docs/deploy.md).
+"""
+FORMATS = ("onnx", "openvino", "torch", "aotinductor")
+TASKS = ("instance", "panoptic", "semantic")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The command line, by default that of this process."""
+    parser = command_parser(DESCRIPTION, EXAMPLES, prog)
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="folder of a run, weights file of this toolbox, config (file or name), or name in the model zoo",
+    )
+    parser.add_argument("--to", choices=FORMATS, default="onnx", help="the format (default: onnx)")
+    parser.add_argument(
+        "--output", type=Path, metavar="OUT", help="the file to write; the same as a plain word"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="file, folder or URL, or 'published' to download those of the model zoo; by default the run's",
+    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="results that the file gives; default: all")
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", help="pictures of each call (default: any number)"
+    )
+    parser.add_argument(
+        "--size", type=image_size, metavar="HxW", help="size of all pictures in pixels (default: any)"
+    )
+    parser.add_argument(
+        "--sides",
+        type=positive,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="smallest and largest height and width of pictures in pixels (default: 2 8192)",
+    )
+    parser.add_argument(
+        "--verify",
+        nargs="+",
+        metavar="PATH",
+        help="pictures, folders or patterns: predict with the file and with PyTorch, and compare",
+    )
+    parser.add_argument("--allow-pickle", action="store_true", help="read old detectron2 .pkl files")
+    add_trust_code(parser)
+    add_overrides(parser, others="OUT")
+    parsed = parser.parse_intermixed_args(arguments)
+    words = [word for word in parsed.overrides if not is_override(word)]
+    parsed.overrides = [word for word in parsed.overrides if is_override(word)]
+    if len(words) + (parsed.output is not None) != 1:
+        parser.error("name the one file to write, such as mine.onnx")
+    if words:
+        parsed.output = Path(words[0])
+    if parsed.size is not None and parsed.sides is not None:
+        parser.error("--size and --sides exclude each other")
+    return parsed
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Does what the command line says.
+
+    Raises:
+        SystemExit: with code 1, if the file finds something else than the model, or after an error that is
+            the user's to solve has been logged.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with readable_errors(arguments.debug, allows_pickle=True):
+        from detrex.cli.exporting import run_export
+
+        run_export(arguments)

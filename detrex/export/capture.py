@@ -1,0 +1,179 @@
+"""From a predictor to a captured graph, and to the description that travels with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+import detrex
+from detrex.data import EvalMapper
+from detrex.export.graph import PictureToResults
+from detrex.ops import force_implementation
+from detrex.predict import Predictor
+from detrex.runtime.exported import Description
+
+LARGEST_BATCH = 64
+SIDES = (2, 8192)
+"""Heights and widths of pictures in pixels that a graph takes, if nothing else is asked for."""
+
+
+class ExportError(ValueError):
+    """A model cannot be exported as it is asked for."""
+
+
+@dataclass
+class Captured:
+    """A graph that can be written in several formats.
+
+    Attributes:
+        program: of ``torch.export``.
+        description: what is kept with it.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        example: inputs of the graph.
+    """
+
+    program: ExportedProgram
+    description: Description
+    inputs: list[str]
+    outputs: list[str]
+    example: tuple[Tensor, ...]
+
+
+def capture(
+    predictor: Predictor,
+    *,
+    tasks: Sequence[str] | None = None,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    sides: tuple[int, int] = SIDES,
+    name: str = "",
+) -> Captured:
+    """Traces a model from raw pictures to results.
+
+    Args:
+        predictor: the model with its preprocessing, on the CPU.
+        tasks: those of the predictor's tasks that the graph gives; None for all.
+        batch: number of pictures of each call; None for any up to :data:`LARGEST_BATCH`.
+        size: (height, width) of all pictures in pixels; None for any.
+        sides: without ``size``, the smallest and the largest height and width of pictures.
+        name: of the model, for the description.
+
+    Raises:
+        ExportError: the model resizes images in another way than :class:`~detrex.data.EvalMapper`, looks at
+            them more than once, is on another device, or has not these tasks; or a number is out of range.
+    """
+    tasks = predictor.tasks if tasks is None else tuple(tasks)
+    _check(predictor, tasks, batch, size, sides)
+    assert isinstance(predictor.mapper, EvalMapper)
+    graph = PictureToResults(predictor.model, predictor.mapper, tasks).eval()
+    ranges = [sides, sides] if size is None else [(side, side) for side in size]
+    images, dynamic = _example(batch, ranges)
+    example = (images, *(torch.tensor(value) for value in graph.thresholds.values()))
+    with torch.no_grad(), force_implementation("reference"):
+        outputs = list(graph(*example))
+        try:
+            program = torch.export.export(
+                graph, example, dynamic_shapes=(dynamic, (None,) * len(graph.thresholds)), strict=False
+            )
+        except GuardOnDataDependentSymNode as error:
+            raise ExportError(
+                "the model decides something by the size of a picture, so one graph does not fit all sizes: "
+                "give the one that your pictures have, --size HxW"
+            ) from error
+    description = _description(predictor, graph, batch, ranges, name)
+    return Captured(program, description, ["images", *graph.thresholds], outputs, example)
+
+
+def _check(
+    predictor: Predictor,
+    tasks: Sequence[str],
+    batch: int | None,
+    size: tuple[int, int] | None,
+    sides: tuple[int, int],
+) -> None:
+    if type(predictor.mapper) is not EvalMapper:
+        raise ExportError(
+            f"the model's images are prepared by {type(predictor.mapper).__name__}; a graph can do what "
+            "detrex.data.EvalMapper does: set dataloader.test.mapper to one"
+        )
+    if predictor.model.inference is not None:
+        raise ExportError(
+            "the model looks at each image more than once, which is no part of a graph: give the override "
+            "model.inference=null"
+        )
+    if predictor.model.postprocess.interpolation != "bilinear":
+        raise ExportError(
+            "the model resizes masks otherwise than linearly, which a graph does not: give the override "
+            "model.postprocess.interpolation=bilinear; masks change a little"
+        )
+    if predictor.device.type != "cpu":
+        raise ExportError(f"the model is on {predictor.device}: load it with device='cpu' to export it")
+    unknown = sorted(set(tasks) - set(predictor.tasks))
+    if unknown or not tasks:
+        raise ExportError(f"tasks={list(tasks)}: this model gives {', '.join(predictor.tasks)}")
+    if batch is not None and not 1 <= batch <= LARGEST_BATCH:
+        raise ExportError(f"batch={batch}: expected 1 to {LARGEST_BATCH} pictures, or None for any number")
+    low, high = sides if size is None else (min(size), max(size))
+    if not SIDES[0] <= low <= high <= SIDES[1]:
+        raise ExportError(
+            f"pictures with sides from {low} to {high} pixels: expected are {SIDES[0]} to {SIDES[1]}, the "
+            "smaller number first"
+        )
+
+
+def _example(batch: int | None, ranges: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[int, Dim | None]]:
+    """Pictures to trace with, and which of their axes may change."""
+    dynamic: dict[int, Dim | None] = {}
+    # Numbers that differ, and are none that a model could mean by themselves.
+    lengths = [2 if batch is None else batch]
+    if batch is None:
+        dynamic[0] = Dim("batch", min=1, max=LARGEST_BATCH)
+    for axis, (low, high), name, usual in zip((1, 2), ranges, ("height", "width"), (150, 210), strict=True):
+        lengths.append(min(max(usual, low), high))
+        if low != high:
+            dynamic[axis] = Dim(name, min=low, max=high)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (*lengths, 3), dtype=torch.uint8, generator=generator)
+    return images, dynamic
+
+
+def _description(
+    predictor: Predictor,
+    graph: PictureToResults,
+    batch: int | None,
+    ranges: Sequence[tuple[int, int]],
+    name: str,
+) -> Description:
+    model, categories = predictor.model, predictor.categories
+    things = model.postprocess.thing_classes
+    kept = predictor.score_thresholds
+    return Description(
+        tasks=graph.tasks,
+        class_names=categories.names,
+        category_ids=categories.ids,
+        is_thing=categories.is_thing
+        if things is None
+        else tuple(k in things for k in range(len(categories))),
+        colors=categories.colors,
+        thresholds=graph.thresholds,
+        class_thresholds=None if kept is None else tuple(kept),
+        batch=batch,
+        sides=(ranges[0], ranges[1]),
+        preprocessing={
+            "size": graph.mapper.size,
+            "max_size": graph.mapper.max_size,
+            "mean": [round(value, 4) for value in model.pixel_mean.flatten().tolist()],
+            "std": [round(value, 4) for value in model.pixel_std.flatten().tolist()],
+            "size_divisor": model.size_divisor,
+        },
+        value_range=predictor.value_range,
+        precision="fp32",
+        name=name,
+        detrex_version=detrex.__version__,
+    )

@@ -1,0 +1,47 @@
+"""From a predictor to a file, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detrex.export.capture import SIDES, ExportError, capture
+from detrex.export.formats import SUFFIXES, WRITERS
+from detrex.predict import Predictor, load
+
+
+def export(
+    model: Predictor | str | Path,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    tasks: Sequence[str] | None = None,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    sides: tuple[int, int] = SIDES,
+) -> Path:
+    """Writes a model as a file that :func:`detrex.runtime.load` loads.
+
+    Args:
+        model: a predictor on the CPU, or what :func:`detrex.load` makes one of.
+        path: of the file; its suffix is that of the format, such as ``.onnx``.
+        to: the format: ``onnx``, ``openvino``, ``torch`` (a program of ``torch.export``) or ``aotinductor``
+            (machine code for this kind of machine).
+        tasks: those of the model's tasks that the file gives; None for all.
+        batch: number of pictures of each call; None for any up to 64.
+        size: (height, width) of all pictures in pixels; None for any.
+        sides: without ``size``, the smallest and the largest height and width of pictures.
+
+    Raises:
+        ExportError: the model cannot be exported so.
+        ImportError: a package is missing.
+    """
+    path = Path(path)
+    if to not in WRITERS:
+        raise ExportError(f"there is no format '{to}'; there are {', '.join(WRITERS)}")
+    if not path.name.endswith(SUFFIXES[to]):
+        raise ExportError(f"{path}: the name of this file ends with {SUFFIXES[to]}")
+    name = "" if isinstance(model, Predictor) else Path(model).name
+    predictor = model if isinstance(model, Predictor) else load(model, device="cpu")
+    captured = capture(predictor, tasks=tasks, batch=batch, size=size, sides=sides, name=name)
+    return WRITERS[to](captured, path)

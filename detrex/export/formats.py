@@ -1,0 +1,146 @@
+"""The formats in which a captured graph is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detrex.export.capture import Captured, ExportError
+from detrex.runtime.exported import Description
+from detrex.runtime.files import replaced_file
+
+OPSET = 20
+"""Of ONNX; the first with a ``GridSample`` that all runtimes share."""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aotinductor": ".aoti.pt2"}
+_LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
+
+
+def write_onnx(captured: Captured, path: Path) -> Path:
+    """Writes one ONNX file with standard operators of opset :data:`OPSET`.
+
+    Raises:
+        ImportError: the packages onnx and onnxscript are not installed.
+        ExportError: the model is larger than one file may be.
+    """
+    size = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
+    if size > _LARGEST_FILE:
+        raise ExportError(f"the model's weights are {size / 2**30:.1f} GiB; an ONNX file holds at most 2 GiB")
+    _needed("onnxscript", "onnx")
+    # What the exporter says of its own progress is nothing that users can act on.
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                captured.program,
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=False,  # the runtime does it, for the machine that it runs on
+                input_names=captured.inputs,
+                output_names=captured.outputs,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    assert program is not None
+    proto = program.model_proto
+    set_metadata(proto, captured.description)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+    return path
+
+
+def set_metadata(proto: Any, description: Description) -> None:
+    """Puts a description into an ONNX model, in the place of one that is there."""
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**metadata, **description.to_metadata()})
+    proto.producer_name, proto.producer_version = "detrex", description.detrex_version
+
+
+def write_openvino(captured: Captured, path: Path) -> Path:
+    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``.
+
+    Raises:
+        ImportError: the packages openvino, onnx and onnxscript are not installed.
+    """
+    _needed("openvino", "openvino")
+    import openvino
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    between = path.with_suffix(".onnx.tmp")
+    onnx_file = write_onnx(captured, between.with_suffix(".onnx"))
+    try:
+        model = openvino.convert_model(onnx_file)
+    finally:
+        onnx_file.unlink()
+    for key, value in captured.description.to_metadata().items():
+        model.set_rt_info(value, ["detrex", key])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+def write_torch(captured: Captured, path: Path) -> Path:
+    """Writes the program of ``torch.export``, with standard operators alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = json.dumps(captured.description.to_metadata())
+    with replaced_file(path) as temporary:
+        # PyTorch wants the suffix.
+        program = temporary.with_suffix(".pt2")
+        torch.export.save(captured.program, program, extra_files={"detrex.json": metadata})
+        program.replace(temporary)
+    return path
+
+
+def write_aotinductor(captured: Captured, path: Path) -> Path:
+    """Compiles the program for this machine and writes the package of AOTInductor.
+
+    Raises:
+        ExportError: PyTorch cannot compile it here, such as without a C++ compiler.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"detrex": json.dumps(captured.description.to_metadata())}
+    try:
+        with torch.no_grad():
+            torch._inductor.aoti_compile_and_package(
+                captured.program,
+                package_path=str(path),
+                inductor_configs={"aot_inductor.metadata": metadata},
+            )
+    except Exception as error:  # of many kinds, from the compiler and from tracing
+        message = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(
+            f"AOTInductor cannot compile this model here: {message[0]}. It needs a C++ compiler; --to onnx "
+            "and --to torch need none"
+        ) from error
+    return path
+
+
+WRITERS: Mapping[str, Any] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch": write_torch,
+    "aotinductor": write_aotinductor,
+}
+
+
+def _needed(package: str, extra: str) -> None:
+    try:
+        __import__(package)
+    except ImportError as error:
+        raise ImportError(
+            f"this export needs the package {package}: pip install 'detrex-maskdino[export]' or pip install "
+            f"{extra} {package}"
+        ) from error

@@ -1,0 +1,8 @@
+"""Prediction with models that ``detrex export`` wrote, with numpy and a runtime alone; no PyTorch."""
+
+from detrex.runtime.exported.description import Description, ExportedModelError
+from detrex.runtime.exported.predictor import Predictor, load
+from detrex.runtime.exported.result import Detection, Result
+from detrex.runtime.exported.runners import Runner
+
+__all__ = ["Description", "Detection", "ExportedModelError", "Predictor", "Result", "Runner", "load"]

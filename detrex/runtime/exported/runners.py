@@ -1,0 +1,150 @@
+"""Runtimes that run exported files, each imported only when a file of its kind is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from detrex.runtime.exported.description import Description, ExportedModelError
+
+Arrays = dict[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """An exported file, loaded into its runtime.
+
+    Attributes:
+        description: what the file says about itself.
+    """
+
+    description: Description
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+        """The outputs of the graph by name.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB.
+            thresholds: a value for each of ``description.thresholds``.
+        """
+        ...
+
+
+def open_runner(
+    path: str | Path, *, threads: int | None, providers: Sequence[str] | None, trust_code: bool
+) -> Runner:
+    """Loads a file into the runtime that its suffix says; arguments as of :func:`detrex.runtime.load`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the runtime is not installed.
+        ExportedModelError: the file cannot be loaded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no exported model at {path}")
+    if path.suffix == ".onnx":
+        return OnnxRunner(path, threads, providers)
+    if path.suffix == ".xml":
+        return OpenVinoRunner(path, threads)
+    if path.suffix != ".pt2":
+        raise ExportedModelError(
+            f"{path}: exported models are .onnx, .xml (OpenVINO) or .pt2 files; detrex.load takes weights"
+        )
+    if not trust_code:
+        raise ExportedModelError(
+            f"{path} holds a program that PyTorch runs as it is: give trust_code=True if you know who made it"
+        )
+    return CompiledRunner(path) if path.name.endswith(".aoti.pt2") else TorchRunner(path)
+
+
+class OnnxRunner:
+    """A file in onnxruntime."""
+
+    def __init__(self, path: Path, threads: int | None, providers: Sequence[str] | None):
+        onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        wanted = list(providers or onnxruntime.get_available_providers())
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:  # onnxruntime's own errors have no public base class
+            raise ExportedModelError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.description = Description.from_metadata(metadata, str(path))
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+        inputs = {name: np.array(value, np.float32) for name, value in thresholds.items()}
+        return dict(zip(self.outputs, self.session.run(None, {"images": images, **inputs}), strict=True))
+
+
+class OpenVinoRunner:
+    """A file in OpenVINO, on the CPU."""
+
+    def __init__(self, path: Path, threads: int | None):
+        openvino = _imported("openvino", "pip install openvino")
+        try:
+            model = openvino.Core().read_model(path)
+            # Of the float32 that the model was exported in, on processors with faster types, too.
+            settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+            if threads is not None:
+                settings["INFERENCE_NUM_THREADS"] = threads
+            self.compiled = openvino.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise ExportedModelError(f"{path} cannot be loaded by OpenVINO: {error}") from error
+        known = model.has_rt_info(["detrex"])
+        metadata = {k: v.value for k, v in model.get_rt_info(["detrex"]).value.items()} if known else {}
+        self.description = Description.from_metadata(metadata, str(path))
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+        inputs = {name: np.array(value, np.float32) for name, value in thresholds.items()}
+        found = self.compiled({"images": images, **inputs})
+        return {output.get_any_name(): np.asarray(value) for output, value in found.items()}
+
+
+class TorchRunner:
+    """A program of ``torch.export`` in PyTorch."""
+
+    def __init__(self, path: Path):
+        torch = _imported("torch", "pip install torch")
+        extra = {"detrex.json": ""}
+        self.program = torch.export.load(path, extra_files=extra).module()
+        metadata = json.loads(extra["detrex.json"] or "{}")
+        self.description = Description.from_metadata(metadata, str(path))
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+        return _call_torch(self.program, images, thresholds)
+
+
+class CompiledRunner:
+    """A package of AOTInductor in PyTorch: machine code of the machine that it was made on."""
+
+    def __init__(self, path: Path):
+        torch = _imported("torch", "pip install torch")
+        self.program = torch._inductor.aoti_load_package(str(path))
+        metadata = json.loads(self.program.get_metadata().get("detrex", "{}"))
+        self.description = Description.from_metadata(metadata, str(path))
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+        return _call_torch(self.program, images, thresholds)
+
+
+def _call_torch(program: Any, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
+    import torch
+
+    with torch.inference_mode():
+        values = [torch.tensor(value, dtype=torch.float32) for value in thresholds.values()]
+        found = program(torch.from_numpy(images), *values)
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def _imported(name: str, hint: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise ImportError(f"this exported model needs the package {name}: {hint}") from error

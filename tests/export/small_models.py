@@ -1,0 +1,71 @@
+"""Small models of every project with random weights, and pictures of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from detrex.config import LazyConfig, instantiate
+from detrex.data import EvalMapper
+from detrex.export.graph import PictureToResults
+from detrex.predict import Predictor
+from detrex.runtime.exported import Description
+from detrex.structures import Categories
+from tests.config_files import config_of
+from tests.predict.tiny_run import CATEGORIES, lively, noise
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECTS = sorted(path.name[: -len("_shapes.py")] for path in ROOT.glob("projects/*/configs/*_shapes.py"))
+SIZES = ((50, 70), (200, 120), (33, 100), (64, 96), (20, 20))
+"""(height, width) of pictures that are resized up, down, to the largest length, not at all, and far up."""
+
+
+def small_model(project: str, categories: Categories = CATEGORIES) -> Predictor:
+    """The model of the project's config for shapes, with one encoder layer, of three classes."""
+    config = config_of(f"projects/{project}/configs/{project}_shapes.py")
+    things = ["model.postprocess.thing_classes=[0, 1]"] if project == "maskdino" else []
+    overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things]
+    torch.manual_seed(0)
+    model = lively(instantiate(LazyConfig.apply_overrides(config, overrides).model))
+    return Predictor(model, EvalMapper(64, 96), categories)
+
+
+def pictures(batch: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[np.ndarray]:
+    """Noise, ``batch`` pictures of each size."""
+    return [noise(*size, seed=10 * i + j) for i, size in enumerate(sizes) for j in range(batch)]
+
+
+class GraphRunner:
+    """The graph itself in the place of a runtime."""
+
+    def __init__(self, graph: PictureToResults, description: Description):
+        self.graph, self.description = graph, description
+
+    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            found = self.graph(torch.from_numpy(images), *map(torch.tensor, thresholds.values()))
+        return {name: value.numpy() for name, value in found.items()}
+
+
+def description_of(predictor: Predictor, tasks: Sequence[str]) -> Description:
+    categories = predictor.categories
+    graph = PictureToResults(predictor.model, predictor.mapper, tasks)
+    return Description(
+        tasks=tuple(tasks),
+        class_names=categories.names,
+        category_ids=categories.ids,
+        is_thing=categories.is_thing,
+        colors=categories.colors,
+        thresholds=graph.thresholds,
+        class_thresholds=None,
+        batch=None,
+        sides=((2, 8192), (2, 8192)),
+        preprocessing={},
+        value_range=None,
+        precision="fp32",
+        name="",
+        detrex_version="0",
+    )

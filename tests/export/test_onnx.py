@@ -1,0 +1,251 @@
+"""ONNX files: the same results as the model's, in any batch and size, without PyTorch."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_masks
+
+from detrex.cli.main import main
+from detrex.export import ExportError, capture, export, verify
+from detrex.predict import load
+from detrex.runtime.exported import Description, ExportedModelError, Predictor
+from detrex.runtime.exported import load as load_exported
+from detrex.runtime.exported.rle import encode
+from tests.export.small_models import PROJECTS, SIZES, pictures, small_model
+from tests.predict.tiny_run import CATEGORIES, noise, save_noise, write_run
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run")).folder
+
+
+@pytest.fixture(scope="module")
+def file(run, tmp_path_factory) -> Path:
+    """A Mask DINO of all tasks, for pictures of any size and any number of them, by the command."""
+    folder = tmp_path_factory.mktemp("exported")
+    photo = save_noise(folder / "photos" / "a.png")
+    words = ["export", str(run), "--to", "onnx", str(folder / "tiny.onnx"), "--verify", str(photo)]
+    main(words)
+    return folder / "tiny.onnx"
+
+
+@pytest.fixture(scope="module")
+def exported(file) -> Predictor:
+    return load_exported(file, threads=1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_file_finds_what_the_model_finds(run, exported, batch):
+    found = verify(load(run, device="cpu"), exported, pictures(batch), score_threshold=0.0, batch_size=batch)
+    assert found.same, found.describe()
+    assert found.pictures == 5 * batch and found.objects > 0
+    assert found.panoptic_pixels is not None and found.semantic_pixels is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("project", PROJECTS)
+def test_files_of_every_project_find_what_the_model_finds(project, tmp_path):
+    predictor = small_model(project)
+    exported = load_exported(export(predictor, tmp_path / "model.onnx"), threads=1)
+    for batch in (1, 3):
+        found = verify(predictor, exported, pictures(batch), score_threshold=0.0, batch_size=batch)
+        assert found.same, found.describe()
+
+
+def test_the_graph_has_standard_operators_alone(file):
+    model = onnx.load(file)
+    assert {(o.domain, o.version) for o in model.opset_import} == {("", 20)}
+    assert {node.domain for node in model.graph.node} == {""} and not model.functions
+    onnx.checker.check_model(model)
+    names = [value.name for value in model.graph.input]
+    assert names == ["images", "score_threshold", "panoptic_threshold"]
+
+
+def test_the_file_describes_itself(file, exported):
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(metadata["class_names"]) == ["cat", "dog", "sky"]
+    assert json.loads(metadata["tasks"]) == ["instance", "panoptic", "semantic"]
+    description = exported.description
+    assert description.category_ids == CATEGORIES.ids and description.is_thing == (True, True, False)
+    assert description.thresholds == {"score_threshold": 0.0, "panoptic_threshold": pytest.approx(0.1)}
+    assert description.preprocessing["size"] == 64 and description.preprocessing["size_divisor"] == 32
+    assert Description.from_metadata(description.to_metadata(), "it") == description
+
+
+def test_results_have_the_interface_of_the_models(run, exported, tmp_path):
+    image = noise(50, 70)
+    expected = load(run, device="cpu").predict(image, score_threshold=0.3)
+    found = exported.predict(image, score_threshold=0.3)
+    assert len(found) == len(expected) > 0 and found.class_names == expected.class_names
+    ours, theirs = found.to_coco(5), expected.to_coco(5)
+    assert [e["segmentation"] for e in ours] == [e["segmentation"] for e in theirs]
+    assert [e["category_id"] for e in ours] == [e["category_id"] for e in theirs]
+    np.testing.assert_allclose([e["bbox"] for e in ours], [e["bbox"] for e in theirs], atol=0.01)
+    assert found[0].class_name == expected[0].class_name and found[-1].score == found.scores[-1]
+    assert [d.score for d in found] == found.scores.tolist()
+    cats = found.filter("cat", score=0.4)
+    assert len(cats) == len(expected.filter("cat", score=0.4))
+    assert [s["category_id"] for s in cats.panoptic[1]] == [0] * len(cats.panoptic[1])
+    assert Image.open(found.save(tmp_path / "a" / "found.png")).size == (70, 50)
+    with pytest.raises(ValueError, match="no class 'cow'"):
+        found.filter("cow")
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+def test_inputs_of_all_kinds_are_one_picture(exported, tmp_path):
+    path = save_noise(tmp_path / "a.png")
+    array = np.asarray(Image.open(path))
+    kinds = [path, str(path), path.read_bytes(), path.open("rb"), Image.open(path), array]
+    kinds += [np.dstack([array, array[..., :1]]), array.astype(np.uint16) * 257]
+    results = exported.predict(kinds, tasks=["instance"], batch_size=4)
+    assert results[0].file_name == str(path) and results[0].panoptic is None
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.scores, results[0].scores)
+    turned = Image.fromarray(array)
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    assert exported.predict(tmp_path / "turned.png").image_size == (array.shape[1], array.shape[0])
+
+
+def test_options_choose_objects(exported):
+    image = noise(40, 60)
+    everything = exported.predict(image)
+    best = exported.predict(image, max_detections=3, tasks=["instance"])
+    np.testing.assert_array_equal(best.scores, everything.scores[:3])
+    high = exported.predict(image, score_threshold="best")
+    assert high.scores.min(initial=1) >= 0.5 and len(high) == (everything.scores >= 0.5).sum()
+    nothing = exported.predict(image, score_threshold=1.0)
+    assert len(nothing) == 0 and nothing.masks.shape == (0, 40, 60) and nothing.panoptic[1] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": 2}, "from 0 to 1"),
+        ({"score_threshold": "high"}, "or 'best'"),
+        ({"score_threshold": {"semantic": 0.1}}, "'semantic' has none"),
+        ({"max_detections": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"tasks": ["boxes"]}, "this model gives instance, panoptic, semantic"),
+        ({"tasks": []}, "this model gives"),
+    ],
+)
+def test_options_that_cannot_be_are_explained(exported, options, message):
+    with pytest.raises(ValueError, match=message):
+        exported.predict(noise(20, 30), **options)
+
+
+def test_pictures_that_cannot_be_are_explained(exported, tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+        exported.predict(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="float64"):
+        exported.predict(np.zeros((4, 4, 3)))
+    with pytest.raises(TypeError, match="type int"):
+        exported.predict(5)
+    with pytest.raises(ValueError, match="1 pixels high"):
+        exported.predict(np.zeros((1, 4, 3), np.uint8))
+
+
+def test_it_predicts_where_pytorch_is_not_installed(file, exported, tmp_path):
+    path = save_noise(tmp_path / "a.png")
+    code = f"""
+        import sys
+
+        class Blocked:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in ("torch", "torchvision", "timm", "omegaconf", "pycocotools"):
+                    raise ImportError(name)
+
+        sys.meta_path.insert(0, Blocked())
+        from detrex.runtime import load
+
+        result = load({str(file)!r}).predict({str(path)!r}, score_threshold=0.2)
+        result.save({str(tmp_path / "found.png")!r})
+        print(len(result), result.to_coco()[0]["segmentation"]["counts"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = exported.predict(path, score_threshold=0.2)
+    assert printed.split() == [str(len(expected)), expected.to_coco()[0]["segmentation"]["counts"]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (7, 300), (60, 41)])
+def test_masks_are_encoded_as_coco_encodes_them(shape):
+    for share in (0.0, 0.02, 0.5, 1.0):
+        mask = np.random.default_rng(0).random(shape) < share
+        expected = coco_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert encode(mask) == {"size": list(shape), "counts": expected["counts"].decode()}
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no exported model"):
+        load_exported(tmp_path / "gone.onnx")
+    for name, message in [("a.onnx", "cannot be loaded"), ("a.pth", "detrex.load"), ("a.pt2", "trust_code")]:
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ExportedModelError, match=message):
+            load_exported(tmp_path / name)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [result]), ir_version=10)
+    onnx.save(other, tmp_path / "b.onnx")
+    with pytest.raises(ExportedModelError, match="not written by 'detrex export'"):
+        load_exported(tmp_path / "b.onnx")
+    props = {"version": "1", "tasks": '["boxes"]'}
+    onnx.helper.set_model_props(other, props)
+    onnx.save(other, tmp_path / "b.onnx")
+    with pytest.raises(ExportedModelError, match="damaged"):
+        load_exported(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["boxes"]}, "this model gives instance, panoptic, semantic"),
+        ({"batch": 65}, "1 to 64"),
+        ({"sides": (100, 50)}, "the smaller number first"),
+        ({"size": (1, 50)}, "sides from 1 to 50"),
+    ],
+)
+def test_exports_that_cannot_be_are_explained(options, message):
+    with pytest.raises(ExportError, match=message):
+        capture(small_model("maskdino"), **options)
+
+
+def test_models_that_cannot_be_exported_are_explained(tmp_path):
+    predictor = small_model("detr")
+    with pytest.raises(ExportError, match=r"ends with \.onnx"):
+        export(predictor, tmp_path / "model.xml")
+    with pytest.raises(ExportError, match="no format 'tflite'"):
+        export(predictor, tmp_path / "model.tflite", to="tflite")
+    predictor.model.inference = object()
+    with pytest.raises(ExportError, match="model.inference=null"):
+        capture(predictor)
+    predictor.mapper = str
+    with pytest.raises(ExportError, match="EvalMapper"):
+        capture(predictor)
+
+
+@pytest.mark.slow
+def test_a_file_for_one_size_takes_no_other(tmp_path):
+    predictor = small_model("detr")
+    exported = load_exported(export(predictor, tmp_path / "model.onnx", batch=2, size=SIZES[0]), threads=1)
+    found = verify(predictor, exported, pictures(1, SIZES[:1] * 3), score_threshold=0.0, batch_size=2)
+    assert found.same and found.pictures == 3
+    with pytest.raises(ValueError, match="exported for pictures that are 50 pixels high"):
+        exported.predict(noise(51, 70), batch_size=2)
+    with pytest.raises(ValueError, match="batch_size=1: expected 2"):
+        exported.predict(noise(*SIZES[0]))
