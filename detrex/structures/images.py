@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 @dataclass
@@ -35,8 +36,12 @@ class PaddedImages:
 
     @property
     def has_padding(self) -> bool:
-        """Whether an image is smaller than the batch."""
-        return any(size != self.padded_size for size in self.sizes)
+        """Whether an image is smaller than the batch, or may be where a model is exported for all sizes."""
+        return not all(
+            statically_known_true(side == padded)
+            for size in self.sizes
+            for side, padded in zip(size, self.padded_size, strict=True)
+        )
 
     @property
     def padded_size(self) -> tuple[int, int]:
