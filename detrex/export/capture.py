@@ -13,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 import detrex
 from detrex.data import EvalMapper
 from detrex.export.graph import PictureToResults
+from detrex.modeling import Detector
 from detrex.ops import force_implementation
 from detrex.predict import Predictor
 from detrex.runtime.exported import Description
@@ -101,6 +102,11 @@ def _check(
         raise ExportError(
             f"the model's images are prepared by {type(predictor.mapper).__name__}; a graph can do what "
             "detrex.data.EvalMapper does: set dataloader.test.mapper to one"
+        )
+    if type(predictor.model).detect_once is not Detector.detect_once:
+        raise ExportError(
+            f"{type(predictor.model).__name__} finds objects in its own way, such as from one picture to the "
+            "next, which is no part of a graph"
         )
     if predictor.model.inference is not None:
         raise ExportError(

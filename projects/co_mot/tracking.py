@@ -119,7 +119,8 @@ class TrackingDetector(Detector):
             self.expected = place[0], place[1] + 1
         assert postprocess.instance is not None
         (frame,) = self.frames([sample], images)
-        top, query, label = postprocess.instance.best(scores[seen], boxes[seen])
+        best = postprocess.instance.best(scores[None, seen], boxes[None, seen])
+        top, query, label = (values[0] for values in best)
         sure = top >= postprocess.instance.score_threshold
         found = clip_boxes_to_image(frame.boxes(boxes[seen][query[sure]]), frame.output)
         ids = numbers[seen].to(query.device)[query[sure]]

@@ -231,6 +231,8 @@ def test_models_that_cannot_be_exported_are_explained(tmp_path):
         export(predictor, tmp_path / "model.xml")
     with pytest.raises(ExportError, match="no format 'tflite'"):
         export(predictor, tmp_path / "model.tflite", to="tflite")
+    with pytest.raises(ExportError, match="in its own way"):
+        capture(small_model("co_mot"))
     predictor.model.inference = object()
     with pytest.raises(ExportError, match="model.inference=null"):
         capture(predictor)
