@@ -28,6 +28,7 @@ from detrex.checkpoint.zoo import entry_of_file, zoo_entries, zoo_entry
 from detrex.structures import Categories
 
 SCORE_THRESHOLDS = "score_thresholds"
+PRECISION_THRESHOLDS = "precision_thresholds"
 """Of the metadata of weights: JSON of thresholds in [0, 1] by category id, those with the best F1."""
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from detrex.cli.commands.predict import DEFAULT_CONFIDENCE, DEFAULT_OUTPUT
 from detrex.data import DataError, read_words
-from detrex.predict import Predictor, Result, load
+from detrex.predict import Precision, Predictor, Result, load
 from detrex.predict.coco_file import CocoFile
 from detrex.predict.files import is_video, output_names
 from detrex.predict.inputs import ImageInput
@@ -189,13 +189,18 @@ class PredictionRun:
         return screens
 
     @property
-    def _default_threshold(self) -> Threshold:
+    def _threshold(self) -> Threshold:
+        if self.arguments.precision is not None:
+            return Precision(self.arguments.precision)
+        if self.arguments.confidence_threshold is not None:
+            return self.arguments.confidence_threshold
         return {"instance": DEFAULT_CONFIDENCE} if self.predictor.score_thresholds is None else "best"
 
     def say_thresholds(self) -> None:
         """Says which scores count, where that is not the user's word."""
         known = [t for t in self.predictor.score_thresholds or () if t is not None]
-        if known and self.arguments.confidence_threshold is None and "instance" in self.tasks:
+        chosen = self.arguments.confidence_threshold is not None or self.arguments.precision is not None
+        if known and not chosen and "instance" in self.tasks:
             self._say(
                 f"objects with the scores of the best F1 of their class ({min(known):.2f} to "
                 f"{max(known):.2f}); --confidence-threshold T sets one for all"
@@ -204,10 +209,9 @@ class PredictionRun:
     def _predict(
         self, images: Iterable[ImageInput], batch_size: int, on_error: ErrorHandler | None = None
     ) -> Iterator[Result]:
-        confidence = self.arguments.confidence_threshold
         return self.predictor.predict_iter(
             images,
-            score_threshold=self._default_threshold if confidence is None else confidence,
+            score_threshold=self._threshold,
             max_detections=self.arguments.max_detections,
             tasks=self.tasks,
             batch_size=batch_size,

@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from detrex.checkpoint import FINAL_WEIGHTS, CheckpointError, add_metadata
-from detrex.checkpoint.loading import SCORE_THRESHOLDS
+from detrex.checkpoint.loading import PRECISION_THRESHOLDS, SCORE_THRESHOLDS
 from detrex.evaluation.thresholds import BestThreshold
 from detrex.structures import Categories
 
@@ -50,7 +50,14 @@ def keep_thresholds(path: Path, thresholds: Mapping[int, BestThreshold]) -> None
         return
     try:
         plain = {str(i): round(best.threshold, 4) for i, best in thresholds.items()}
-        add_metadata(path, {SCORE_THRESHOLDS: json.dumps(plain)})
-        logger.info("score thresholds with the best F1 of each class are kept in %s", path)
+        precise = {
+            str(i): {str(p): round(t, 4) for p, t in best.for_precision.items()}
+            for i, best in thresholds.items()
+        }
+        kept = {SCORE_THRESHOLDS: json.dumps(plain), PRECISION_THRESHOLDS: json.dumps(precise)}
+        add_metadata(path, kept)
+        logger.info(
+            "score thresholds of each class, for the best F1 and for precisions, are kept in %s", path
+        )
     except (OSError, CheckpointError) as error:
         logger.warning("score thresholds could not be kept in %s: %s", path, error)

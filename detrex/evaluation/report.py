@@ -101,10 +101,13 @@ def write_results(
         path: of the file.
         metrics: by name.
         per_class: metrics by class.
-        thresholds: those with the best F1, by category id.
+        thresholds: those with the best F1, and for precisions, by category id.
     """
     measured = classes_measured(per_class or {})
-    best = {i: {"threshold": t.threshold, "f1": t.f1} for i, t in (thresholds or {}).items()}
+    best = {
+        i: {"threshold": t.threshold, "f1": t.f1, "for_precision": _by_text(t.for_precision)}
+        for i, t in (thresholds or {}).items()
+    }
     content = {
         "metrics": _finite(metrics),
         "per_class": {name: _finite(values) for name, values in (per_class or {}).items()},
@@ -114,6 +117,10 @@ def write_results(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _by_text(values: Mapping[float, float]) -> dict[str, float]:
+    return {str(key): value for key, value in values.items()}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

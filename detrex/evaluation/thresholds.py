@@ -1,10 +1,14 @@
-"""From which score on detections of a class are best shown: where F1 is largest."""
+"""From which score on detections of a class are shown: where F1 is largest, or precision as wanted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+
+PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99)
+"""Precisions that may be wanted; see :attr:`BestThreshold.for_precision`."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +18,13 @@ class BestThreshold:
     Attributes:
         threshold: in [0, 1]; detections of at least this score count.
         f1: in [0, 1], at an IoU of 0.5.
+        for_precision: by precision, of :data:`PRECISIONS`, the lowest score threshold with at least that
+            precision at an IoU of 0.5; those that no threshold has are not in it.
     """
 
     threshold: float
     f1: float
+    for_precision: Mapping[float, float] = field(default_factory=dict)
 
 
 def best_threshold(scores: np.ndarray, right: np.ndarray, objects: int) -> BestThreshold | None:
@@ -38,5 +45,13 @@ def best_threshold(scores: np.ndarray, right: np.ndarray, objects: int) -> BestT
     last = np.append(scores[1:] < scores[:-1], True)  # of those with its score: they come together
     f1 = 2 * np.cumsum(right) / (np.arange(1, len(scores) + 1) + objects)  # 2 TP / (TP + FP + objects)
     best = int(np.argmax(np.where(last, f1, -1.0)))
-    below = scores[best + 1] if best + 1 < len(scores) else scores[best]
-    return BestThreshold(float((scores[best] + below) / 2), float(f1[best]))
+    precision = np.where(last, np.cumsum(right) / np.arange(1, len(scores) + 1), -1.0)
+    enough = {wanted: np.flatnonzero(precision >= wanted) for wanted in PRECISIONS}
+    for_precision = {p: _between(scores, int(places[-1])) for p, places in enough.items() if len(places)}
+    return BestThreshold(_between(scores, best), float(f1[best]), for_precision)
+
+
+def _between(scores: np.ndarray, last: int) -> float:
+    """The middle between the score of the last detection that counts and the next one below."""
+    below = scores[last + 1] if last + 1 < len(scores) else scores[last]
+    return float((scores[last] + below) / 2)

@@ -9,7 +9,7 @@ result.save("found.png")
 
 from detrex.predict.files import find_files
 from detrex.predict.loading import load
-from detrex.predict.predictor import Predictor
+from detrex.predict.predictor import Precision, Predictor
 from detrex.predict.result import Detection, Result
 
-__all__ = ["Detection", "Predictor", "Result", "find_files", "load"]
+__all__ = ["Detection", "Precision", "Predictor", "Result", "find_files", "load"]

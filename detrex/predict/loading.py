@@ -25,7 +25,7 @@ from detrex.checkpoint import (
     zoo_entry,
 )
 from detrex.checkpoint.download import is_url
-from detrex.checkpoint.loading import SCORE_THRESHOLDS
+from detrex.checkpoint.loading import PRECISION_THRESHOLDS, SCORE_THRESHOLDS
 from detrex.checkpoint.zoo import entry_of_file
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
 from detrex.config.lazy import name_of
@@ -123,7 +123,8 @@ def load(
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
     load_pretrained(network, file, strict=True)
-    return Predictor(network, mapper, categories, amp, _score_thresholds(file, categories), value_range)
+    best, precise = _score_thresholds(file, categories), _precision_thresholds(file, categories)
+    return Predictor(network, mapper, categories, amp, best, value_range, precise)
 
 
 def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:
@@ -137,6 +138,20 @@ def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float |
         logger.warning("%s: its score thresholds are damaged and not used (%s)", file.path, error)
         return None
     return [kept.get(str(category_id)) for category_id in categories.ids]
+
+
+def _precision_thresholds(file: WeightsFile, categories: Categories) -> list[dict[float, float]] | None:
+    """Of each class, by precision, as an evaluation has kept them with the weights."""
+    text = file.metadata.get(PRECISION_THRESHOLDS)
+    if text is None:
+        return None
+    share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+    try:
+        kept = msgspec.json.decode(text, type=dict[str, dict[share, share]], strict=False)
+    except msgspec.MsgspecError as error:
+        logger.warning("%s: its thresholds for precisions are damaged and not used (%s)", file.path, error)
+        return None
+    return [kept.get(str(category_id), {}) for category_id in categories.ids]
 
 
 def _value_range(config: DictConfig) -> tuple[float, float] | None:

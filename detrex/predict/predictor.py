@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Literal, cast
 
@@ -23,6 +24,8 @@ from detrex.predict.tracking import LOWEST_SCORE, ObjectTracks
 from detrex.runtime.device import autocast
 from detrex.structures import Categories, PromptedMasks, Sample, class_map
 
+logger = logging.getLogger(__name__)
+
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
 _VIDEOS = count(1)  # so that no two have one name
@@ -31,7 +34,22 @@ _NAMED = 4  # classes in the words about a predictor
 DEFAULT_THRESHOLD = 0.5
 """Score from which on objects of a class are shown whose best threshold is not known."""
 
-Threshold = float | Mapping[str, float] | Literal["best"] | None
+
+@dataclass(frozen=True)
+class Precision:
+    """As a score threshold: of each class the lowest one that had this precision in the evaluation.
+
+    Classes that did not reach it with any threshold are left out. Kept are thresholds for some precisions
+    (:data:`detrex.evaluation.thresholds.PRECISIONS`); of those between two, the higher one's is taken.
+
+    Attributes:
+        share: of the shown objects that are right, from 0 to 1.
+    """
+
+    share: float
+
+
+Threshold = float | Mapping[str, float] | Literal["best"] | Precision | None
 Classes = str | Sequence[str] | Categories
 ErrorHandler = Callable[[ImageInput, DataError], None]
 
@@ -54,6 +72,8 @@ class Predictor:
         amp: arithmetic, ``off``, ``bf16`` or ``fp16``.
         score_thresholds: of each class, the score threshold with the best F1 in the evaluation of these
             weights, None of a class where that is not known; None where they were not evaluated.
+        precision_thresholds: of each class, by precision, the lowest score threshold that had it in the
+            evaluation of these weights; None where they were not evaluated.
         value_range: of images of 16 bits a channel, the values that become 0 and 255, as in the data that the
             model was trained on; None for 0 and 65535.
     """
@@ -66,6 +86,7 @@ class Predictor:
         amp: str = "off",
         score_thresholds: Sequence[float | None] | None = None,
         value_range: ValueRange = None,
+        precision_thresholds: Sequence[Mapping[float, float]] | None = None,
     ):
         """
         Raises:
@@ -73,7 +94,7 @@ class Predictor:
         """
         self.model = model.eval()
         self.mapper, self.categories, self.amp = mapper, categories, amp
-        self.score_thresholds = score_thresholds
+        self.score_thresholds, self.precision_thresholds = score_thresholds, precision_thresholds
         self.value_range = value_range
         autocast(amp, self.device)  # to fail now, not at the first image
 
@@ -161,7 +182,8 @@ class Predictor:
         categories = classes if isinstance(classes, Categories) else Categories.from_words(classes)
         things = None if all(categories.is_thing) else categories.thing_classes
         self._reader().set_classes(categories.names, things)
-        self.categories, self.score_thresholds = categories, None
+        self.categories = categories
+        self.score_thresholds = self.precision_thresholds = None
 
     def with_classes(self, classes: Classes) -> Predictor:
         """A predictor of the same weights that looks for other classes, while this one stays as it is.
@@ -212,6 +234,7 @@ class Predictor:
                 left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: what the
                 config says (for objects often 0, as evaluation wants it). ``"best"``: objects from
                 :attr:`score_thresholds` on, and from 0.5 on of classes that have none.
+                ``Precision(0.9)``: objects from the scores on that had this precision in the evaluation.
             max_detections: at most so many objects an image, the best ones. None: what the config says.
             tasks: those of the model's ``tasks`` that are wanted, None for all; others cost no time.
             batch_size: how many images go through the model together.
@@ -279,7 +302,9 @@ class Predictor:
                 allow_urls=allow_urls,
                 on_error=on_error,
             )
-        best = self._best_thresholds() if score_threshold == "best" else None
+        best = None
+        if score_threshold == "best" or isinstance(score_threshold, Precision):
+            best = self.class_thresholds(None if score_threshold == "best" else score_threshold.share)
         thresholds = _thresholds(score_threshold, best)
         postprocess = self._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error, self.value_range)
@@ -292,7 +317,7 @@ class Predictor:
         self,
         frames: Iterable[ImageInput],
         *,
-        score_threshold: float | Literal["best"] | None = None,
+        score_threshold: float | Literal["best"] | Precision | None = None,
         frame_rate: float = 30.0,
         max_detections: int | None = None,
         tasks: Sequence[str] | None = None,
@@ -321,12 +346,14 @@ class Predictor:
         if "instance" not in (self.tasks if tasks is None else tasks):
             raise ValueError("objects are tracked: 'instance' must be among the tasks, and the model give it")
         if self.model.follows_videos:
-            own = _thresholds(None if score_threshold == "best" else score_threshold, None)
+            own = _thresholds(None if isinstance(score_threshold, str | Precision) else score_threshold, None)
             postprocess = self._postprocess(own, max_detections, tasks)
             records = _numbered(_read(frames, False, None, self.value_range))
             return self._stream(postprocess, records, batch_size, False, own.get("instance"))
         if score_threshold is None or score_threshold == "best":
-            thresholds = self._best_thresholds().tolist()
+            thresholds = self.class_thresholds().tolist()
+        elif isinstance(score_threshold, Precision):
+            thresholds = self.class_thresholds(score_threshold.share).tolist()
         else:
             thresholds = [_thresholds(score_threshold, None)["instance"]] * len(self.names)
         tracks = ObjectTracks(thresholds, frame_rate)
@@ -339,10 +366,44 @@ class Predictor:
         )
         return (_tracked(result, tracks) for result in results)
 
-    def _best_thresholds(self) -> Tensor:
-        """(C,) float32."""
+    def class_thresholds(self, precision: float | None = None) -> Tensor:
+        """The score threshold of each class (C,) float32, as the evaluation of these weights found them.
+
+        Args:
+            precision: that is wanted, see :class:`Precision`; None: those with the best F1, and 0.5 for
+                classes that have none. The threshold of a class that did not reach it is infinite.
+
+        Raises:
+            ValueError: the precision is not in (0, 1] or higher than those that are kept, or none are kept
+                with these weights.
+        """
+        if precision is not None:
+            return torch.tensor(self._for_precision(precision))
         known = self.score_thresholds or [None] * len(self.names)
         return torch.tensor([DEFAULT_THRESHOLD if one is None else one for one in known])
+
+    def _for_precision(self, precision: float) -> list[float]:
+        if not 0 < precision <= 1:
+            raise ValueError(f"precision={precision}: expected a number above 0, up to 1")
+        if self.precision_thresholds is None:
+            raise ValueError(
+                f"precision={precision}: no thresholds for it are kept with these weights; 'detrex eval' of "
+                "their run finds them and keeps them there"
+            )
+        wanted = [
+            min((p for p in kept if p >= precision), default=None) for kept in self.precision_thresholds
+        ]
+        thresholds = [
+            float("inf") if p is None else kept[p]
+            for p, kept in zip(wanted, self.precision_thresholds, strict=True)
+        ]
+        if all(p is None for p in wanted):
+            raise ValueError(f"precision={precision}: no class reached it in the evaluation of these weights")
+        lacking = [name for name, p in zip(self.names, wanted, strict=True) if p is None]
+        if lacking:
+            named = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+            logger.warning("left out, as no threshold has a precision of %g: %s", precision, named)
+        return thresholds
 
     def _postprocess(
         self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None
@@ -401,7 +462,7 @@ def _thresholds(value: Threshold, best: Tensor | None) -> dict[str, float]:
         return {}
     if best is not None:
         return {"instance": float(best.min())}
-    if isinstance(value, str):
+    if isinstance(value, str | Precision):
         raise ValueError(f"score_threshold={value!r}: expected a number from 0 to 1, or 'best'")
     given = dict(value) if isinstance(value, Mapping) else {"instance": value, "panoptic": value}
     for task, threshold in given.items():

@@ -43,6 +43,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 _OPTIONS_SCHEMA: dict[str, Any] = {
     "tasks": {"type": "array", "items": {"type": "string", "enum": ["instance", "panoptic", "semantic"]}},
     "score_threshold": {"type": "number", "minimum": 0, "maximum": 1},
+    "precision": {"type": "number", "minimum": 0, "maximum": 1},
     "max_detections": {"type": "integer", "minimum": 1},
     "format": {"type": "string", "enum": ["json", "png"], "default": "json"},
 }
@@ -213,7 +214,7 @@ async def _answered(request: Request, batcher: Batcher, settings: ServerSettings
     if tasks is None:
         tasks = by_content(batcher.predictor.tasks)[:1]  # type: ignore[assignment] # names of tasks
     # Pictures that are drawn afterwards share batches with the others.
-    options = Options(tasks, options.score_threshold, options.max_detections)
+    options = Options(tasks, options.score_threshold, options.precision, options.max_detections)
     batcher.check(options)
     if drawn and len(files) > 1:
         raise RequestError(422, "format=png draws one picture: send them one at a time")

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from detrex.predict import Predictor, Result
+from detrex.predict import Precision, Predictor, Result
 from detrex.predict.predictor import DEFAULT_THRESHOLD
 from detrex.serve.requests import Options, RequestError
 from detrex.serve.settings import ServerSettings
@@ -105,6 +105,13 @@ class Batcher:
         if unknown or options.tasks == ():
             there = ", ".join(self.predictor.tasks)
             raise RequestError(422, f"tasks {unknown}: this model gives {there}")
+        if options.precision is not None:
+            if options.score_threshold is not None:
+                raise RequestError(422, "give precision or score_threshold, not both")
+            try:
+                self.predictor.class_thresholds(options.precision)
+            except ValueError as error:
+                raise RequestError(422, str(error)) from None
 
     def _finished(self, done: asyncio.Future[Result]) -> None:
         self._waiting -= 1
@@ -154,7 +161,9 @@ class Batcher:
     def _predict(self, jobs: Sequence[_Job]) -> list[Result]:
         options = jobs[0].options
         threshold: Any = options.score_threshold
-        if threshold is None:
+        if options.precision is not None:
+            threshold = Precision(options.precision)
+        elif threshold is None:
             known = self.predictor.score_thresholds is not None
             threshold = "best" if known else {"instance": DEFAULT_THRESHOLD}
         return list(

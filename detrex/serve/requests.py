@@ -43,12 +43,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tasks: kinds of results; None: one, the first there is of panoptic, instance and semantic.
         score_threshold: objects and segments of lower scores are left out; None: for objects the best F1 of
             each class, or 0.5 where that is not known, for segments what the config says.
+        precision: instead of it, one that was reached in the evaluation of the model.
         max_detections: objects of a picture at most.
         format: COCO's JSON, or a drawn picture.
     """
 
     tasks: tuple[Task, ...] | None = None
     score_threshold: Threshold | None = None
+    precision: Threshold | None = None
     max_detections: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     format: Literal["json", "png"] = "json"
 

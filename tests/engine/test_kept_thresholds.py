@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from detrex.checkpoint import CheckpointError, add_metadata, read_weights, write_weights
 from detrex.engine.thresholds import evaluates_folder, keep_thresholds
 from detrex.evaluation.thresholds import BestThreshold
-from detrex.predict import load
+from detrex.predict import Precision, load
 from tests.predict.tiny_run import noise, write_run
 
 
@@ -82,3 +82,29 @@ def test_thresholds_are_added_to_weights_of_the_run_alone(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     train = OmegaConf.create({"output_dir": "run", "init_checkpoint": source})
     assert evaluates_folder(train) is expected
+
+
+def test_a_wanted_precision(run, caplog):
+    (path,) = run.folder.glob("*.safetensors")
+    plain = load(run.folder, device="cpu")
+    with pytest.raises(ValueError, match="no thresholds for it are kept"):
+        plain.class_thresholds(0.8)
+    ids, picture = plain.categories.ids, noise(48, 64)
+    everything = plain.predict(picture, tasks=["instance"], score_threshold=0)
+    middle = round(float(everything.scores.median()), 4)
+    first = BestThreshold(0.5, 0.5, {0.5: 0.01, 0.9: middle})
+    keep_thresholds(path, {ids[0]: first, ids[1]: BestThreshold(0.5, 0.5, {0.5: 0.02})})
+    model = load(run.folder, device="cpu")
+    assert model.class_thresholds(0.4)[:2].tolist() == pytest.approx([0.01, 0.02])
+    limits = model.class_thresholds(0.8)
+    assert limits[0].item() == pytest.approx(middle) and limits[1:].isinf().all()
+    assert "no threshold has a precision of 0.8: dog, sky" in caplog.text
+    shown = model.predict(picture, tasks=["instance"], score_threshold=Precision(0.8))
+    expected = (everything.scores >= middle) & (everything.classes == 0)
+    assert torch.equal(shown.scores, everything.scores[expected]) and len(shown)
+    for wrong, words in ((0.95, "no class reached it"), (0.0, "above 0"), (1.5, "above 0")):
+        with pytest.raises(ValueError, match=words):
+            model.class_thresholds(wrong)
+    add_metadata(path, {"precision_thresholds": '{"3": {"0.5": 7}}'})
+    assert load(run.folder, device="cpu").precision_thresholds is None
+    assert "thresholds for precisions are damaged" in caplog.text

@@ -50,13 +50,13 @@ def test_per_class_table():
 def test_results_file(tmp_path):
     path = tmp_path / "new/results.json"
     per_class = {"bbox/AP": {"cat": math.inf, "dög": 1.0}}
-    thresholds = {3: BestThreshold(0.25, 0.5)}
+    thresholds = {3: BestThreshold(0.25, 0.5, {0.9: 0.75})}
     write_results(path, {"bbox/AP": 50.5, "segm/AP": math.nan}, per_class, thresholds)
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "metrics": {"bbox/AP": 50.5, "segm/AP": None},
         "per_class": {"bbox/AP": {"cat": None, "dög": 1.0}},
         "classes_measured": {"bbox/AP": [1, 2]},
-        "score_thresholds": {"3": {"threshold": 0.25, "f1": 0.5}},
+        "score_thresholds": {"3": {"threshold": 0.25, "f1": 0.5, "for_precision": {"0.9": 0.75}}},
     }
     assert "NaN" not in path.read_text()
 

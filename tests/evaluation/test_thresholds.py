@@ -56,3 +56,15 @@ def test_thresholds_of_an_evaluation(tmp_path):
     best = evaluator.score_thresholds()
     assert list(best) == [3]
     assert (best[3].threshold, best[3].f1) == (pytest.approx(0.4), 1.0)
+
+
+def test_the_lowest_threshold_of_a_precision():
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.6, 0.2])
+    right = np.array([True, True, False, True, True, False])
+    found = best_threshold(scores, right, 5).for_precision
+    # Precisions from the top: 1, 1, 2/3, (two together) 4/5, 4/6.
+    assert found[0.99] == found[0.85] == pytest.approx(0.75)
+    assert found[0.8] == found[0.7] == pytest.approx(0.4)
+    assert found[0.6] == found[0.5] == pytest.approx(0.2)
+    wrong_first = best_threshold(np.array([0.9, 0.5]), np.array([False, True]), 1).for_precision
+    assert wrong_first == {0.5: 0.5}

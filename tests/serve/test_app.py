@@ -104,6 +104,8 @@ BAD_FIELDS = [
     ({"max_detections": "0"}, 422),
     ({"max_detections": "1e9"}, 422),
     ({"format": "exe"}, 422),
+    ({"precision": "0.9"}, 422),
+    ({"precision": "0.9", "score_threshold": "0.5"}, 422),
     ({"unknown": "1"}, 422),
     ({"tasks": "x" * 5000}, 400),
 ]

@@ -89,6 +89,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     parsed.input = [*paths, *parsed.input]
     if bool(parsed.input) == (parsed.webcam is not None):
         parser.error("name images or videos, or give --webcam" if not parsed.input else "--webcam is alone")
+    if parsed.precision is not None and parsed.confidence_threshold is not None:
+        parser.error("give --precision or --confidence-threshold")
     if parsed.show and parsed.webcam is None:
         parser.error("--show goes with --webcam")
     return parsed
@@ -108,6 +110,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="leave out objects and panoptic segments of lower scores; by default, for the objects of each "
         "class what evaluation found best and kept with the weights, else "
         f"{DEFAULT_CONFIDENCE}, and for segments what the config says",
+    )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="P",
+        help="leave out objects of scores below those that had this precision in the evaluation of the model",
     )
     parser.add_argument("--max-detections", type=int, metavar="N", help="at most N objects an image")
     parser.add_argument(
