@@ -52,6 +52,13 @@ MAX_BY_KEY = {"size": 8192, "max_size": 8192, "size_divisor": 1024, "num_layers"
 
 _REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)\}")
 _PLAIN_TEXT = re.compile(r"[\w.+-]*")
+# Where a model's words are, which it only reads.
+_PROSE = (
+    "model.templates.*",
+    "model.training_templates.*",
+    "model.vocabulary.names.*",
+    "model.others.*.names.*",
+)
 # Keywords of timm's and other libraries' model builders that read files, or ask a server.
 _READING_KEYS = re.compile(r"pretrained_\w+|checkpoint\w*_path|cache_dir|\w*_(file|dir|url|path)")
 
@@ -286,7 +293,8 @@ class _Check:
             raise self._error(place, f"is a text of more than {MAX_TEXT:,} characters")
         if not _is_for_prediction(place):
             return
-        if isinstance(value, str) and not _PLAIN_TEXT.fullmatch(value):
+        is_prose = any(fnmatchcase(dotted(place), pattern) for pattern in _PROSE)
+        if isinstance(value, str) and not (is_prose or _PLAIN_TEXT.fullmatch(value)):
             raise self._error(place, f"is {value!r:.80}; names of models have no such characters")
         name = next((key for key in reversed(place) if isinstance(key, str)), "")
         limit = MAX_BY_KEY.get(name, MAX_INTEGER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -150,6 +151,40 @@ class ImageDataset(Dataset):
         labels, masks = labels[visible], masks[visible]
         boxes = boxes_from_masks(masks, inclusive=False)
         return Targets(labels, boxes, masks, self._is_thing[labels])
+
+
+class OneClass(ImageDataset):
+    """Another data set with one class, "object", for all that is in its images.
+
+    Args:
+        dataset: the other one.
+    """
+
+    def __init__(self, dataset: ImageDataset):
+        categories = Categories.from_names(["object"])
+        super().__init__(dataset.images, categories, dataset.orientation, dataset.value_range)
+        self.dataset, self.warnings = dataset, dataset.warnings
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def entry(self, index: int) -> ImageEntry:
+        return self.dataset.entry(index)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        return self.dataset.image_size(index)
+
+    def targets(self, index: int) -> Targets:
+        return self._as_objects(self.dataset.targets(index))
+
+    def undrawn_targets(self, index: int) -> tuple[Targets, Sequence[Segmentation] | None]:
+        targets, segmentations = self.dataset.undrawn_targets(index)
+        return self._as_objects(targets), segmentations
+
+    @staticmethod
+    def _as_objects(targets: Targets) -> Targets:
+        things = torch.ones_like(targets.is_thing)
+        return replace(targets, labels=torch.zeros_like(targets.labels), is_thing=things)
 
 
 class ImageList(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from detrex.data.errors import DataError
-from detrex.data.image_dataset import ImageDataset, Record
+from detrex.data.image_dataset import ImageDataset, OneClass, Record
 from detrex.data.mappers import TrainingMapper
 from detrex.data.samplers import Draw, ShuffledBatches, mixed_seed
 from detrex.runtime import distributed
@@ -165,6 +165,7 @@ def build_train_loader(
     aspect_ratio_grouping: bool = False,
     pin_memory: bool = False,
     joined: Mapping[str, TrainLoader] | None = None,
+    one_class: bool = False,
 ) -> TrainLoader | JoinedLoader:
     """Endless shuffled batches for training.
 
@@ -180,11 +181,13 @@ def build_train_loader(
         joined: loaders of further data sets, a batch of each of which comes with every batch; their names are
             those of a model's vocabularies, see :class:`~detrex.modeling.text.TextDetector`. The length of an
             epoch is that of ``dataset``.
+        one_class: whether all objects are of one class, "object", for models that are told what is meant.
 
     Raises:
         ValueError: the batch cannot be split evenly over the processes.
         DataError: the data set is empty.
     """
+    dataset = OneClass(dataset) if one_class else dataset
     world_size = distributed.world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
         raise ValueError(

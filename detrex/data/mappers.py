@@ -311,6 +311,8 @@ class OneClickMapper(EvalMapper):
     def __call__(self, record: Record) -> Sample:
         """The sample with ``prompts``, and ``targets`` at the size of the original image.
 
+        Images without masks, as in prediction, have no prompts.
+
         Raises:
             DataError: the data have no masks.
         """
@@ -318,6 +320,9 @@ class OneClickMapper(EvalMapper):
         if masks is None:
             raise DataError("clicks are drawn from masks, and these data have boxes only")
         sample = super().__call__(record)
+        sample["targets"] = record["targets"]
+        if not len(masks):
+            return sample
         resized = torch.tensor(sample["image"].shape[:0:-1])  # width and height
         frame = torch.tensor([record["width"], record["height"]])
         centres = [ndimage.distance_transform_edt(mask.numpy()).argmax() for mask in masks]
@@ -326,7 +331,6 @@ class OneClickMapper(EvalMapper):
         sides = (self.side / resized).expand_as(points)
         kind = torch.full((1, len(points)), POINT)
         sample["prompts"] = Prompts(torch.cat([points, sides], 1)[None], kind)
-        sample["targets"] = record["targets"]
         return sample
 
 

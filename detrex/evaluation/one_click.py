@@ -48,6 +48,8 @@ class OneClickEvaluator:
                 raise ValueError(
                     "one click is evaluated with true masks: dataloader.test.mapper=OneClickMapper"
                 )
+            if not len(targets):
+                continue
             if "prompted" not in output:
                 raise ValueError("one click is evaluated of models that answer prompts, such as Semantic-SAM")
             found, truth = output["prompted"], RunLengthMasks.encode(targets.masks).rles

@@ -9,7 +9,8 @@ from PIL import Image
 
 from detrex.checkpoint.published import from_published, to_published
 from detrex.config import LazyConfig, instantiate
-from detrex.data import DataError, OneClickMapper, SegmentAnythingFolder
+from detrex.data import CocoInstances, DataError, OneClickMapper, SegmentAnythingFolder
+from detrex.data.image_dataset import OneClass
 from detrex.evaluation import OneClickEvaluator
 from detrex.modeling.prompts import AutomaticMasks, PromptDetector, RandomPrompts
 from detrex.modeling.prompts.regions import stability, without_small_regions
@@ -187,8 +188,27 @@ def test_one_click_is_in_the_middle_of_each_mask_and_its_answers_are_measured():
     evaluator.process([sample], [{"prompted": prompted}])
     found = evaluator.evaluate()
     assert found == {"one_click/IoU_max": pytest.approx(100 * 2.5 / 3), "one_click/IoU_oracle": 100.0}
+    empty = OneClickMapper(size=64)({**record, "targets": Targets.empty(128, 128)})
+    assert "prompts" not in empty  # so that the same config serves for prediction
+    evaluator.process([empty], [{"instances": None}])
     with pytest.raises(ValueError, match="models that answer prompts"):
         evaluator.process([sample], [{"instances": None}])
+
+
+def test_all_objects_are_of_one_class_where_that_is_wanted(tmp_path):
+    Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(tmp_path / "a.png")
+    shared = {"image_id": 1, "iscrowd": 0, "area": 9, "bbox": [1, 1, 3, 3]}
+    objects = enumerate(RunLengthMasks.encode(targets().masks).to_coco())
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 128, "width": 128}],
+        "annotations": [{"id": i, "category_id": 4 + i, "segmentation": rle, **shared} for i, rle in objects],
+        "categories": [{"id": 4 + i, "name": f"c{i}"} for i in range(3)],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = OneClass(CocoInstances(tmp_path, tmp_path / "a.json"))
+    record = data[0]
+    assert data.categories.names == ("object",) and record["targets"].labels.tolist() == [0, 0, 0]
+    assert torch.equal(record["targets"].masks, targets().masks)
 
 
 def test_masks_of_sa_1b_lie_beside_their_images(tmp_path):

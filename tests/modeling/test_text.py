@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from detrex.checkpoint.published import from_published, to_published
-from detrex.config import LazyConfig, instantiate
+from detrex.config import ConfigError, LazyConfig, instantiate
+from detrex.config.untrusted import load_untrusted
 from detrex.data import DataError, read_words
 from detrex.modeling.text import ClipTokenizer, TextDetector, TextEncoder, Vocabulary, for_evaluation
 from detrex.predict import Predictor
@@ -223,3 +225,14 @@ def test_words_come_from_files(tmp_path):
     file.write_text("cat\ncat\n")
     with pytest.raises(DataError, match="words.txt does not list classes.*more than once"):
         read_words(file)
+
+
+def test_a_config_that_came_with_weights_may_have_texts_where_words_are():
+    written = config_of(f"{PROJECT}/openseed_swin_tiny_coco_panoptic.py")
+    words = ("model.vocabulary.names=['a cat, or two','b']", "model.num_classes=2")
+    changed = LazyConfig.apply_overrides(written, [*words, "model.postprocess.thing_classes=[0]", SMALL[-1]])
+    text = OmegaConf.to_yaml(changed)
+    assert load_untrusted(text, "a.yaml").model.vocabulary.names[0] == "a cat, or two"
+    changed.model.backbone.name = "a cat, or two"
+    with pytest.raises(ConfigError, match="names of models have no such characters"):
+        load_untrusted(OmegaConf.to_yaml(changed), "a.yaml")

@@ -116,7 +116,9 @@ class TextDetector(Detector):
         missing = [name for name in dict.fromkeys(names) if name not in self._embedded]
         if missing:
             templates = self.templates
-            texts = [template.format(for_evaluation(name)) for name in missing for template in templates]
+            texts = [
+                template.replace("{}", for_evaluation(name)) for name in missing for template in templates
+            ]
             mean = self.text(texts).unflatten(0, (len(missing), len(templates))).mean(1)
             self._embedded |= zip(missing, mean / mean.norm(dim=-1, keepdim=True), strict=True)
         return torch.stack([self._embedded[name] for name in names])
@@ -158,7 +160,9 @@ class TextDetector(Detector):
             raise ValueError("training needs the names of the classes: set model.vocabulary.names")
         templates, names = self.training_templates, vocabulary.for_training()
         drawn = torch.randint(len(templates), (len(vocabulary.names),)).tolist()
-        embeddings = self.text([templates[k].format(name) for k, name in zip(drawn, names, strict=True)])
+        embeddings = self.text(
+            [templates[k].replace("{}", name) for k, name in zip(drawn, names, strict=True)]
+        )
         classes = self.num_classes
         self.num_classes = len(embeddings)
         self._set_words(embeddings)

@@ -15,6 +15,7 @@ from .semantic_sam_swin_tiny_sa1b import model, optimizer, scheduler, train
 
 dataloader = get_config("common/data/coco_instance.py").dataloader
 dataloader.categories = _sa1b.categories
+dataloader.train.one_class = True
 dataloader.test.dataset.targets = True
 dataloader.test.mapper = _sa1b.test.mapper
 dataloader.evaluators = _sa1b.evaluators
