@@ -29,7 +29,7 @@ REDUCTIONS = {
     "model.num_classes": 6,
     "model.vocabulary.names": list("abcdef"),
     "model.others": "null",
-    "model.text.width": 32,
+    "model.text.width": 16,
     "model.drawing.num_prompts": 5,
     "model.automatic.points_per_side": 3,
     "model.text.num_layers": 1,
