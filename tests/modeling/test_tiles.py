@@ -144,6 +144,26 @@ def test_an_object_larger_than_tiles_is_joined_from_its_parts():
     assert found.masks.areas().tolist() == [160 * 250]
 
 
+def test_parts_are_joined_where_the_one_between_them_is_the_least_certain():
+    """Both ends come first, as objects of their own, among others; the middle makes them one."""
+    image = painted((100, 260), 0)
+    for number, (top, left, bottom, right) in enumerate([(5, 5, 20, 20), (40, 30, 60, 230), (80, 5, 95, 20)]):
+        color = torch.tensor([1, 3 * number + 3, 0], dtype=torch.uint8)
+        image[:, top:bottom, left:right] = color[:, None, None]
+
+    def unsure_of_the_middle(samples, postprocess):
+        outputs = perfect(samples, postprocess)
+        for output in outputs:
+            found = output["instances"]
+            widths = found.pred_boxes[:, 2] - found.pred_boxes[:, 0]
+            found.scores = torch.where(widths == 100, 0.2, 0.6 + widths / 1000)
+        return outputs
+
+    found = Tiles(100, 20)(unsure_of_the_middle, {"image": image}, INSTANCE)["instances"]
+    boxes = sorted(found.pred_boxes.tolist())
+    assert boxes == [[5, 5, 20, 20], [5, 80, 20, 95], [30, 40, 230, 60]]
+
+
 def test_a_sliver_of_an_object_is_no_second_one():
     """A tile sees the rim of an object badly; the neighbour, which sees all of it, is believed."""
     image = painted((100, 180), 0)

@@ -45,7 +45,7 @@ class Tile:
     core: Rectangle
 
 
-@dataclass
+@dataclass(eq=False)
 class _Piece:
     """What a tile has found of an object, in the frame of the whole image.
 
@@ -82,7 +82,7 @@ class _Piece:
         return _box_area(_box_inside(own_box, other_box)), _box_area(own_box), _box_area(other_box)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Object:
     """Pieces of one object, best first."""
 
