@@ -291,7 +291,8 @@ VALUES = st.one_of(
             "(a+)+$",
         ]
     ),
-    st.sampled_from([[], {}, [[]], {"_target_": "os.getcwd"}, {"_target_": 3}, {1: 2}]),
+    # Copied, since later changes of the same case may go into them.
+    st.sampled_from([[], {}, [[]], {"_target_": "os.getcwd"}, {"_target_": 3}, {1: 2}]).map(copy.deepcopy),
 )
 CHANGES = st.lists(st.tuples(st.integers(0, 10**6), VALUES), min_size=1, max_size=3)
 
