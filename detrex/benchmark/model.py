@@ -73,7 +73,12 @@ class Run:
 
 
 class Subject:
-    """A model that is ready to run again and again on the same synthetic images."""
+    """A model that is ready to run again and again on the same synthetic images.
+
+    Attributes:
+        device: of the model.
+        step: runs once without taking the time.
+    """
 
     def __init__(self, setup: Setup):
         if setup.threads is not None:
@@ -90,7 +95,7 @@ class Subject:
         self._parts.watch(model)
         samples = make_samples(setup, model.num_classes)
         prepare = self._training if setup.training else self._inference
-        self._step = prepare(model, samples, config)
+        self.step = prepare(model, samples, config)
         reset_peak_memory(self.device)
         self._memory_before, _ = memory(self.device)
 
@@ -100,7 +105,7 @@ class Subject:
 
         def step() -> None:
             self._parts.start()
-            self._step()
+            self.step()
             parts.update(self._parts.stop())
 
         return Run(self._clock.time(step), parts)

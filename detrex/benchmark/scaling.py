@@ -104,10 +104,10 @@ def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
 
 def bend(points: Sequence[Mapping[str, float]], key: str) -> float | None:
     """The value from which on a figure grows with more than half of its highest exponent: before, what does
-    not depend on the value costs most. None where it grows with less than a tenth all over.
+    not depend on the value costs most. None where it grows with less than a third all over.
     """
     grown = exponents(points, key)
     highest = max((e for e in grown if math.isfinite(e)), default=0.0)
-    if highest < 0.1:  # noqa: PLR2004 (said above)
+    if highest < 1 / 3:
         return None
     return next(p["value"] for p, e in zip(points, grown, strict=False) if e > highest / 2)

@@ -19,7 +19,9 @@ from detrex.benchmark import (
     Case,
     Setup,
     bend,
+    count_syncs,
     describe_machine,
+    device_report,
     measure_evaluation,
     measure_loading,
     measure_models,
@@ -179,14 +181,7 @@ def _evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
-    base = Setup(
-        arguments.config_file,
-        tuple(arguments.overrides),
-        size=arguments.size,
-        objects=arguments.objects,
-        threads=arguments.threads,
-        trust_code=arguments.trust_code,
-    )
+    base = _setup(arguments, size=arguments.size)
     device = resolve_device(base.config().train.device)
     chosen = dict(arguments.axes or ((name, ()) for name in AXES))
     values = {name: given or AXES[name].values for name, given in chosen.items()}
@@ -210,6 +205,47 @@ def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine, "axes": axes}
 
 
+def _gpu_report(arguments: argparse.Namespace) -> dict[str, Any]:
+    device = resolve_device(arguments.device)
+    base = _setup(arguments, (f"train.device={device}",), batch=arguments.batch)
+    base.config()  # what is wrong with it shows before the first minute
+    pieces = []
+    report = device_report(base, device, arguments.sizes, arguments.repeats, arguments.minutes)
+    for piece in report:
+        print(piece, flush=True)
+        pieces.append(piece)
+        if arguments.page:  # after each part, since a lent machine may go at any time
+            arguments.page.parent.mkdir(parents=True, exist_ok=True)
+            arguments.page.write_text("\n".join(pieces), encoding="utf-8")
+    return {"machine": describe_machine(device), "sections": pieces}
+
+
+def _syncs(arguments: argparse.Namespace) -> dict[str, Any]:
+    base = _setup(arguments, size=arguments.size, batch=arguments.batch)
+    machine = describe_machine(resolve_device(base.config().train.device))
+    console, counts = _console(machine), []
+    for training in (False, True):
+        counts.append(count_syncs(replace(base, training=training)))
+        found = counts[-1]
+        console.print(f"{found['mode']}: {'at most ' * found['is_bound']}{found['count']} times")
+        table = _table("", "line", "operation", "times")
+        for place in found["places"]:
+            table.add_row(place["place"], place["operation"], str(place["count"]))
+        console.print(table)
+    return {"machine": machine, "modes": counts}
+
+
+def _setup(arguments: argparse.Namespace, overrides: tuple[str, ...] = (), **others: Any) -> Setup:
+    return Setup(
+        arguments.config_file,
+        (*arguments.overrides, *overrides),
+        objects=arguments.objects,
+        threads=arguments.threads,
+        trust_code=arguments.trust_code,
+        **others,
+    )
+
+
 def _scaling_table(axis: Mapping[str, Any]) -> Table:
     columns = ("seconds", "processor s", "GiB", "exponent of time", "of memory")
     table = _table(f"{axis['meaning']}, {axis['mode']}", axis["axis"], *columns)
@@ -227,6 +263,8 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "data": _data,
     "evaluation": _evaluation,
     "scaling": _scaling,
+    "gpu-report": _gpu_report,
+    "syncs": _syncs,
 }
 
 
@@ -247,6 +285,6 @@ def _milliseconds(spread: Mapping[str, float] | None) -> Iterator[str]:
 def _table(title: str, *columns: str) -> Table:
     made = Table(title=title or None, title_justify="left")
     for column in columns:
-        text = column in ("case", "implementation", "part", "evaluator", "phase")
+        text = column in ("case", "line", "operation", "implementation", "part", "evaluator", "phase")
         made.add_column(column, justify="left" if text else "right", no_wrap=True)
     return made

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from detrex.cli.benchmarks import model_setups
 from detrex.cli.commands.benchmark import parse_arguments, run
@@ -160,3 +161,19 @@ def test_axes_that_are_none(axis, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["scaling", "--config-file", CONFIG, "--axes", axis])
     assert "--axes" in capsys.readouterr().err
+
+
+def test_syncs(benchmark, overrides):
+    shown, written = benchmark("syncs", "--config-file", CONFIG, "--size", "48x64", *overrides)
+    assert [mode["mode"] for mode in written["modes"]] == ["inference", "training"]
+    assert f"training: at most {written['modes'][1]['count']} times" in shown
+
+
+def test_the_report_of_a_gpu_needs_one_unless_told_otherwise(tmp_path, caplog):
+    arguments = parse_arguments(["gpu-report", "--page", str(tmp_path / "page.md")])
+    assert arguments.device == "cuda" and arguments.config_file
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            run(arguments)
+        assert "device 'cuda' cannot be used" in caplog.text
+        assert not (tmp_path / "page.md").exists()

@@ -24,6 +24,8 @@ commands:
   model       inference and training steps of a config's model, by part, and peak memory
   data        images per second of a config's training loader
   evaluation  seconds per 1000 images of a config's evaluators
+  gpu-report  a page of all that is to be known of a GPU, in at most 10 minutes
+  syncs       how often the processor waits for a GPU; counted anywhere
   scaling     how time and memory grow with objects, queries, image size, classes and batch
 """
 EXAMPLES = """\
@@ -36,11 +38,15 @@ examples:
   %(prog)s model --compare OLD.py NEW.py --mode inference --output compared.json
   %(prog)s data --config-file CONFIG --workers 8 dataloader.root=/path/to/coco
   %(prog)s evaluation --config-file CONFIG dataloader.root=/path/to/coco
+  %(prog)s gpu-report --page gpu.md
+  %(prog)s syncs --config-file CONFIG --size 480x640
   %(prog)s scaling --config-file CONFIG --html scaling.html
   %(prog)s scaling --config-file CONFIG --axes objects=1,10,100 batch=1,2,4 --size 512x512
 """
 
 SIZES = [(800, 1333), (1024, 1024)]
+REPORT_SIZES = [(480, 640), (800, 1333)]
+REPORT_CONFIG = "maskdino_r50_coco_instance_50ep"
 AXES = ("objects", "queries", "size", "classes", "batch")
 DTYPES = ("fp32", "fp64", "bf16", "fp16")
 
@@ -116,6 +122,33 @@ def _evaluation(parser: argparse.ArgumentParser, options: Sequence[str]) -> argp
     return parse(parser, options)
 
 
+def _gpu_report(parser: argparse.ArgumentParser, options: Sequence[str]) -> argparse.Namespace:
+    add_config(parser)
+    parser.add_argument("--device", default="cuda", help="to measure on (default: cuda)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page there, as Markdown")
+    parser.add_argument(
+        "--minutes", type=positive, default=10, metavar="N", help="then no further part begins (default: 10)"
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=image_size, default=REPORT_SIZES, metavar="HxW", help="480x640 800x1333"
+    )
+    parser.add_argument("--batch", type=positive, default=2, metavar="N", help="images (default: 2)")
+    parser.add_argument("--objects", type=positive, default=8, metavar="N", help="of each image, in training")
+    add_overrides(parser)
+    parsed = parse(parser, options, config_needed=False)
+    parsed.config_file = parsed.config_file or REPORT_CONFIG
+    return parsed
+
+
+def _syncs(parser: argparse.ArgumentParser, options: Sequence[str]) -> argparse.Namespace:
+    add_config(parser)
+    parser.add_argument("--size", type=image_size, default=(480, 640), metavar="HxW", help="default: 480x640")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images (default: 1)")
+    parser.add_argument("--objects", type=positive, default=8, metavar="N", help="of each image, in training")
+    add_overrides(parser)
+    return parse(parser, options)
+
+
 def _scaling(parser: argparse.ArgumentParser, options: Sequence[str]) -> argparse.Namespace:
     add_config(parser)
     parser.add_argument(
@@ -153,6 +186,8 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser, Sequence[str]], argparse.
     "data": _data,
     "evaluation": _evaluation,
     "scaling": _scaling,
+    "gpu-report": _gpu_report,
+    "syncs": _syncs,
 }
 
 
