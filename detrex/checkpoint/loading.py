@@ -15,7 +15,7 @@ from detrex.checkpoint.download import fetch, is_url
 from detrex.checkpoint.fitting import LoadReport, load_weights
 from detrex.checkpoint.formats import convert
 from detrex.checkpoint.pickles import read_pickle
-from detrex.checkpoint.published import is_published
+from detrex.checkpoint.published import Kind, is_published, kind_of
 from detrex.checkpoint.settings import fitting_rows, settings_of_file
 from detrex.checkpoint.weights import (
     WEIGHTS_NAME,
@@ -143,6 +143,9 @@ def _hint(tensors: dict[str, Tensor]) -> str:
     """For a published file that does not fit: what it is of, and which configs it fits."""
     if not is_published(tensors):
         return ""
+    kind = kind_of(tensors)
+    if kind is not Kind.MASK_DINO:
+        return f"\n  The file is of a published {kind.value}."
     settings = settings_of_file(tensors)
     names = fitting_rows(settings)
     fits = f"; in the model zoo this is {' or '.join(names)}" if names else ""

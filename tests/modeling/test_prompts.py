@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detrex.checkpoint import CheckpointError, load_pretrained
 from detrex.checkpoint.published import from_published, to_published
 from detrex.config import LazyConfig, instantiate
 from detrex.data import CocoInstances, DataError, OneClickMapper, SegmentAnythingFolder
@@ -107,6 +108,16 @@ def test_weights_of_the_published_names_come_back(model):
     back = from_published(published, num_heads=2)
     assert set(back) == set(state)
     assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+def test_a_published_file_that_does_not_fit_says_what_it_is_of(model, tmp_path):
+    torch.save({"model": to_published(model.state_dict(), model)}, tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match="The file is of a published Semantic-SAM"):
+        load_pretrained(
+            small("model.prompts.granularities=2", "model.levels=[1,0]"),
+            tmp_path / "published.pth",
+            strict=True,
+        )
 
 
 def test_small_holes_are_filled_and_small_islands_taken_away():
