@@ -8,8 +8,11 @@ from pathlib import Path
 
 from detrex.export import export, verify
 from detrex.export.capture import SIDES
+from detrex.export.quantisation import quantise
 from detrex.predict import Predictor, find_files, load
 from detrex.runtime.exported import load as load_exported
+
+CALIBRATION_PICTURES = 64
 
 
 def run_export(arguments: argparse.Namespace) -> None:
@@ -36,7 +39,10 @@ def run_export(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         sides=tuple(arguments.sides or SIDES),
     )
-    size = sum(f.stat().st_size for f in _files(path)) / 1e6
+    if arguments.int8:
+        files = [str(file) for word in arguments.int8 for file in find_files(word)]
+        quantise(path, path, files[:CALIBRATION_PICTURES])
+    size = path.stat().st_size / 1e6
     print(f"wrote {path}: {size:.1f} MB in {time.perf_counter() - began:.0f} s")
     if arguments.verify and not _agrees(predictor, path, arguments):
         raise SystemExit(1)
@@ -48,8 +54,3 @@ def _agrees(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> 
     agreement = verify(predictor, exported, pictures, batch_size=arguments.batch or 1)
     print(f"{'the same' if agreement.same else 'NOT THE SAME'} as the model: {agreement.describe()}")
     return agreement.same
-
-
-def _files(path: Path) -> list[Path]:
-    """The files of an exported model; OpenVINO has two."""
-    return [p for p in (path, path.with_suffix(".bin")) if p.is_file()]

@@ -25,8 +25,7 @@ def export(
     Args:
         model: a predictor on the CPU, or what :func:`detrex.load` makes one of.
         path: of the file; its suffix is that of the format, such as ``.onnx``.
-        to: the format: ``onnx``, ``openvino``, ``torch`` (a program of ``torch.export``) or ``aotinductor``
-            (machine code for this kind of machine).
+        to: the format: ``onnx`` or ``torch`` (a program of ``torch.export``).
         tasks: those of the model's tasks that the file gives; None for all.
         batch: number of pictures of each call; None for any up to 64.
         size: (height, width) of all pictures in pixels; None for any.

@@ -17,7 +17,7 @@ from detrex.runtime.files import replaced_file
 
 OPSET = 20
 """Of ONNX; the first with a ``GridSample`` that all runtimes share."""
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aotinductor": ".aoti.pt2"}
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
 
 
@@ -70,28 +70,6 @@ def set_metadata(proto: Any, description: Description) -> None:
     proto.producer_name, proto.producer_version = "detrex", description.detrex_version
 
 
-def write_openvino(captured: Captured, path: Path) -> Path:
-    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``.
-
-    Raises:
-        ImportError: the packages openvino, onnx and onnxscript are not installed.
-    """
-    _needed("openvino", "openvino")
-    import openvino
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    between = path.with_suffix(".onnx.tmp")
-    onnx_file = write_onnx(captured, between.with_suffix(".onnx"))
-    try:
-        model = openvino.convert_model(onnx_file)
-    finally:
-        onnx_file.unlink()
-    for key, value in captured.description.to_metadata().items():
-        model.set_rt_info(value, ["detrex", key])
-    openvino.save_model(model, path, compress_to_fp16=False)
-    return path
-
-
 def write_torch(captured: Captured, path: Path) -> Path:
     """Writes the program of ``torch.export``, with standard operators alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,35 +82,9 @@ def write_torch(captured: Captured, path: Path) -> Path:
     return path
 
 
-def write_aotinductor(captured: Captured, path: Path) -> Path:
-    """Compiles the program for this machine and writes the package of AOTInductor.
-
-    Raises:
-        ExportError: PyTorch cannot compile it here, such as without a C++ compiler.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"detrex": json.dumps(captured.description.to_metadata())}
-    try:
-        with torch.no_grad():
-            torch._inductor.aoti_compile_and_package(
-                captured.program,
-                package_path=str(path),
-                inductor_configs={"aot_inductor.metadata": metadata},
-            )
-    except Exception as error:  # of many kinds, from the compiler and from tracing
-        message = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(
-            f"AOTInductor cannot compile this model here: {message[0]}. It needs a C++ compiler; --to onnx "
-            "and --to torch need none"
-        ) from error
-    return path
-
-
 WRITERS: Mapping[str, Any] = {
     "onnx": write_onnx,
-    "openvino": write_openvino,
     "torch": write_torch,
-    "aotinductor": write_aotinductor,
 }
 
 

@@ -26,9 +26,8 @@ examples:
   boxes alone      %(prog)s output/mine --to onnx mine.onnx --tasks instance
   pictures of one size, one at a time
                    %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
-  OpenVINO         %(prog)s output/mine --to openvino mine.xml
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
-  machine code     %(prog)s output/mine --to aotinductor mine.aoti.pt2
+  8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
   published        %(prog)s maskdino_r50_coco_instance --weights published --to onnx maskdino.onnx
 
 The graph resizes and normalises pictures as the model wants them, and gives boxes, masks and maps at the size
@@ -36,7 +35,7 @@ of the picture. Its inputs are `images` (batch, height, width, 3), uint8 RGB, an
 file keeps class names, thresholds and preprocessing; detrex.runtime.load loads it without PyTorch. With
 --verify, the exit code is 1 where the file finds something else than the model (docs/deploy.md).
 """
-FORMATS = ("onnx", "openvino", "torch", "aotinductor")
+FORMATS = ("onnx", "torch")
 TASKS = ("instance", "panoptic", "semantic")
 
 
@@ -72,6 +71,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         help="smallest and largest height and width of pictures in pixels (default: 2 8192)",
     )
     parser.add_argument(
+        "--int8",
+        nargs="+",
+        metavar="PATH",
+        help="weights and activations of 8 bits, calibrated on the first 64 of these pictures (--to onnx)",
+    )
+    parser.add_argument(
         "--verify",
         nargs="+",
         metavar="PATH",
@@ -89,6 +94,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         parsed.output = Path(words[0])
     if parsed.size is not None and parsed.sides is not None:
         parser.error("--size and --sides exclude each other")
+    if parsed.int8 and parsed.to != "onnx":
+        parser.error("--int8 goes with --to onnx")
     return parsed
 
 

@@ -48,17 +48,15 @@ def open_runner(
         raise FileNotFoundError(f"there is no exported model at {path}")
     if path.suffix == ".onnx":
         return OnnxRunner(path, threads, providers)
-    if path.suffix == ".xml":
-        return OpenVinoRunner(path, threads)
     if path.suffix != ".pt2":
         raise ExportedModelError(
-            f"{path}: exported models are .onnx, .xml (OpenVINO) or .pt2 files; detrex.load takes weights"
+            f"{path}: exported models are .onnx or .pt2 files; detrex.load takes weights"
         )
     if not trust_code:
         raise ExportedModelError(
             f"{path} holds a program that PyTorch runs as it is: give trust_code=True if you know who made it"
         )
-    return CompiledRunner(path) if path.name.endswith(".aoti.pt2") else TorchRunner(path)
+    return TorchRunner(path)
 
 
 class OnnxRunner:
@@ -83,30 +81,6 @@ class OnnxRunner:
         return dict(zip(self.outputs, self.session.run(None, {"images": images, **inputs}), strict=True))
 
 
-class OpenVinoRunner:
-    """A file in OpenVINO, on the CPU."""
-
-    def __init__(self, path: Path, threads: int | None):
-        openvino = _imported("openvino", "pip install openvino")
-        try:
-            model = openvino.Core().read_model(path)
-            # Of the float32 that the model was exported in, on processors with faster types, too.
-            settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-            if threads is not None:
-                settings["INFERENCE_NUM_THREADS"] = threads
-            self.compiled = openvino.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise ExportedModelError(f"{path} cannot be loaded by OpenVINO: {error}") from error
-        known = model.has_rt_info(["detrex"])
-        metadata = {k: v.value for k, v in model.get_rt_info(["detrex"]).value.items()} if known else {}
-        self.description = Description.from_metadata(metadata, str(path))
-
-    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
-        inputs = {name: np.array(value, np.float32) for name, value in thresholds.items()}
-        found = self.compiled({"images": images, **inputs})
-        return {output.get_any_name(): np.asarray(value) for output, value in found.items()}
-
-
 class TorchRunner:
     """A program of ``torch.export`` in PyTorch."""
 
@@ -118,29 +92,12 @@ class TorchRunner:
         self.description = Description.from_metadata(metadata, str(path))
 
     def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
-        return _call_torch(self.program, images, thresholds)
+        import torch
 
-
-class CompiledRunner:
-    """A package of AOTInductor in PyTorch: machine code of the machine that it was made on."""
-
-    def __init__(self, path: Path):
-        torch = _imported("torch", "pip install torch")
-        self.program = torch._inductor.aoti_load_package(str(path))
-        metadata = json.loads(self.program.get_metadata().get("detrex", "{}"))
-        self.description = Description.from_metadata(metadata, str(path))
-
-    def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
-        return _call_torch(self.program, images, thresholds)
-
-
-def _call_torch(program: Any, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
-    import torch
-
-    with torch.inference_mode():
-        values = [torch.tensor(value, dtype=torch.float32) for value in thresholds.values()]
-        found = program(torch.from_numpy(images), *values)
-    return {name: value.numpy() for name, value in found.items()}
+        with torch.inference_mode():
+            values = [torch.tensor(value, dtype=torch.float32) for value in thresholds.values()]
+            found = self.program(torch.from_numpy(images), *values)
+        return {name: value.numpy() for name, value in found.items()}
 
 
 def _imported(name: str, hint: str) -> Any:
