@@ -85,16 +85,18 @@ def check_types(config: DictConfig | ListConfig) -> None:
     """Checks every keyword of every node by the annotation in its target's signature.
 
     Args:
-        config: complete.
+        config: a complete node.
 
     Raises:
-        ConfigError: a value does not fit, or an interpolation leads nowhere.
+        ConfigError: it is no node, a value does not fit, or an interpolation leads nowhere.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     path = config._get_full_key(None)
+    if not is_node(plain):
+        raise ConfigError(f"{path} has no {TARGET}, which says what to build")
     for keys, node in walk(plain):
         parameters = signature_of(node[TARGET]).parameters if is_node(node) else {}
         for key, parameter in parameters.items():

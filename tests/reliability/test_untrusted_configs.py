@@ -235,6 +235,16 @@ def test_code_runs_only_where_it_is_trusted(weights, tmp_path, monkeypatch):
     assert weights.load(config, trust_code=True).categories == CATEGORIES
 
 
+@pytest.mark.parametrize("place", ["model", "dataloader.test.mapper"])
+def test_what_is_built_says_what_it_is(weights, place):
+    config = copy.deepcopy(weights.config)
+    node = _at(config, place.split("."))
+    node["None"] = node.pop("_target_")
+    with pytest.raises(ConfigError, match=f"{place}.* _target_") as caught:
+        weights.load(config)
+    assert str(weights.path) in str(caught.value)
+
+
 def test_what_the_user_replaces_is_not_refused(weights):
     config = weights.changed("model.num_classes", {"_target_": "os.system"})
     assert weights.load(config, overrides=["model.num_classes=3"]).categories == CATEGORIES
