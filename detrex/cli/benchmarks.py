@@ -257,6 +257,36 @@ def _scaling_table(axis: Mapping[str, Any]) -> Table:
     return table
 
 
+def _serving(arguments: argparse.Namespace) -> dict[str, Any]:
+    from detrex.benchmark.serving import measure_serving
+    from detrex.predict import load
+
+    predictor = load(arguments.model, arguments.weights, device=arguments.device)
+    result = measure_serving(
+        predictor, arguments.clients, arguments.requests, arguments.size, arguments.repeats
+    )
+    machine = describe_machine(predictor.device)
+    columns = [f"{name} {c}" for name in ("batched", "single") for c in ("requests/s", "p50 ms", "p99 ms")]
+    title = "requests with a picture of {}x{}".format(*arguments.size)
+    table = _table(title, "clients", *columns, "faster")
+    for row in result["clients"]:
+        cells = [
+            f"{factor * row[name][key]:.1f}"
+            for name in ("batched", "single")
+            for key, factor in (("requests_per_second", 1), ("p50", MILLISECONDS), ("p99", MILLISECONDS))
+        ]
+        table.add_row(str(row["clients"]), *cells, f"{row['ratio']:.2f}")
+    console = _console(machine)
+    console.print(table)
+    console.print("faster: requests per second, batched to single, median of pairs of runs")
+    first, last = (result["memory"][key] / GIBIBYTE for key in ("first", "last"))
+    console.print(
+        f"{result['answered']} answers, {result['wrong']} wrong; memory {first:.3f} GiB after the first run "
+        f"and {last:.3f} GiB after the last"
+    )
+    return {"machine": machine, **result}
+
+
 _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "op": _op,
     "model": _model,
@@ -265,6 +295,7 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "scaling": _scaling,
     "gpu-report": _gpu_report,
     "syncs": _syncs,
+    "serving": _serving,
 }
 
 

@@ -27,6 +27,7 @@ commands:
   gpu-report  a page of all that is to be known of a GPU, in at most 10 minutes
   syncs       how often the processor waits for a GPU; counted anywhere
   scaling     how time and memory grow with objects, queries, image size, classes and batch
+  serving     requests per second over HTTP, with batches and one by one
 """
 EXAMPLES = """\
 examples:
@@ -40,6 +41,7 @@ examples:
   %(prog)s evaluation --config-file CONFIG dataloader.root=/path/to/coco
   %(prog)s gpu-report --page gpu.md
   %(prog)s syncs --config-file CONFIG --size 480x640
+  %(prog)s serving --model output/mine --size 480x640 --requests 64
   %(prog)s scaling --config-file CONFIG --html scaling.html
   %(prog)s scaling --config-file CONFIG --axes objects=1,10,100 batch=1,2,4 --size 512x512
 """
@@ -180,6 +182,19 @@ def _axis(text: str) -> tuple[str, tuple[int, ...]]:
     return name, numbers
 
 
+def _serving(parser: argparse.ArgumentParser, options: Sequence[str]) -> argparse.Namespace:
+    parser.add_argument("--model", required=True, metavar="MODEL", help="as of 'detrex serve'")
+    parser.add_argument("--weights", metavar="W", help="file, folder or URL; by default those of the run")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument(
+        "--clients", nargs="+", type=positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32"
+    )
+    parser.add_argument("--requests", type=positive, default=64, metavar="N", help="of one run (default: 64)")
+    parser.add_argument("--size", type=image_size, default=(480, 640), metavar="HxW", help="default: 480x640")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
+    return parser.parse_args(options)
+
+
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser, Sequence[str]], argparse.Namespace]] = {
     "op": _op,
     "model": _model,
@@ -188,6 +203,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser, Sequence[str]], argparse.
     "scaling": _scaling,
     "gpu-report": _gpu_report,
     "syncs": _syncs,
+    "serving": _serving,
 }
 
 
