@@ -26,7 +26,7 @@ def write_onnx(captured: Captured, path: Path) -> Path:
 
     Raises:
         ImportError: the packages onnx and onnxscript are not installed.
-        ExportError: the model is larger than one file may be.
+        ExportError: the model is larger than one file may be, or has parts that ONNX has no operators for.
     """
     size = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
     if size > _LARGEST_FILE:
@@ -49,6 +49,10 @@ def write_onnx(captured: Captured, path: Path) -> Path:
                 output_names=captured.outputs,
                 verbose=False,
             )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            "PyTorch's exporter has no ONNX operators for a part of this model; --to torch may work"
+        ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

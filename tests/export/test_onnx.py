@@ -54,8 +54,8 @@ def test_the_file_finds_what_the_model_finds(run, exported, batch):
     assert found.panoptic_pixels is not None and found.semantic_pixels is not None
 
 
-# DETA chooses its queries by suppression, Focus-DETR decides by the size of a picture: docs/deploy.md.
-NOT_EXPORTED = {"deta", "focus_detr"}
+# As docs/deploy.md says.
+NOT_EXPORTED = {"deta", "dino_eva", "focus_detr"}
 
 
 @pytest.mark.slow
