@@ -75,13 +75,14 @@ def capture(
     graph = PictureToResults(predictor.model, predictor.mapper, tasks).eval()
     ranges = [sides, sides] if size is None else [(side, side) for side in size]
     images, dynamic = _example(batch, ranges)
-    example = (images, *(torch.tensor(value) for value in graph.thresholds.values()))
+    thresholds = tuple(torch.tensor(value) for value in graph.thresholds.values())
+    example = (images, *thresholds)
+    # Semantic maps have no thresholds, and then there is no entry for them.
+    shapes = (dynamic, (None,) * len(thresholds)) if thresholds else (dynamic,)
     with torch.no_grad(), force_implementation("reference"):
         outputs = list(graph(*example))
         try:
-            program = torch.export.export(
-                graph, example, dynamic_shapes=(dynamic, (None,) * len(graph.thresholds)), strict=False
-            )
+            program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         except GuardOnDataDependentSymNode as error:
             raise ExportError(
                 "the model decides something by the size of a picture, so one graph does not fit all sizes: "

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
-from detrex.export import verify
+from detrex.export import capture, verify
 from detrex.export.graph import PictureToResults
 from detrex.export.resizing import resize, resize_weights
 from detrex.runtime.exported import Predictor as ExportedPredictor
@@ -20,6 +20,11 @@ def test_it_finds_what_the_predictor_finds(project):
     found = verify(predictor, exported, pictures(2, SIZES[:3]), score_threshold=0.0, batch_size=2)
     assert found.same, found.describe()
     assert found.pictures == 6 and found.objects > 20
+
+
+def test_a_graph_without_thresholds_takes_the_picture_alone():
+    captured = capture(small_model("maskdino"), tasks=["semantic"], batch=1, size=(64, 96))
+    assert captured.inputs == ["images"] and captured.outputs == ["semantic"]
 
 
 @pytest.mark.parametrize("size", [(7, 5), (40, 61), (64, 64), (130, 33)])
