@@ -1,4 +1,6 @@
 # make demo: set up .venv, train a small Mask DINO on generated images, evaluate it, draw its predictions.
+# make web: after make demo, write its page for the browser to output/web. It needs onnxruntime-web of npm: 33 MB are
+# downloaded once, or give the package that you have, ONNXRUNTIME_WEB=onnxruntime-web-1.30.0.tgz.
 # make test: set up .venv with the test extra, run the linter and all tests.
 # Choose the interpreter with PYTHON=python3.12, the environment's folder with VENV=somewhere.
 
@@ -6,10 +8,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test
+ONNXRUNTIME_WEB ?=
+
+.PHONY: demo test web
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/train_net.py --config-file projects/maskdino/configs/maskdino_shapes.py --overwrite
+
+web: $(VENV)/installed-export
+	$(BIN)/python -m detrex export output/maskdino_shapes --to web output/web \
+		$(if $(ONNXRUNTIME_WEB),--onnxruntime-web $(ONNXRUNTIME_WEB),--download)
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -20,6 +28,10 @@ test: $(VENV)/installed-test
 $(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-export: $(VENV)/installed
+	$(BIN)/python -m pip install -e '.[export]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -120,9 +120,11 @@ def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(compiled):
     assert {LIBRARY, "detrex/configs/common/train.py", "detrex/py.typed"} | sources <= compiled.files()
 
 
-def test_a_wheel_has_configs_projects_and_class_lists(plain):
+def test_a_wheel_has_configs_projects_class_lists_and_the_page_of_exports(plain):
     package = plain.folder / "detrex"
     assert shipped(package) == shipped(ROOT)
+    page = {f"detrex/export/page/{file.name}" for file in (ROOT / "detrex/export/page").iterdir()}
+    assert page and page <= plain.files()
     code = (
         "from detrex.config import LazyConfig, instantiate, projects_directory as d; "
         "from detrex.data import count_classes; "

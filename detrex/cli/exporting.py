@@ -6,9 +6,11 @@ import argparse
 import time
 from pathlib import Path
 
-from detrex.export import export, verify
+from detrex.checkpoint.download import fetch
+from detrex.export import export, export_web, verify
 from detrex.export.capture import SIDES
 from detrex.export.quantisation import quantise
+from detrex.export.web import RUNTIME_SHA256, RUNTIME_URL, check_folder, read_runtime
 from detrex.predict import Predictor, find_files, load
 from detrex.runtime.exported import load as load_exported
 
@@ -21,6 +23,12 @@ def run_export(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit: with code 1, if the file finds something else than the model.
     """
+    if arguments.to == "web":
+        # Before the model is loaded and exported, which may take minutes.
+        check_folder(arguments.output)
+        if arguments.download:
+            arguments.onnxruntime_web = fetch(RUNTIME_URL, RUNTIME_SHA256)
+        read_runtime(arguments.onnxruntime_web)
     predictor = load(
         arguments.model,
         arguments.weights,
@@ -30,6 +38,16 @@ def run_export(arguments: argparse.Namespace) -> None:
         trust_code=arguments.trust_code,
     )
     began = time.perf_counter()
+    path = _page(predictor, arguments) if arguments.to == "web" else _file(predictor, arguments)
+    size = path.stat().st_size / 1e6
+    print(f"wrote {path}: {size:.1f} MB in {time.perf_counter() - began:.0f} s")
+    if arguments.to == "web":
+        print(f"to see the page: python -m http.server --bind 127.0.0.1 --directory {arguments.output}")
+    if arguments.verify and not _agrees(predictor, path, arguments):
+        raise SystemExit(1)
+
+
+def _file(predictor: Predictor, arguments: argparse.Namespace) -> Path:
     path = export(
         predictor,
         arguments.output,
@@ -40,12 +58,25 @@ def run_export(arguments: argparse.Namespace) -> None:
         sides=tuple(arguments.sides or SIDES),
     )
     if arguments.int8:
-        files = [str(file) for word in arguments.int8 for file in find_files(word)]
-        quantise(path, path, files[:CALIBRATION_PICTURES])
-    size = path.stat().st_size / 1e6
-    print(f"wrote {path}: {size:.1f} MB in {time.perf_counter() - began:.0f} s")
-    if arguments.verify and not _agrees(predictor, path, arguments):
-        raise SystemExit(1)
+        quantise(path, path, _calibration(arguments))
+    return path
+
+
+def _page(predictor: Predictor, arguments: argparse.Namespace) -> Path:
+    return export_web(
+        predictor,
+        arguments.output,
+        arguments.onnxruntime_web,
+        tasks=arguments.tasks,
+        sides=tuple(arguments.sides or SIDES),
+        calibration=_calibration(arguments),
+    )
+
+
+def _calibration(arguments: argparse.Namespace) -> list[str]:
+    """Pictures whose values say the ranges of 8 bits."""
+    files = [str(file) for word in arguments.int8 or () for file in find_files(word)]
+    return files[:CALIBRATION_PICTURES]
 
 
 def _agrees(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> bool:

@@ -8,5 +8,6 @@ export("output/mine", "mine.onnx")
 from detrex.export.capture import Captured, ExportError, capture
 from detrex.export.export import export
 from detrex.export.verification import Agreement, verify
+from detrex.export.web import export_web
 
-__all__ = ["Agreement", "Captured", "ExportError", "capture", "export", "verify"]
+__all__ = ["Agreement", "Captured", "ExportError", "capture", "export", "export_web", "verify"]

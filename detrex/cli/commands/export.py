@@ -28,14 +28,18 @@ examples:
                    %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
   8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
+  page             %(prog)s output/mine --to web page --onnxruntime-web onnxruntime-web-1.30.0.tgz
   published        %(prog)s maskdino_r50_coco_instance --weights published --to onnx maskdino.onnx
 
 The graph resizes and normalises pictures as the model wants them, and gives boxes, masks and maps at the size
 of the picture. Its inputs are `images` (batch, height, width, 3), uint8 RGB, and the score thresholds. The
 file keeps class names, thresholds and preprocessing; detrex.runtime.load loads it without PyTorch. With
 --verify, the exit code is 1 where the file finds something else than the model (docs/deploy.md).
+
+--to web writes a folder for any web server, such as `python -m http.server`: a page that finds objects in the
+browser, in pictures and through the camera, without a network.
 """
-FORMATS = ("onnx", "torch")
+FORMATS = ("onnx", "torch", "web")
 TASKS = ("instance", "panoptic", "semantic")
 
 
@@ -49,7 +53,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     )
     parser.add_argument("--to", choices=FORMATS, default="onnx", help="the format (default: onnx)")
     parser.add_argument(
-        "--output", type=Path, metavar="OUT", help="the file to write; the same as a plain word"
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="the file, or the folder of --to web, to write; the same as a plain word",
     )
     parser.add_argument(
         "--weights",
@@ -74,7 +81,19 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         "--int8",
         nargs="+",
         metavar="PATH",
-        help="weights and activations of 8 bits, calibrated on the first 64 of these pictures (--to onnx)",
+        help="weights and activations of 8 bits, calibrated on the first 64 of these pictures (of ONNX)",
+    )
+    runtime = parser.add_mutually_exclusive_group()
+    runtime.add_argument(
+        "--onnxruntime-web",
+        type=Path,
+        metavar="PATH",
+        help="for --to web: the archive that 'npm pack onnxruntime-web' makes, or a folder with the package",
+    )
+    runtime.add_argument(
+        "--download",
+        action="store_true",
+        help="for --to web: download onnxruntime-web (33 MB) from registry.npmjs.org once",
     )
     parser.add_argument(
         "--verify",
@@ -89,14 +108,30 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     words = [word for word in parsed.overrides if not is_override(word)]
     parsed.overrides = [word for word in parsed.overrides if is_override(word)]
     if len(words) + (parsed.output is not None) != 1:
-        parser.error("name the one file to write, such as mine.onnx")
+        parser.error("name the one file to write, such as mine.onnx, or the one folder of --to web")
     if words:
         parsed.output = Path(words[0])
     if parsed.size is not None and parsed.sides is not None:
         parser.error("--size and --sides exclude each other")
-    if parsed.int8 and parsed.to != "onnx":
-        parser.error("--int8 goes with --to onnx")
+    if parsed.int8 and parsed.to == "torch":
+        parser.error("--int8 goes with --to onnx and --to web")
+    _check_web(parser, parsed)
     return parsed
+
+
+def _check_web(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    has_runtime = parsed.download or parsed.onnxruntime_web is not None
+    if parsed.to != "web":
+        if has_runtime:
+            parser.error("--onnxruntime-web and --download go with --to web")
+    elif parsed.size is not None or parsed.batch is not None:
+        parser.error("a page takes pictures of any size: --size and --batch do not go with --to web")
+    elif not has_runtime:
+        parser.error(
+            "a page needs onnxruntime-web of npm. Give --download to fetch it from registry.npmjs.org once "
+            "(33 MB), or get it by 'npm pack onnxruntime-web@1.30.0' and give --onnxruntime-web "
+            "onnxruntime-web-1.30.0.tgz. 14 MB of it go into the folder"
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,167 @@
+"""A folder with a page that runs an exported model in the browser, where pictures stay on their machine.
+
+The page is made of the files in ``page/`` beside this module. What computes there is onnxruntime-web of npm,
+which users give or let the command download; nothing is fetched from elsewhere when the page is open.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from detrex.export.capture import SIDES, ExportError
+from detrex.export.export import export
+from detrex.export.quantisation import quantise
+from detrex.predict import Predictor
+from detrex.runtime.exported import Description
+from detrex.runtime.files import replaced_file
+
+RUNTIME_VERSION = "1.30.0"
+"""Of onnxruntime-web, with which the page is tested."""
+RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
+RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
+MODEL, DESCRIPTION = "model.onnx", "model.json"
+RUNTIME_FOLDER = "onnxruntime-web"
+"""Names in the folder of a page."""
+
+_PAGE = Path(__file__).with_name("page")
+# The build with WebAssembly alone, in one module; package.json says its version and licence.
+_RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm", "package.json")
+_LARGEST_RUNTIME_FILE = 64 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def export_web(
+    model: Predictor | str | Path,
+    folder: str | Path,
+    runtime: str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    sides: tuple[int, int] = SIDES,
+    calibration: Sequence[str] = (),
+) -> Path:
+    """Writes a folder that any static web server can serve: a page, the model and what runs it.
+
+    Args:
+        model: a predictor on the CPU, or what :func:`detrex.load` makes one of.
+        folder: which is made if need be. One with such a page is written anew; files of others are no page's.
+        runtime: onnxruntime-web: the archive that ``npm pack`` makes, or a folder with the package.
+        tasks: those of the model's tasks that the page shows; None for all.
+        sides: the smallest and the largest height and width of pictures in pixels.
+        calibration: pictures, for weights and activations of 8 bits; none for 32.
+
+    Returns:
+        The path of the ONNX file in the folder.
+
+    Raises:
+        ExportError: the model cannot be exported so, the folder has other files, or ``runtime`` is no
+            onnxruntime-web.
+        ImportError: a package is missing.
+    """
+    check_folder(Path(folder))
+    libraries = read_runtime(runtime)
+    path = export(model, Path(folder, MODEL), tasks=tasks, batch=1, sides=sides)
+    if calibration:
+        quantise(path, path, calibration)
+    write_page(path, libraries)
+    return path
+
+
+def write_page(path: Path, libraries: Mapping[str, bytes]) -> None:
+    """Puts a page beside a model.
+
+    Args:
+        path: the ONNX file in the folder of the page, named :data:`MODEL`.
+        libraries: what :func:`read_runtime` returns.
+    """
+    content = {f"{RUNTIME_FOLDER}/{name}": data for name, data in libraries.items()}
+    content |= {file.name: file.read_bytes() for file in _PAGE.iterdir() if file.is_file()}
+    content[DESCRIPTION] = json.dumps(asdict(_description(path)), indent=1).encode()
+    for name, data in content.items():
+        file = path.parent / name
+        file.parent.mkdir(exist_ok=True)
+        with replaced_file(file) as temporary:
+            temporary.write_bytes(data)
+
+
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        ExportError: a page may not be written here, for there are other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file; name the folder to write")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
+        raise ExportError(f"{folder} has files that are no page of 'detrex export'; name another folder")
+
+
+def read_runtime(source: str | Path) -> dict[str, bytes]:
+    """What a page needs of onnxruntime-web, by file name.
+
+    Args:
+        source: the archive that ``npm pack`` makes, or a folder with the package.
+
+    Raises:
+        ExportError: there is no such package.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise ExportError(f"{source} does not exist; {how_to_get_runtime()}")
+    try:
+        if source.is_dir():
+            content = _content(lambda name: (source / name).read_bytes())
+        else:
+            with tarfile.open(source) as archive:
+                content = _content(lambda name: _member(archive, f"package/{name}"))
+        package = json.loads(content["package.json"])
+        name, version = package["name"], package["version"]
+    except (OSError, EOFError, KeyError, TypeError, ValueError, tarfile.TarError) as error:
+        raise ExportError(
+            f"{source} is no package onnxruntime-web ({error}): expected is the archive that 'npm pack' "
+            f"makes, or a folder with {', '.join(_RUNTIME_FILES)}; {how_to_get_runtime()}"
+        ) from error
+    if name != "onnxruntime-web":
+        raise ExportError(f"{source} is the package {name}, not onnxruntime-web; {how_to_get_runtime()}")
+    if version != RUNTIME_VERSION:
+        logger.warning(
+            "%s is onnxruntime-web %s; the page is tested with %s", source, version, RUNTIME_VERSION
+        )
+    return content
+
+
+def how_to_get_runtime() -> str:
+    """For errors."""
+    return (
+        f"get it by 'npm pack onnxruntime-web@{RUNTIME_VERSION}' and give --onnxruntime-web "
+        f"onnxruntime-web-{RUNTIME_VERSION}.tgz, or give --download, which fetches these 33 MB from "
+        "registry.npmjs.org once; 14 MB of them go into the folder"
+    )
+
+
+def _content(read: Callable[[str], bytes]) -> dict[str, bytes]:
+    return {Path(name).name: read(name) for name in _RUNTIME_FILES}
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """
+    Raises:
+        KeyError: there is no such file in the archive.
+        ValueError: it is no plain file, or too large to be the one.
+    """
+    member = archive.getmember(name)
+    file = archive.extractfile(member) if member.isfile() else None
+    if file is None or member.size > _LARGEST_RUNTIME_FILE:
+        raise ValueError(f"{name} is not what it should be")
+    return file.read()
+
+
+def _description(path: Path) -> Description:
+    import onnx
+
+    proto = onnx.load(path, load_external_data=False)
+    return Description.from_metadata({e.key: e.value for e in proto.metadata_props}, str(path))
