@@ -100,7 +100,10 @@ def test_folders_with_other_files_are_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--to", "web"], "Give --download .*33 MB.* or get it by 'npm pack onnxruntime-web@1.30.0'"),
+        (
+            ["--to", "web"],
+            f"--download .*33 MB.* or get it by 'npm pack onnxruntime-web@{web.RUNTIME_VERSION}'",
+        ),
         (["--to", "web", "--download", "--onnxruntime-web", "a"], "not allowed with argument"),
         (["--to", "web", "--download", "--size", "50x70"], "--size and --batch do not go with --to web"),
         (["--to", "web", "--download", "--batch", "2"], "--size and --batch do not go with --to web"),
@@ -153,6 +156,12 @@ def test_a_page_is_a_folder_of_static_files(tmp_path):
     for name in ("index.html", "style.css", "app.js", "results.js", "worker.js"):
         assert "https://" not in (page / name).read_text()
     web.check_folder(page)  # so it can be written anew
+
+
+@pytest.mark.parametrize("page", ["docs/deploy.md", "CONTRIBUTING.md", "Makefile"])
+def test_pages_name_the_version_that_is_tested(page):
+    text = (Path(web.__file__).parents[2] / page).read_text()
+    assert set(re.findall(r"onnxruntime-web[@-](\d+\.\d+\.\d+)", text)) == {web.RUNTIME_VERSION}
 
 
 RUNTIME = os.environ.get("DETREX_ONNXRUNTIME_WEB")
