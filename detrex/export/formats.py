@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detrex.export.capture import Captured, ExportError
+from detrex.export.sequences import replace_sequences
 from detrex.runtime.exported import Description
 from detrex.runtime.files import replaced_file
 
 OPSET = 20
 """Of ONNX; the first with a ``GridSample`` that all runtimes share."""
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 _LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
 
 
@@ -58,6 +60,7 @@ def write_onnx(captured: Captured, path: Path) -> Path:
             logger.setLevel(level)
     assert program is not None
     proto = program.model_proto
+    replace_sequences(proto.graph)
     set_metadata(proto, captured.description)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as temporary:
@@ -74,6 +77,40 @@ def set_metadata(proto: Any, description: Description) -> None:
     proto.producer_name, proto.producer_version = "detrex", description.detrex_version
 
 
+def write_openvino(captured: Captured, path: Path) -> Path:
+    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``.
+
+    Raises:
+        ImportError: the packages openvino, onnx and onnxscript are not installed.
+        ExportError: see :func:`write_onnx`.
+    """
+    _needed("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_onnx(captured, Path(folder) / "model.onnx")
+        return onnx_to_openvino(file, path, captured.description, captured.outputs)
+
+
+def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: Sequence[str]) -> Path:
+    """Converts an ONNX file.
+
+    Args:
+        file: the ONNX file.
+        path: of the ``.xml``.
+        description: what is kept with it.
+        outputs: names of the graph's outputs, in their order.
+    """
+    import openvino
+
+    model = openvino.Core().read_model(file)  # unlike its convert_model, this reports nothing to anyone
+    # OpenVINO may forget the names of outputs, but not their order.
+    model.set_rt_info(json.dumps(list(outputs)), ["detrex", "outputs"])
+    for key, value in description.to_metadata().items():
+        model.set_rt_info(value, ["detrex", key])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
 def write_torch(captured: Captured, path: Path) -> Path:
     """Writes the program of ``torch.export``, with standard operators alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +125,7 @@ def write_torch(captured: Captured, path: Path) -> Path:
 
 WRITERS: Mapping[str, Any] = {
     "onnx": write_onnx,
+    "openvino": write_openvino,
     "torch": write_torch,
 }
 

@@ -102,9 +102,7 @@ class PictureToResults(nn.Module):
     def _target(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
         device = self.model.device
-        sides = torch.stack(
-            [torch.full((), side, dtype=torch.float64, device=device) for side in (height, width)]
-        )
+        sides = _vector([height, width], device)
         scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
         rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
         return rows, columns
@@ -187,11 +185,12 @@ def _whole(number: Tensor) -> int:
 
 def _vector(numbers: Sequence[Length], device: torch.device) -> Tensor:
     """Numbers, some of which may be tensors, as a vector of float64."""
-    return torch.stack(
+    # Of one entry each, since OpenVINO does not take tensors that are filled and have no axes.
+    return torch.cat(
         [
-            number.double()
+            number.double().view(1)
             if isinstance(number, Tensor)
-            else torch.full((), number, dtype=torch.float64, device=device)
+            else torch.full((1,), number, dtype=torch.float64, device=device)
             for number in numbers
         ]
     )

@@ -34,7 +34,7 @@ def resize_weights(
     columns, rows = (torch.arange(n, device=device) for n in cells)
     # Distance of centres in units of 1 / (2 * source * target) of the axis: whole numbers, so it is exact.
     distance = (2 * columns + 1) * target - (2 * rows[:, None] + 1) * source  # (T, S)
-    reach = 2 * target * torch.ones((), dtype=torch.float32, device=device)
+    reach = 2 * target * torch.ones(1, dtype=torch.float32, device=device)
     if antialias:
         reach = torch.maximum(reach, 2 * source * torch.ones_like(reach))
     weights = (1 - distance.abs() / reach).clamp(min=0) * (columns < source)

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_masks
 
 from detrex.cli.main import main
 from detrex.export import ExportError, capture, export, verify
+from detrex.export.formats import onnx_to_openvino
 from detrex.export.quantisation import quantise
 from detrex.predict import load
 from detrex.runtime.exported import Description, ExportedModelError, Predictor
@@ -52,6 +53,23 @@ def test_the_file_finds_what_the_model_finds(run, exported, batch):
     assert found.same, found.describe()
     assert found.pictures == 5 * batch and found.objects > 0
     assert found.panoptic_pixels is not None and found.semantic_pixels is not None
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_openvino_finds_nearly_what_the_model_finds(run, exported, file, tmp_path, batch):
+    pytest.importorskip("openvino")
+    outputs = [value.name for value in onnx.load(file).graph.output]
+    path = onnx_to_openvino(file, tmp_path / "tiny.xml", exported.description, outputs)
+    other = load_exported(path, threads=1)
+    assert other.description == exported.description
+    # It divides with other roundings, and on random weights a pixel that is one level brighter moves results.
+    images = pictures(batch)
+    found = verify(load(run, device="cpu"), other, images, score_threshold=0.0, batch_size=batch)
+    assert found.pictures == len(images) and found.missing < found.objects / 10, found.describe()
+    assert found.lowest_mask_iou > 0.9 and found.semantic_pixels > 0.99, found.describe()
+    (tmp_path / "tiny.bin").write_bytes(b"")
+    with pytest.raises(ExportedModelError, match="cannot be loaded by OpenVINO"):
+        load_exported(path)
 
 
 # As docs/deploy.md says.

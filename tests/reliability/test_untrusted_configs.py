@@ -315,7 +315,7 @@ def mutated(config: dict, changes: list) -> dict:
             (keys, item)
             for part in (("model",), ("dataloader", "test"))
             for keys, item in walk(_at(config, part), part)
-            if len(keys) > 1
+            if len(keys) > len(part)
         ]
         keys, item = places[number % len(places)]
         container = _at(config, keys[:-1])

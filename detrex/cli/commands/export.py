@@ -26,6 +26,7 @@ examples:
   boxes alone      %(prog)s output/mine --to onnx mine.onnx --tasks instance
   pictures of one size, one at a time
                    %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
+  OpenVINO         %(prog)s output/mine --to openvino mine.xml
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
   8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
   page             %(prog)s output/mine --to web page --onnxruntime-web onnxruntime-web-1.30.0.tgz
@@ -39,7 +40,7 @@ file keeps class names, thresholds and preprocessing; detrex.runtime.load loads 
 --to web writes a folder for any web server, such as `python -m http.server`: a page that finds objects in the
 browser, in pictures and through the camera, without a network.
 """
-FORMATS = ("onnx", "torch", "web")
+FORMATS = ("onnx", "openvino", "torch", "web")
 TASKS = ("instance", "panoptic", "semantic")
 
 

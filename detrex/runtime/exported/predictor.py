@@ -30,9 +30,9 @@ def load(
     """An exported model, ready for pictures.
 
     Args:
-        path: of a file that ``detrex export`` wrote: ``.onnx`` (needs onnxruntime) or ``.pt2``
-            (torch).
-        threads: how many the runtime uses, of ONNX; None for as many as it likes.
+        path: of a file that ``detrex export`` wrote: ``.onnx`` (needs onnxruntime), ``.xml`` (openvino) or
+            ``.pt2`` (torch).
+        threads: how many the runtime uses, but for ``.pt2``; None for as many as it likes.
         providers: of onnxruntime, such as ``["CUDAExecutionProvider"]``; by default all that there are.
         trust_code: needed for ``.pt2`` files, which are programs: whoever made one can run code here.
 

@@ -1,0 +1,74 @@
+"""ONNX graphs without sequences of tensors, which not all runtimes know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def replace_sequences(graph: Any) -> None:
+    """Writes what is split into a sequence and taken from it as slices, in place.
+
+    PyTorch's exporter splits tensors by ``SplitToSequence`` and takes the pieces by ``SequenceAt``.
+
+    Args:
+        graph: an ``onnx.GraphProto``, without subgraphs that use its sequences.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    splits = {node.output[0]: node for node in graph.node if node.op_type == "SplitToSequence"}
+    nodes: list[Any] = []
+    for node in graph.node:
+        if node.op_type == "SplitToSequence":
+            nodes += _bounds(node, constants)
+        elif node.op_type == "SequenceAt" and node.input[0] in splits:
+            nodes += _piece(node, splits[node.input[0]], int(constants[node.input[1]]), constants)
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _bounds(split: Any, constants: dict[str, Any]) -> list[Any]:
+    """Where the pieces of several sizes begin and end."""
+    from onnx import helper
+
+    sizes, name = split.input[1], split.output[0]
+    if sizes in constants and constants[sizes].ndim == 0:
+        return []  # all of one size: known without
+    return [
+        _constant(f"{name}_first_axis", 0),
+        helper.make_node("CumSum", [sizes, f"{name}_first_axis"], [f"{name}_ends"]),
+        helper.make_node("Sub", [f"{name}_ends", sizes], [f"{name}_starts"]),
+    ]
+
+
+def _piece(taken: Any, split: Any, index: int, constants: dict[str, Any]) -> list[Any]:
+    from onnx import helper
+
+    axis = next((a.i for a in split.attribute if a.name == "axis"), 0)
+    data, sizes, name = split.input[0], split.input[1], taken.output[0]
+    start, end = f"{name}_start", f"{name}_end"
+    if sizes in constants and constants[sizes].ndim == 0:
+        size = int(constants[sizes])
+        nodes = [_constant(start, [index * size]), _constant(end, [(index + 1) * size])]
+    else:
+        nodes = [_constant(f"{name}_index", [index])]
+        nodes += [
+            helper.make_node("Gather", [f"{split.output[0]}_{bound}s", f"{name}_index"], [f"{name}_{bound}"])
+            for bound in ("start", "end")
+        ]
+    nodes.append(_constant(f"{name}_axis", [axis]))
+    return [*nodes, helper.make_node("Slice", [data, start, end, f"{name}_axis"], [name])]
+
+
+def _constant(name: str, value: Any) -> Any:
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    return helper.make_node(
+        "Constant", [], [name], value=numpy_helper.from_array(np.array(value, np.int64), name)
+    )
