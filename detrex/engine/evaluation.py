@@ -277,7 +277,10 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
 
 def _mapper(config: DictConfig) -> Mapper | None:
     """That of the test data, if there is one; for a model that looks more than once it keeps the images."""
-    node = OmegaConf.select(config, "dataloader.test.mapper")
+    loader = OmegaConf.select(config, "dataloader.test")
+    node = (
+        loader.get("mapper") if isinstance(loader, DictConfig) else None
+    )  # it may be a plain list of batches
     if node is None:
         return None
     mapper = instantiate(node)

@@ -12,8 +12,9 @@ from detrex.data.shapes import write_shapes_dataset
 from detrex.predict import load
 
 ROOT = Path(__file__).resolve().parents[2]
-TRACKERS = {"co_mot"}  # trained on videos, see test_co_mot.py
-PROJECTS = sorted({path.parent.name for path in ROOT.glob("projects/*/configs")} - TRACKERS)
+# Trained on videos and for clicks, see test_co_mot.py and test_prompts.py.
+OTHERS = {"co_mot", "semantic_sam"}
+PROJECTS = sorted({path.parent.name for path in ROOT.glob("projects/*/configs")} - OTHERS)
 STEPS, SIZE = 3, 64
 SPLITS = {"train": 6, "val": 2}
 
