@@ -291,24 +291,15 @@ class Predictor:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        if classes is not None:
-            return self.with_classes(classes).predict_iter(
-                images,
-                score_threshold=score_threshold,
-                max_detections=max_detections,
-                tasks=tasks,
-                batch_size=batch_size,
-                keep_scores=keep_scores,
-                allow_urls=allow_urls,
-                on_error=on_error,
-            )
+        predictor = self if classes is None else self.with_classes(classes)
         best = None
         if score_threshold == "best" or isinstance(score_threshold, Precision):
-            best = self.class_thresholds(None if score_threshold == "best" else score_threshold.share)
+            share = None if score_threshold == "best" else score_threshold.share
+            best = predictor.class_thresholds(share)
         thresholds = _thresholds(score_threshold, best)
-        postprocess = self._postprocess(thresholds, max_detections, tasks)
+        postprocess = predictor._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error, self.value_range)
-        results = self._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
+        results = predictor._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
         if max_detections is not None:  # of tiles there may be more
             results = (_with_best(result, max_detections) for result in results)
         return results if best is None else (_from_thresholds_on(result, best) for result in results)
