@@ -172,7 +172,7 @@ def _server(predictor: Predictor, settings: ServerSettings) -> Iterator[int]:
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(predictor, settings), log_level="warning")
+        config = uvicorn.Config(create_app(predictor, settings), log_level="warning", log_config=None)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

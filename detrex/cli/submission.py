@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from detrex.cli.train import main
 from detrex.engine.launch import launch
 from detrex.runtime import interruption
 
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
 _MAX_RESTARTS = 1000  # after time-outs; submitit would stop after 3
 
 
@@ -97,10 +99,7 @@ def submit(
         ImportError: submitit is not installed.
         ValueError: there is no such executor, or it cannot do what is asked.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ImportError("submitit is not installed: pip install 'detrex-maskdino[submit]'") from error
+    submitit = _imported_submitit()
     if executor not in ("slurm", "local"):
         raise ValueError(f"--executor must be slurm or local, not {executor!r}")
     if executor == "slurm" and shutil.which("srun") is None:
@@ -120,6 +119,22 @@ def submit(
         slurm_additional_parameters=dict(options or {}),
     )
     return queue.submit(job)
+
+
+def _imported_submitit() -> ModuleType:
+    """The package, kept from setting up logging when it is imported, which closes every handler there is."""
+    before = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        import submitit
+    except ImportError as error:
+        raise ImportError("submitit is not installed: pip install 'detrex-maskdino[submit]'") from error
+    finally:  # the processes of the job inherit the environment, and write submitit's messages to their logs
+        if before is None:
+            del os.environ[_LOG_LEVEL]
+        else:
+            os.environ[_LOG_LEVEL] = before
+    return submitit
 
 
 @contextmanager

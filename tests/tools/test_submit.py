@@ -2,6 +2,7 @@
 
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -114,3 +115,26 @@ def test_what_cannot_be_is_said(arguments, message, tmp_path, monkeypatch, caplo
         command = ["--config-file", str(CONFIG), *arguments, f"train.output_dir={tmp_path / 'run'}"]
         run(parse_arguments(command))
     assert ended.value.code == 1 and message in caplog.text
+
+
+LOGGED = """
+import logging, sys
+from detrex.cli.commands.submit import parse_arguments, run
+
+class Handler(logging.Handler):
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+handler = Handler()
+logging.getLogger().addHandler(handler)
+run(parse_arguments(sys.argv[1:]))
+assert not handler.closed and handler in logging.getLogger().handlers
+"""
+
+
+def test_logging_of_the_process_is_left_alone(slurm, tmp_path):
+    command = [sys.executable, "-c", LOGGED, "--config-file", str(CONFIG)]
+    subprocess.run([*command, f"train.output_dir={tmp_path / 'run'}"], check=True)
+    assert slurm.exists()
