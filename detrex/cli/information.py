@@ -11,6 +11,7 @@ from detrex.engine.folder import describe_environment
 from detrex.ops_info import report
 from detrex.runtime.cache import cache_folder
 from detrex.runtime.device import default_device
+from detrex.runtime.threads import SETTINGS
 
 # Import names of what is used where it is installed, by what it is for.
 _EXTRAS = {
@@ -28,7 +29,7 @@ def describe() -> str:
     """Lines of ``name: value``."""
     lines = describe_environment(default_device()).splitlines()
     environment = [line for line in lines if not line.startswith("command:")]
-    waiting = os.environ.get("OMP_WAIT_POLICY", "as OpenMP decides")
+    waiting = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
     extras = [
         f"{use}: {'there' if find_spec(name) else f'not installed ({name})'}" for use, name in _EXTRAS.items()
     ]
@@ -39,7 +40,7 @@ def describe() -> str:
             f"projects: {projects_directory()}",
             f"cache: {cache_folder('')}",
             *environment,
-            f"idle threads of OpenMP (OMP_WAIT_POLICY): {waiting}",
+            f"idle threads of OpenMP: {', '.join(waiting) or 'as OpenMP decides'}",
             report(),
             *extras,
         ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import detrex
-from detrex.runtime.threads import wait_without_spinning
+from detrex.runtime.threads import wait_briefly
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str | N
     """
     module = importlib.import_module(f"detrex.cli.commands.{COMMANDS[name].module}")
     options = module.parse_arguments(arguments, prog)
-    wait_without_spinning()
+    wait_briefly()
     module.run(options)
 
 

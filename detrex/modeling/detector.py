@@ -15,7 +15,7 @@ from detrex.modeling.class_score import ClassScore, SigmoidScore
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.decoder import Decoder, DecoderOutput
 from detrex.modeling.inference import Inference
-from detrex.modeling.queries import Denoising
+from detrex.modeling.queries import Denoising, ProposalQueries
 from detrex.modeling.results import Frame, PostProcess
 from detrex.modeling.token_losses import TokenLoss
 from detrex.structures import BatchTargets, PaddedImages, Pyramid, Sample
@@ -47,6 +47,9 @@ class Detector(nn.Module):
             side. The same results; how fast depends on the device (``docs/benchmarks.md``).
         initialisation: draws weights of the whole model anew, in place; None leaves those of its parts.
         inference: looks at each image more than once, see :mod:`detrex.modeling.inference`; None looks once.
+
+    Raises:
+        ValueError: if first boxes come from masks and ``mask_padding`` leaves padding out.
     """
 
     follows_videos = False
@@ -82,6 +85,9 @@ class Detector(nn.Module):
         self.num_classes, self.class_score = num_classes, class_score or SigmoidScore()
         self.size_divisor, self.mask_padding = size_divisor, mask_padding
         self.true_boxes_relative_to_image = mask_padding or true_boxes_relative_to_image
+        for module in decoder.modules():
+            if isinstance(module, ProposalQueries):
+                module.check_padding(mask_padding)
         if initialisation is not None:
             initialisation(self)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

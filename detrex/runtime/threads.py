@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 
-_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+WAITING = {
+    "GOMP_SPINCOUNT": "1000",  # rounds, of GNU's OpenMP: PyTorch's on Linux
+    "KMP_BLOCKTIME": "1",  # ms, of LLVM's and Intel's: PyTorch's on macOS and Windows
+}
+"""Variables of the environment, and what :func:`wait_briefly` sets them to."""
+
+SETTINGS = (*WAITING, "OMP_WAIT_POLICY", "KMP_LIBRARY")
+"""All variables that tell OpenMP how to wait."""
 
 
-def wait_without_spinning() -> bool:
-    """Lets idle threads of OpenMP sleep instead of spinning, in this process and those that it starts.
+def wait_briefly() -> bool:
+    """Lets idle threads of OpenMP spin for a moment and sleep then, in this process and those that it starts.
+
+    Threads that spin for long take the cores from other work, and from each other. Threads that sleep at once
+    wake up late. Both were measured: see ``docs/training.md``, "Busy machines".
 
     To be called before PyTorch is loaded, for OpenMP reads its settings then. Settings of the user in the
     environment have precedence.
 
     Returns:
-        Whether that is so now.
+        Whether the settings were made.
     """
-    if any(name in os.environ for name in _SETTINGS):
+    if any(name in os.environ for name in SETTINGS):
         return False
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.update(WAITING)
     return True

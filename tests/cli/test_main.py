@@ -15,7 +15,7 @@ from detrex.cli.commands import predict
 from detrex.cli.main import COMMANDS, main
 from detrex.config import ConfigError, find_config, shipped_configs
 from detrex.config.untrusted import load_config_file
-from detrex.runtime.threads import wait_without_spinning
+from detrex.runtime.threads import SETTINGS, WAITING, wait_briefly
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "omegaconf", "PIL", "rich", "scipy")
@@ -164,7 +164,13 @@ def test_a_row_of_the_zoo(capsys):
 def test_info_tells_what_runs_here(capsys):
     main(["info"])
     shown = capsys.readouterr().out
-    for word in ("torch:", "configs:", "deformable attention on the CPU", "OMP_WAIT_POLICY", "TensorBoard:"):
+    for word in (
+        "torch:",
+        "configs:",
+        "deformable attention on the CPU",
+        "idle threads of OpenMP",
+        "TensorBoard:",
+    ):
         assert word in shown
 
 
@@ -195,14 +201,14 @@ def test_evaluation_of_a_config_needs_weights(capsys):
 
 @pytest.fixture
 def without_settings(monkeypatch):
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"):
+    for name in SETTINGS:
         monkeypatch.setenv(name, "")  # so that it is restored afterwards
         monkeypatch.delenv(name)
 
 
 @pytest.mark.usefixtures("without_settings")
-def test_idle_threads_sleep_unless_the_user_wants_otherwise(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    assert not wait_without_spinning() and "OMP_WAIT_POLICY" not in os.environ
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    assert wait_without_spinning() and os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+def test_idle_threads_sleep_soon_unless_the_user_wants_otherwise(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert not wait_briefly() and not WAITING.keys() & os.environ.keys()
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert wait_briefly() and WAITING.items() <= os.environ.items()

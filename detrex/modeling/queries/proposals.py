@@ -90,6 +90,19 @@ class ProposalQueries(nn.Module):
             proposal_assignment or OneToOne(),
         )
 
+    def check_padding(self, mask_padding: bool) -> None:
+        """For a model that is being built.
+
+        Raises:
+            ValueError: if first boxes come from masks, which are relative to the padded batch, in a model
+                that leaves padding out.
+        """
+        if mask_padding and self.box_init is not None:
+            raise ValueError(
+                "boxes from masks are relative to the padded batch, which model.mask_padding=true leaves "
+                "out: set model.decoder.query_init.box_init=null or model.mask_padding=false"
+            )
+
     def forward(
         self,
         memory: Pyramid,
@@ -101,7 +114,7 @@ class ProposalQueries(nn.Module):
 
         Raises:
             ValueError: if the memory has not as many levels as there are anchor sizes, or first boxes are to
-                come from masks that the model does not have, or that are relative to masked padding.
+                come from masks that the model does not have.
         """
         tokens, anchors = self.candidates(memory)
         score = heads.proposal_logits(tokens).detach().amax(-1)  # (B, S)
@@ -115,11 +128,6 @@ class ProposalQueries(nn.Module):
             if pixel_embed is None or proposals.mask_embed is None:
                 raise ValueError(
                     "this model has no masks to start from: set model.decoder.query_init.box_init=null"
-                )
-            if memory.valid is not None:
-                raise ValueError(
-                    "boxes from masks are relative to the padded batch, which model.mask_padding=true leaves "
-                    "out: set model.decoder.query_init.box_init=null or model.mask_padding=false"
                 )
             boxes = self.box_init(proposals, pixel_embed)
         content = tokens.detach()
