@@ -109,7 +109,7 @@ class ImageCost:
 
     @property
     def total(self) -> Cost:
-        """Of all modules."""
+        """Sums over all modules."""
         return sum(self.modules.values(), Cost())
 
 

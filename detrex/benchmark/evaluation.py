@@ -113,7 +113,7 @@ def _instances(
 
 
 def _segments(categories: Categories, size: tuple[int, int]) -> tuple[Tensor, list[dict[str, Any]]]:
-    """A grid; classes take turns."""
+    """Segments in a grid, whose classes take turns."""
     height, width = size
     rows = torch.arange(height) * SEGMENT_ROWS // height
     columns = torch.arange(width) * SEGMENT_COLUMNS // width

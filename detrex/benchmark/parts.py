@@ -60,7 +60,7 @@ class PartTimes:
         optimizer.register_step_post_hook(lambda *_: self._go_on_with(OTHER))
 
     def start(self) -> None:
-        """A run begins."""
+        """Begins to measure a run."""
         self._begins.clear()
         self._go_on_with(OTHER)
 

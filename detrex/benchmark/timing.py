@@ -32,7 +32,7 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def to_dict(self) -> dict[str, float]:
-        """For JSON."""
+        """Plain data for JSON."""
         return asdict(self)
 
 
@@ -74,7 +74,7 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, start: Mark, end: Mark) -> float:
-        """From one mark to another."""
+        """The time from one mark to another, in seconds."""
         return start.elapsed_time(end) / 1e3 if self.device.type == "cuda" else end - start
 
     def time(self, run: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) -> Duration:

@@ -39,11 +39,11 @@ class Worker:
         self._process.shutdown()
 
     def wait(self) -> None:
-        """Until the subject is built."""
+        """Waits until the subject is built."""
         _result(self._built)
 
     def run(self) -> Run:
-        """One run."""
+        """Runs the subject once."""
         return _result(self._process.submit(_run))
 
     def facts(self) -> dict[str, Any]:

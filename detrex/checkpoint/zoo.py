@@ -51,7 +51,7 @@ class ZooEntry:
         return None if self.url is None else self.url.rsplit("/", 1)[-1]
 
     def categories(self) -> Categories:
-        """Its classes."""
+        """The classes that the model knows."""
         return read_categories(category_file(self.classes))
 
 

@@ -39,7 +39,7 @@ def add_config(parser: argparse.ArgumentParser, others: str = "") -> None:
 
 
 def add_trust_code(parser: argparse.ArgumentParser) -> None:
-    """``--trust-code``."""
+    """Adds the option ``--trust-code``."""
     parser.add_argument(
         "--trust-code",
         action="store_true",

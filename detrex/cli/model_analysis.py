@@ -44,7 +44,7 @@ NOTES = {
 
 
 def analyze(arguments: argparse.Namespace) -> None:
-    """Counts and prints."""
+    """Counts parameters and operations and prints the tables."""
     config = read_config(arguments)
     model = build_on_meta(config)
     parameters = count_parameters(model)

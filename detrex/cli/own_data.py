@@ -137,7 +137,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def _length(images: int) -> int:
-    """Of a run, in steps."""
+    """The length of the run in steps."""
     return max(_FEWEST_STEPS, _EPOCHS * images // _BATCH)
 
 

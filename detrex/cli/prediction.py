@@ -283,7 +283,7 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def _json_paths(path: str, tasks: list[str]) -> dict[str, Path]:
-    """By task."""
+    """The path of the JSON file of each task."""
     if len(tasks) == 1:
         return {tasks[0]: Path(path)}
     return {task: Path(path).with_stem(f"{Path(path).stem}_{task}") for task in tasks}

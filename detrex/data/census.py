@@ -175,7 +175,7 @@ class Census:
         return [(name, [str(n[name]) if name in n else "-" for n in numbers]) for name in names]
 
     def text(self) -> str:
-        """Both tables, for a log."""
+        """Both tables as text, for a log."""
         overview = markdown_table(self.columns, self.overview())
         return f"{overview}\n\nobjects per class:\n{markdown_table(self.columns, self.classes())}"
 

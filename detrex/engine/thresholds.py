@@ -20,7 +20,7 @@ _NAMED = 10  # classes in the log
 
 
 def describe_thresholds(thresholds: Mapping[int, BestThreshold], categories: Categories) -> str:
-    """In words, for the log."""
+    """The thresholds in words, for the log."""
     named = [
         f"{categories.names[categories.index_of[i]]} {best.threshold:.2f} (F1 {best.f1:.0%})"
         for i, best in thresholds.items()

@@ -54,7 +54,7 @@ class Rating:
 
     @property
     def order(self) -> tuple[float, int, int]:
-        """Larger for better results."""
+        """A key to sort by: larger for better results."""
         return self.value, -self.errors, self.right
 
 

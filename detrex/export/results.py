@@ -55,7 +55,7 @@ class BatchMasks:
         return resize(self._cells(), *self.to_image)
 
     def at_output(self) -> Tensor:
-        """Logits (B, N, H, W)."""
+        """The logits at the size of the output, (B, N, H, W)."""
         rows, columns = (b @ a for a, b in zip(self.to_image, self.to_output, strict=True))
         return resize(self._cells(), rows, columns)
 

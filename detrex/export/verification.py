@@ -59,7 +59,7 @@ class Agreement:
         )
 
     def describe(self) -> str:
-        """In words, for the log."""
+        """What was compared and found, in words for the log."""
         words = [
             f"{self.pictures} pictures: {self.objects} objects, {self.missing} of them missing, {self.extra} "
             f"more; lowest IoU of masks {self.lowest_mask_iou:.4f}, largest change of a score "

@@ -135,7 +135,7 @@ def read_runtime(source: str | Path) -> dict[str, bytes]:
 
 
 def how_to_get_runtime() -> str:
-    """For errors."""
+    """How to get onnxruntime-web, for error messages."""
     return (
         f"get it by 'npm pack onnxruntime-web@{RUNTIME_VERSION}' and give --onnxruntime-web "
         f"onnxruntime-web-{RUNTIME_VERSION}.tgz, or give --download, which fetches these 33 MB from "

@@ -76,7 +76,7 @@ class Detectron2Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device that the parameters are on."""
         return self.model.device
 
     def forward(

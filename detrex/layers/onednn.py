@@ -131,7 +131,7 @@ def _is_product(layer: nn.Module) -> bool:
 
 
 def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """(..., I) to (..., K)."""
+    """Applies both layers: (..., I) to (..., K)."""
     output = x.new_empty(*x.shape[:-1], len(weight2))
     for rows, result in _blocks(len(weight1), x, output):
         result.copy_(_multiply(_multiply(rows, weight1, bias1, relu=True), weight2, bias2))

@@ -150,7 +150,7 @@ class OneToMany(OneToOne):
 
     @property
     def queries_per_object(self) -> float:
-        """``copies``."""
+        """Each object goes to ``copies`` queries."""
         return self.copies
 
 
@@ -170,7 +170,7 @@ class SetsToOne(OneToOne):
 
     @property
     def queries_per_object(self) -> float:
-        """``set_size``."""
+        """Each object goes to ``set_size`` queries."""
         return self.set_size
 
     def at_stage(self, stage: int, num_stages: int) -> Assignment:
@@ -204,7 +204,7 @@ class SetsToGiven(Assignment):
 
     @property
     def queries_per_object(self) -> float:
-        """``set_size``."""
+        """Each object goes to ``set_size`` queries."""
         return self.set_size
 
     def pairs(
@@ -267,7 +267,7 @@ class SupervisedPrediction:
 
     @property
     def size(self) -> int:
-        """Q."""
+        """The number of queries, Q."""
         return self.prediction.logits.shape[1]
 
 
@@ -303,5 +303,5 @@ class Matches:
         return Matches(*(column[order] for column in vars(self).values()))
 
     def to(self, device: torch.device) -> Matches:
-        """The same on ``device``."""
+        """The same assignment on ``device``."""
         return Matches(*(t.to(device, non_blocking=True) for t in vars(self).values()))

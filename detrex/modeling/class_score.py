@@ -61,7 +61,7 @@ class ClassScore(Protocol):
     uses_quality: bool
 
     def num_logits(self, num_classes: int) -> int:
-        """L for C classes."""
+        """The number of logits, L, for C classes."""
         ...
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
@@ -117,7 +117,7 @@ class SigmoidScore:
         self.alpha, self.gamma, self.temperature, self.cost_eps = alpha, gamma, temperature, cost_eps
 
     def num_logits(self, num_classes: int) -> int:
-        """C."""
+        """One logit for each class."""
         return num_classes
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
@@ -131,7 +131,7 @@ class SigmoidScore:
         return focal_cost(logits, self.alpha, self.gamma, self.cost_eps).gather(1, labels)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
-        """All 1."""
+        """All pairs weigh 1."""
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
@@ -164,11 +164,11 @@ class SoftmaxScore:
         self.no_object_weight, self.focal_cost = no_object_weight, focal_cost
 
     def num_logits(self, num_classes: int) -> int:
-        """C + 1."""
+        """C classes and one for "no object"."""
         return num_classes + 1
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
-        """A linear layer."""
+        """Makes the linear layer that gives the logits."""
         return nn.Linear(hidden_dim, num_classes + 1)
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class SoftmaxScore:
         return cost.gather(1, labels)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
-        """All 1."""
+        """All pairs weigh 1."""
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:

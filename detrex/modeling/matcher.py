@@ -136,7 +136,7 @@ class Matcher:
         return items_in_memory(FLOAT_BYTES * floats, self.memory_limit_mb)
 
     def _cost(self, joined: Prediction, image: int, has_class: Tensor, truth: Truth) -> Tensor:
-        """(Q, N) cost of one image."""
+        """The cost of each pair in one image, (Q, N)."""
         floats = PER_PAIR * len(truth.labels) + PER_CLASS * joined.logits.shape[-1]
         step = self._rows(floats)
         if truth.pixel_embed is not None:

@@ -73,7 +73,7 @@ class GridPoints:
         self.num_points, self.num_candidates = num_points, 0
 
     def shared(self, batch: int, device: torch.device) -> Tensor:
-        """(B, K, 2), row-major."""
+        """The same points for each image, (B, K, 2), row by row."""
         centre = (torch.arange(self.side, device=device, dtype=torch.float32) + 0.5) / self.side
         grid = torch.stack(torch.meshgrid(centre, centre, indexing="ij")[::-1], -1)
         return grid.reshape(1, -1, 2).expand(batch, -1, -1)

@@ -94,7 +94,7 @@ class QueryMasks:
         return QueryMasks(self.embed[index], self.pixels)
 
     def logits(self, part: slice) -> Tensor:
-        """(n, h, w) float32."""
+        """Mask logits of these objects, (n, h, w) float32."""
         logits = linear(self.embed[part], self.pixels.flatten(1).t())
         return logits.float().unflatten(1, self.pixels.shape[1:])
 

@@ -79,7 +79,7 @@ class Variant:
         return -(-sizes.queries * sizes.heads // items), min(sizes.batch, MAX_GRID_Y)
 
     def options(self) -> tuple[str, ...]:
-        """Of the compiler."""
+        """Options for the compiler."""
         numbers = {
             "VALUE": _TYPES[self.dtype],
             "SUM": _TYPES[dtype_of_sums(self.dtype)],
@@ -96,14 +96,14 @@ class Variant:
 
 
 class Level(ctypes.Structure):
-    """``Level`` of the kernel."""
+    """A level of the pyramid, laid out as the kernel's ``Level``."""
 
     _fields_ = (("height", ctypes.c_int32), ("width", ctypes.c_int32), ("start", ctypes.c_int64))
 
 
 @functools.cache
 def _arguments_type(levels: int) -> type[ctypes.Structure]:
-    """``Sizes`` of the kernel."""
+    """The sizes of a call, laid out as the kernel's ``Sizes``."""
     numbers = [(name, ctypes.c_int64) for name in ("batch", "tokens", "queries")]
     return type("Arguments", (ctypes.Structure,), {"_fields_": [*numbers, ("levels", Level * levels)]})
 

@@ -91,7 +91,7 @@ def _file_name(image: ImageInput) -> str:
 
 
 def _pixels(image: ImageInput, index: int, allow_urls: bool, value_range: ValueRange) -> Tensor:
-    """(3, H, W) uint8 or float32."""
+    """The pixels, (3, H, W) uint8 or float32."""
     if isinstance(image, str | Path):
         path = _downloaded(str(image), allow_urls) if is_url(image) else _existing(Path(image))
         return read_image(path, value_range=value_range)

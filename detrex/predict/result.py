@@ -93,7 +93,7 @@ class Result:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Height and width of the picture in pixels."""
         height, width = self.image.shape[1:]
         return height, width
 
@@ -120,7 +120,7 @@ class Result:
 
     @property
     def class_names(self) -> list[str]:
-        """A name for each object."""
+        """The class name of each object."""
         return [self.categories.names[k] for k in self.classes.tolist()]
 
     @property

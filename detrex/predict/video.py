@@ -78,7 +78,7 @@ class VideoReader:
         self.frame_count = None if self.live or count < 1 else count
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Frames (H, W, 3) uint8 RGB."""
+        """Yields frames, (H, W, 3) uint8 RGB."""
         frame = self._first
         while frame is not None:
             yield frame
@@ -164,7 +164,7 @@ class FrameFolder:
             yield image.permute(1, 2, 0).numpy()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file is open."""
 
     def __enter__(self) -> FrameFolder:
         return self

@@ -71,7 +71,7 @@ def render(chart: Chart) -> str:
 
 
 def number(value: float) -> str:
-    """A figure in few characters."""
+    """Writes a number in few characters."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 1000 and abs(value) < 1e6 else f"{value:.4g}"

@@ -131,7 +131,7 @@ def error_pictures(analysis: DetectionAnalysis, dataset: ImageDataset) -> dict[s
 
 
 def describe(example: ErrorExample, names: Sequence[str]) -> str:
-    """An error in a line."""
+    """Describes an error in one line."""
     if example.kind == "missed":
         return f"image {example.image_id}: {names[example.class_index]} was not found"
     about = f", true: {names[example.object_class]}" if example.object_class >= 0 else ""

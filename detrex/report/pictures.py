@@ -43,7 +43,7 @@ class AnnotatedImages(Protocol):
         """The number of images."""
 
     def __getitem__(self, index: int) -> Record:
-        """One image."""
+        """The picture of the image at this index."""
 
 
 class ResultPictures:

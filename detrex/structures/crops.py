@@ -82,7 +82,7 @@ class CroppedMask:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """The area in pixels."""
         return int(np.count_nonzero(self.pixels))
 
     def moved(self, down: int, right: int) -> CroppedMask:

@@ -52,7 +52,7 @@ class PackedMasks:
         return cls(rows, size)
 
     def unpack(self) -> Tensor:
-        """(N, H, W) bool."""
+        """The masks as booleans, (N, H, W)."""
         height, width = self.size
         shift = torch.arange(7, 7 - BYTE_STEP, -1, dtype=torch.uint8, device=self.rows.device)
         pixels = (self.rows[:, 1 : height + 1, :, None] >> shift) & 1

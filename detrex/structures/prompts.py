@@ -43,7 +43,7 @@ class Prompts:
         return Prompts(self.boxes * scale[:, None].to(self.boxes), self.kind)
 
     def to(self, device: torch.device) -> Prompts:
-        """The same on ``device``."""
+        """The same prompts on ``device``."""
         return Prompts(self.boxes.to(device), self.kind.to(device))
 
     def split(self, size: int) -> list[Prompts]:

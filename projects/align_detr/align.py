@@ -83,7 +83,7 @@ class MixedMatching(OneToMany):
         self.last = self if last_copies == copies else MixedMatching(last_copies, last_copies)
 
     def at_stage(self, stage: int, num_stages: int) -> Assignment:
-        """The assignment of a layer."""
+        """The assignment for a decoder layer."""
         return self.last if stage == num_stages - 1 else self
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:

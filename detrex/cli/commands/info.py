@@ -19,7 +19,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints it."""
+    """Prints what is installed and what runs here."""
     with readable_errors(arguments.debug):
         from detrex.cli.information import describe
 

@@ -152,7 +152,7 @@ class ListingReader(CocoReader):
         return str(self.folder / name) if isinstance(name, str) else ""
 
     def facts(self, categories: Categories, counts: ObjectCounts) -> SplitFacts:
-        """What was read."""
+        """The facts that were read from the file."""
         for note in self.notes:
             self.findings.add("not-an-area", self.split, Example(note))
         sizes = np.asarray(self.sizes, np.int32).reshape(-1, 2)

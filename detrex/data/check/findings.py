@@ -223,7 +223,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """Of the kind."""
+        """The severity of this kind of finding."""
         return KINDS[self.kind].severity
 
     @property

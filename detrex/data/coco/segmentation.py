@@ -108,7 +108,7 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any
 
 
 def rasterise(segmentations: Sequence[Segmentation], height: int, width: int) -> Tensor:
-    """(N, H, W) bool masks."""
+    """Draws masks, (N, H, W) bool."""
     if not segmentations:
         return torch.zeros(0, height, width, dtype=torch.bool)
     decoded = coco_mask.decode([to_rle(s, height, width) for s in segmentations])  # (H, W, N)

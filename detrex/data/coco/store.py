@@ -68,7 +68,7 @@ class Records(Generic[Record]):
 
     @classmethod
     def in_memory(cls, items: Iterable[Record], kind: type[Record]) -> Records[Record]:
-        """A list of these items."""
+        """A store in memory that holds these items."""
         texts = [msgspec.msgpack.encode(item) for item in items]
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         return cls(np.frombuffer(b"".join(texts), np.uint8), ends, kind)
@@ -205,7 +205,7 @@ class Store:
 
 
 class _Shifted:
-    """Bytes from a place on."""
+    """A file's bytes from a position on."""
 
     def __init__(self, data: Bytes, start: int):
         self._data, self._start = data, start

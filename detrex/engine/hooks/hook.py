@@ -45,15 +45,15 @@ class Training(Protocol):
 
     @property
     def scheduler(self) -> LRScheduler:
-        """Of the learning rates."""
+        """The schedule of the learning rates."""
 
     @property
     def device(self) -> torch.device:
-        """The model's."""
+        """The device that the model is on."""
 
     @property
     def output_dir(self) -> Path:
-        """Folder of the run."""
+        """The folder that the run writes to."""
 
     @property
     def step_taken(self) -> bool:
@@ -99,7 +99,7 @@ class Hook:
         """After every step, which ``trainer.iteration`` counts already."""
 
     def after_train(self, trainer: Training) -> None:
-        """After the last step."""
+        """Called after the last step."""
 
     def after_failure(self, trainer: Training) -> None:
         """After an error or a request to stop, with everything as it was after the last complete step.

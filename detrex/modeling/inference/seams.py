@@ -66,7 +66,7 @@ class _Piece:
 
     @property
     def area(self) -> float:
-        """In pixels."""
+        """The area in pixels."""
         return float(self.mask.area) if self.mask is not None else _box_area(self.box)
 
     def shares(self, other: _Piece) -> tuple[float, float, float]:
@@ -376,7 +376,7 @@ class SemanticSeams:
         self._canvas[core.top : core.bottom, core.left : core.right] = own
 
     def joined(self) -> Tensor:
-        """(H, W) int32 class indices."""
+        """The joined map of class indices, (H, W) int32."""
         return as_tensor(self._canvas)
 
 

@@ -29,11 +29,11 @@ class QualityScore:
     uses_quality = False
 
     def num_logits(self, num_classes: int) -> int:  # noqa: ARG002
-        """1."""
+        """One logit: whether there is an object."""
         return 1
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:  # noqa: ARG002
-        """Three layers."""
+        """Makes the three layers that give the logit."""
         return MLP(hidden_dim, hidden_dim, 1, 3)
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class QualityScore:
         return logits.new_zeros(labels.shape)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
-        """All 1."""
+        """All pairs weigh 1."""
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002

@@ -80,7 +80,7 @@ class NoisedObjects(nn.Module):
         return max(self.min_groups, self.num_queries // most)
 
     def _content(self, labels: Tensor) -> Tensor:
-        """(M, D) for labels (M,)."""
+        """Embeds labels (M,), which gives (M, D)."""
         return self.label_embed(labels)
 
     def _noised_labels(self, labels: Tensor) -> Tensor:

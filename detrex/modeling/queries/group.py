@@ -51,7 +51,7 @@ class QueryGroup:
 
     @property
     def size(self) -> int:
-        """Q."""
+        """The number of queries, Q."""
         return self.content.shape[1]
 
 

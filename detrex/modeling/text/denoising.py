@@ -62,7 +62,7 @@ class WordContent(nn.Module):
         self.register_buffer("words", torch.zeros(0, embed_dim), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """(M, D) of labels (M,)."""
+        """Embeds labels (M,), which gives (M, D)."""
         return self.words[labels] @ self.mapper
 
 

@@ -209,7 +209,7 @@ class Predictor:
                 )
 
     def _best_thresholds(self) -> np.ndarray:
-        """(C,) float32."""
+        """A threshold for each class, (C,) float32."""
         known = self.description.class_thresholds or [None] * len(self.names)
         return np.array([_DEFAULT_THRESHOLD if one is None else one for one in known], np.float32)
 

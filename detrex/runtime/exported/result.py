@@ -71,7 +71,7 @@ class Result:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Height and width of the picture in pixels."""
         height, width = self.image.shape[:2]
         return height, width
 
@@ -83,7 +83,7 @@ class Result:
 
     @property
     def class_names(self) -> list[str]:
-        """A name for each object."""
+        """The class name of each object."""
         return [] if self.classes is None else [self.description.class_names[k] for k in self.classes]
 
     def __len__(self) -> int:

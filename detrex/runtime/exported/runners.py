@@ -62,7 +62,7 @@ def open_runner(
 
 
 class OnnxRunner:
-    """A file in onnxruntime."""
+    """Runs an ONNX file with onnxruntime."""
 
     def __init__(self, path: Path, threads: int | None, providers: Sequence[str] | None):
         onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
