@@ -57,7 +57,7 @@ class Cost:
 
     @property
     def macs_without_operator(self) -> float:
-        """As published tools count, which do not know the operator."""
+        """Multiply-adds as published tools count them, which do not know the operator."""
         return self.macs - self.operator_macs
 
     @property

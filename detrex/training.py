@@ -113,7 +113,7 @@ def train(
 
 
 def _metrics(path: Path) -> dict[str, float]:
-    """Those that an evaluation has written; none without one."""
+    """The metrics that an evaluation has written; none without one."""
     if not path.is_file():
         return {}
     written = json.loads(path.read_text(encoding="utf-8"))["metrics"]

@@ -105,7 +105,7 @@ def _syncs(setup: Setup) -> str:
 
 
 def models_table(result: Mapping[str, Any]) -> str:
-    """Of :func:`detrex.benchmark.measure_models`: times, ratios to the first model, memory; and by part."""
+    """Tables of models: times, ratios to the first model and memory, and the times by part."""
     rows = []
     for name, model in result["models"].items():
         seconds, ratio = model["seconds"], result["ratios"].get(name, {"median": 1.0})
@@ -134,7 +134,7 @@ def models_table(result: Mapping[str, Any]) -> str:
 
 
 def op_table(rows: Iterator[Mapping[str, Any]]) -> str:
-    """Of :func:`detrex.benchmark.measure_op`: times, ratios to the reference, and to the roofline."""
+    """A table of the operator: times, and their ratios to the reference and to the roofline."""
     lines = []
     for row in rows:
         case = f"{row['case']} {row['image'][0]}x{row['image'][1]}, {row['direction']}"
@@ -146,7 +146,7 @@ def op_table(rows: Iterator[Mapping[str, Any]]) -> str:
 
 
 def syncs_table(found: Mapping[str, Any]) -> str:
-    """Of :func:`detrex.benchmark.syncs.count_syncs`."""
+    """A table of what :func:`detrex.benchmark.syncs.count_syncs` found."""
     bound = "at most " if found["is_bound"] else ""
     places = [[f"`{p['place']}`", p["operation"], str(p["count"])] for p in found["places"]]
     return f"{bound}{found['count']} times.\n\n{_table(['line', 'operation', 'times'], places)}"

@@ -100,7 +100,7 @@ class Subject:
         self._memory_before, _ = memory(self.device)
 
     def run(self) -> Run:
-        """Once through inference, results included, or through a training step."""
+        """Runs inference once, results included, or a training step."""
         parts: dict[str, float] = {}
 
         def step() -> None:

@@ -84,7 +84,7 @@ class PartTimes:
         self._begins.append((self._at_work[-1], self._clock.mark()))
 
     def _go_on_with(self, name: str) -> None:
-        """Outside of the model, nothing is within anything else."""
+        """Notes that another part is at work from now on; no part of the model is around it."""
         self._at_work = [name]
         self._begins.append((name, self._clock.mark()))
 

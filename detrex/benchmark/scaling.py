@@ -89,7 +89,7 @@ def measure_scaling(
 
 
 def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
-    """With which power of the value a figure grows between neighbouring points; NaN where it is 0.
+    """The power of the value with which a result grows between neighbouring points; NaN where it is 0.
 
     Args:
         points: with ``value`` and ``key``.

@@ -69,7 +69,7 @@ class Clock:
         return event
 
     def wait(self) -> None:
-        """Until all work is done; before that nothing is known of the time between marks."""
+        """Waits until all work is done; times between marks are not known before."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -119,5 +119,5 @@ def take_turns(
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Of pairs, one by one: what both suffered from in the same moment cancels out."""
+    """The ratio of each pair: what slowed both in the same moment cancels out."""
     return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])

@@ -1,4 +1,4 @@
-"""From a DINO detector (arXiv 2203.03605) to Mask DINO: everything that the two share.
+"""Starts Mask DINO from a DINO detector (arXiv 2203.03605): takes over everything that the two share.
 
 Both have the same backbone, encoder, query selection and decoder layers, and both take levels finest first.
 They differ in their heads. DINO has a class and a box head for every decoder layer and another pair for the

@@ -140,7 +140,7 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
 
 
 def _hint(tensors: dict[str, Tensor]) -> str:
-    """For a published file that does not fit: what it is of, and which configs it fits."""
+    """Says what a published file that does not fit is of, and which configs it fits."""
     if not is_published(tensors):
         return ""
     kind = kind_of(tensors)

@@ -324,7 +324,7 @@ def _exact_int(value: object) -> int:
 
 
 def _shown(value: object) -> str:
-    """For messages; the text of a list can be absurdly long."""
+    """A short text of an object for messages; that of a list can be absurdly long."""
     return repr(value)[:80] if isinstance(value, (str, int)) else f"a {type(value).__name__}"
 
 

@@ -120,7 +120,7 @@ class Kind(Enum):
 
     @property
     def tables(self) -> tuple[Renaming, Renaming] | None:
-        """From published names and back."""
+        """The tables from published names to this toolbox's, and back."""
         if self is Kind.OPENSEED:
             return _TEXT, _TEXT_BACK
         return (_PROMPTS, _PROMPTS_BACK) if self is Kind.SEMANTIC_SAM else None

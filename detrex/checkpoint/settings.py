@@ -48,7 +48,7 @@ class Settings:
 
 
 def settings_of_file(state: Mapping[str, Tensor]) -> Settings:
-    """Those of a published ``model`` state dict."""
+    """The settings that a published ``model`` state dict shows."""
     projections = [
         value
         for name, value in state.items()
@@ -65,7 +65,7 @@ def settings_of_file(state: Mapping[str, Tensor]) -> Settings:
 
 
 def settings_of_config(model: DictConfig) -> Settings:
-    """Those of the ``model`` of a Mask DINO config."""
+    """The settings of the ``model`` of a Mask DINO config."""
     strides = model.encoder.strides
     return Settings(
         levels=len(strides),

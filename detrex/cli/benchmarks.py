@@ -102,7 +102,7 @@ def _model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def model_setups(arguments: argparse.Namespace) -> dict[str, Setup]:
-    """By name: ``A`` and ``B`` to compare, or one model."""
+    """The models to measure by name: ``A`` and ``B`` to compare, or one."""
     names = ("A", "B") if arguments.compare else ("model",)
     setups = {}
     for name, text in zip(names, arguments.compare or ("",), strict=True):

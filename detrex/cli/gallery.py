@@ -130,7 +130,7 @@ def save_gallery(
 
 
 def _plain_name(file_name: str) -> str:
-    """Without suffix and folders; those below the folder of the images stand before it."""
+    """A file name without its suffix; folders below that of the images become a part of it."""
     path = Path(file_name)
     parts = (path.name,) if path.is_absolute() else (p for p in path.parts if p not in ("..", "."))
     return Path("_".join(parts)).with_suffix("").name

@@ -78,7 +78,7 @@ class PredictionRun:
                 self._video(partial(open_video, video), names[video], progress)
 
     def run_on_camera(self, open_video: OpenVideo) -> None:
-        """Until Ctrl-C, a key in the window or the last frame that is wanted."""
+        """Predicts until Ctrl-C, a key in the window or the last frame that is wanted."""
         with progress_bar(self.console) as progress, open_video(self.arguments.webcam) as reader:
             self._say(f"{reader.name}: Ctrl-C ends")
             try:
@@ -277,7 +277,7 @@ def _recorder(writer: VideoWriter, reader: Frames) -> Screen:
 
 
 def _by_number(path: Path) -> list[tuple[bool, int, str]]:
-    """For sorting names as people do: ``2.png`` before ``10.png``."""
+    """A key that sorts names as people do: ``2.png`` before ``10.png``."""
     parts = re.findall(r"\d+|\D+", path.name)
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 

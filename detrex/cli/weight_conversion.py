@@ -48,7 +48,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def _metadata(config: DictConfig, categories: Categories | None) -> dict[str, str]:
-    """With it, the file alone is enough to use the model."""
+    """The metadata with which the file alone is enough to use the model."""
     listed = config.get("dataloader", {}).get("categories")
     if categories is None and listed is not None:
         categories = read_categories(instantiate(listed))

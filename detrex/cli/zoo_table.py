@@ -60,7 +60,7 @@ def matching(name: str) -> list[ZooEntry]:
 
 
 def show(entries: list[ZooEntry]) -> None:
-    """On the terminal: a table, or all about a single row."""
+    """Prints a table, or everything about a single row."""
     console = Console(highlight=False, markup=False)
     if len(entries) == 1:
         for title, value in _details(entries[0]).items():

@@ -52,7 +52,7 @@ def _text(value: Any, key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In quotes; backslashes count only before a quote."""
+    """Puts a text in quotes; backslashes count only before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"

@@ -106,7 +106,7 @@ def _has(node: Container, key: Any) -> bool:
 
 
 def _signature(node: Container) -> Signature | None:
-    """That of the target of ``node``, if it has one."""
+    """The signature of the target of ``node``, if it has one."""
     return signature_of(_written(node, TARGET)) if TARGET in node else None
 
 
@@ -225,7 +225,7 @@ def _nearest(path: str, known: list[str]) -> str:
 
 
 def _similarity(wanted: str, key: str) -> float:
-    """Of the whole paths, or of their last parts if that is more: a forgotten prefix is a common slip."""
+    """How similar two paths or, if that is more, their last parts are: prefixes are often forgotten."""
     whole = SequenceMatcher(None, wanted, key).ratio()
     last = SequenceMatcher(None, wanted.rpartition(".")[2], key.rpartition(".")[2]).ratio()
     return max(whole, 0.5 * (whole + last))

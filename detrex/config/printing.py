@@ -30,7 +30,7 @@ def to_python(config: dict[str, Any]) -> str:
 
 
 def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """From targets to (module, name in it), for those that can be imported without hiding another name."""
+    """The (module, name in it) of each target that can be imported without hiding another name."""
     found: dict[str, tuple[str, str]] = {}
     owner = {name: "this file" for name in (*config, "L")}
     for target in (node[TARGET] for _, node in walk(config) if is_node(node)):

@@ -70,7 +70,7 @@ def load_untrusted(
     known: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
 ) -> DictConfig:
-    """Those parts of a config in YAML that are to be built, if they are data.
+    """The parts of a config in YAML that are to be built, if they are only data.
 
     Args:
         text: the YAML.
@@ -187,7 +187,7 @@ def _replaced(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _check_events(text: str, source: str | Path) -> None:
-    """Before anything is put together: no aliases and tags, and not too much."""
+    """Refuses aliases, tags and too much content before anything is put together."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, _YamlLoader)):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -203,7 +203,7 @@ def _check_events(text: str, source: str | Path) -> None:
 
 
 class _Check:
-    """Of one config as plain values, at each place after following the interpolation that stands there."""
+    """Checks one config as plain values; at each place it follows the interpolation that stands there."""
 
     def __init__(self, content: dict[str, Any], source: str | Path) -> None:
         self._content, self._source = content, source

@@ -121,7 +121,7 @@ def type_of(present: Any) -> Any:
 
 
 def plain_types(annotation: Any) -> list[type]:
-    """Those types of an annotation that a config holds without a node: numbers, texts, lists."""
+    """The types of an annotation that a config holds without a node: numbers, texts, lists."""
     kinds = [_written_as(one) for one in alternatives(annotation)]
     return [kind for kind in kinds if kind in (*PLAIN, list)]
 
@@ -172,7 +172,7 @@ def _fit(annotation: Any, value: Any) -> Any:
 
 
 def _fit_one_of(options: tuple[Any, ...], value: Any) -> Any:
-    """By the first option that leaves ``value`` as it is or, if there is none, by the first that fits."""
+    """Takes the first option that leaves ``value`` as it is or, if there is none, the first that fits."""
     found, misfits = [], []
     for option in options:
         try:

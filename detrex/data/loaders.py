@@ -113,12 +113,12 @@ class JoinedLoader:
             yield [*batches[0], *(Sample(**s, vocabulary=name) for name, batch in named for s in batch)]
 
     def state_dict(self) -> dict[str, Any]:
-        """As of :meth:`TrainLoader.state_dict`, with those of the others."""
+        """See :meth:`TrainLoader.state_dict`, with those of the others."""
         others = {name: loader.state_dict() for name, loader in self._others.items()}
         return {**self._first.state_dict(), "joined": others}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As of :meth:`TrainLoader.load_state_dict`."""
+        """See :meth:`TrainLoader.load_state_dict`."""
         self._first.load_state_dict(state)
         for name, loader in self._others.items():
             if name in state.get("joined", {}):

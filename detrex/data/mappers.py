@@ -111,7 +111,7 @@ class _Annotations:
 
 
 class _Outlined(_Annotations):
-    """With polygons, which are drawn after they have moved, and RLE, which moves as masks."""
+    """Annotations with polygons, which are drawn after they have moved, and RLE, which moves as masks."""
 
     def __init__(self, targets: Targets, size: tuple[int, int], segmentations: Sequence[Segmentation]):
         super().__init__(targets, size)
@@ -297,7 +297,7 @@ def with_original(sample: Sample, record: Record) -> Sample:
 
 
 class OneClickMapper(EvalMapper):
-    """For evaluation by one click in each true mask, at the pixel that is farthest from its edge.
+    """Samples for evaluation by one click in each true mask, at the pixel that is farthest from its edge.
 
     Args:
         size, max_size: see :class:`EvalMapper`.

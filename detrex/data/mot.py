@@ -261,7 +261,7 @@ class FrameMapper(EvalMapper):
     """
 
     def __call__(self, record: Record) -> Sample:
-        """As of the base class. Records that are of no video make samples that are of none."""
+        """See the base class. A record that belongs to no video makes a sample that belongs to none."""
         sample = super().__call__(record)
         place = {key: value for key, value in record.items() if key in ("video", "frame")}
         return FrameSample(**{**sample, **place})  # type: ignore[typeddict-item]  # keys of the record

@@ -181,7 +181,7 @@ def label_pairs(images: Path, segments: Path, image_suffix: str, segment_suffix:
 
 
 def _pairs(images: Path, segments: Path, image_suffix: str, segment_suffix: str) -> dict[str, str]:
-    """By name without suffix, in alphabetical order: the image's path in ``images``."""
+    """The path of each image in ``images`` by its name without suffix, in alphabetical order."""
     pairs = label_pairs(images, segments, image_suffix, segment_suffix)
     labels = set(_files(segments))
     missing = [(image, label) for image, label in pairs.items() if label not in labels]

@@ -99,7 +99,7 @@ class Evaluation:
 
     @property
     def results(self) -> RunResults:
-        """Of the last evaluation, for a page."""
+        """The results of the last evaluation, for a page."""
         chosen = self._evaluators
         evaluators = list(chosen.values() if isinstance(chosen, Mapping) else chosen)
         found = (getattr(evaluator, "analysis", None) for evaluator in evaluators)
@@ -116,7 +116,7 @@ class Evaluation:
 
     @property
     def score_thresholds(self) -> dict[int, BestThreshold]:
-        """By category id, of the last evaluation: those with the best F1; none where that is not known."""
+        """The thresholds with the best F1 in the last evaluation, by category id; none if not known."""
         chosen = self._evaluators
         evaluators = chosen.values() if isinstance(chosen, Mapping) else chosen
         found = (e.score_thresholds() for e in evaluators if isinstance(e, CocoEvaluator))
@@ -276,7 +276,7 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
 
 
 def _mapper(config: DictConfig) -> Mapper | None:
-    """That of the test data, if there is one; for a model that looks more than once it keeps the images."""
+    """The mapper of the test data, if there is one; it keeps images for a model that looks more than once."""
     loader = OmegaConf.select(config, "dataloader.test")
     node = (
         loader.get("mapper") if isinstance(loader, DictConfig) else None

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def epochs(number: float | Sequence[float]) -> DictConfig:
-    """For config files: so many epochs, or a list of such, where a config has iterations.
+    """A number of epochs, or a list of numbers, in a config's place for iterations.
 
     ``train.max_iter = epochs(12)``, ``scheduler.milestones = epochs([8, 11])``, ``train.eval_period =
     epochs(1)``. On the command line ``train.max_iter.epochs=24`` changes it, ``train.max_iter=1000`` replaces

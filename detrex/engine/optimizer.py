@@ -183,7 +183,7 @@ def _trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter,
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """By the name of the class: PyTorch's norms have no common base, and timm has its own besides."""
+    """Goes by the name of the class: PyTorch's norms have no common base, and timm has others besides."""
     return "norm" in type(module).__name__.lower()
 
 

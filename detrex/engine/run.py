@@ -329,7 +329,7 @@ def _build_eval_hook(
 def _save_report(
     config: DictConfig, device: torch.device, evaluation: Evaluation | None, census: Census | None
 ) -> None:
-    """On the main process; a page that cannot be made is a warning, for the run itself is complete."""
+    """Saves the page, on the main process; a failure is a warning, for the run is complete."""
     if not is_main_process():
         return
     output_dir = Path(config.train.output_dir)

@@ -127,7 +127,7 @@ class CocoEvaluator:
         return metrics
 
     def score_thresholds(self) -> dict[int, BestThreshold]:
-        """By category id, after :meth:`evaluate`: the score with the largest F1, where there is one."""
+        """The score with the largest F1 by category id, where there is one, after :meth:`evaluate`."""
         if self.analysis is None:
             return {}
         pairs = zip(sorted(self.ground_truth.cats), self.analysis.thresholds, strict=True)

@@ -31,7 +31,7 @@ class Segmentation:
 
     @classmethod
     def from_lists(cls, ids: np.ndarray, segments: list[tuple[int, int, bool]]) -> Segmentation:
-        """From (segment id, class index, is crowd) per segment.
+        """Makes segments from (segment id, class index, is crowd) for each.
 
         Raises:
             ValueError: a pixel's id, or a segment listed twice, makes the segmentation ambiguous.

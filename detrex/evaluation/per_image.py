@@ -32,7 +32,7 @@ class Matches:
 
     @property
     def f1(self) -> float:
-        """In [0, 1]; 1 if there is nothing to find and nothing was found."""
+        """The F1 score in [0, 1]; 1 if there is nothing to find and nothing was found."""
         total = 2 * self.right + self.wrong + self.missed
         return 2 * self.right / total if total else 1.0
 

@@ -62,7 +62,7 @@ def format_summary(metrics: Mapping[str, float]) -> str:
 
 
 def per_class_rows(per_class: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[float]]]:
-    """For every class its name and its value of every figure, NaN where there is none."""
+    """The name of every class and its value of every metric, NaN where there is none."""
     classes = dict.fromkeys(name for values in per_class.values() for name in values)
     return [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
 
@@ -73,7 +73,7 @@ def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def classes_measured(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[int, int]]:
-    """For every metric over how many classes its mean was taken, and how many there are.
+    """How many classes the mean of every metric was taken over, and how many there are.
 
     Classes that neither ground truth nor results have are not measured.
     """

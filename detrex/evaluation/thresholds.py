@@ -1,4 +1,4 @@
-"""From which score on detections of a class are shown: where F1 is largest, or precision as wanted."""
+"""The score from which detections of a class are shown: where F1 is largest, or precision as wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a predictor to a captured graph, and to the description that travels with it."""
+"""Makes a captured graph of a predictor, and the description that travels with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a predictor to a file, in one call."""
+"""Exports a predictor to a file in one call."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class OneToOne(Assignment):
         self.blocks, self.class_agnostic = blocks, class_agnostic
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`Assignment.pairs`.
+        """See :meth:`Assignment.pairs`.
 
         Raises:
             ValueError: the queries cannot be divided into the blocks.
@@ -178,7 +178,7 @@ class SetsToOne(OneToOne):
         return self if stage == num_stages - 1 else SetsToOne(self.set_size)
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`Assignment.pairs`; pairs of one set follow one another."""
+        """See :meth:`Assignment.pairs`; pairs of one set follow one another."""
         found = []
         for cost, count in zip(values, counts, strict=True):
             assert cost is not None
@@ -212,7 +212,7 @@ class SetsToGiven(Assignment):
         values: Sequence[Tensor | None],  # noqa: ARG002
         counts: Sequence[int],  # noqa: ARG002
     ) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`Assignment.pairs`; without values."""
+        """See :meth:`Assignment.pairs`; without values."""
         return [queries_of_sets(self.given[:, 0], self.given[:, 1], self.set_size)]
 
 
@@ -240,7 +240,7 @@ class Known(Assignment):
         values: Sequence[Tensor | None],  # noqa: ARG002
         counts: Sequence[int],
     ) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`Assignment.pairs`; without values."""
+        """See :meth:`Assignment.pairs`; without values."""
         found = []
         for count in counts:
             place = torch.arange(self.blocks)[:, None] * self.size + torch.arange(count)

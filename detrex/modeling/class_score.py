@@ -127,7 +127,7 @@ class SigmoidScore:
         return layer
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As of :meth:`ClassScore.cost`: the focal loss of "yes" less that of "no"."""
+        """See :meth:`ClassScore.cost`: the focal loss of "yes" less that of "no"."""
         return focal_cost(logits, self.alpha, self.gamma, self.cost_eps).gather(1, labels)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
@@ -135,7 +135,7 @@ class SigmoidScore:
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
-        """As of :meth:`ClassScore.loss`, summed over classes."""
+        """See :meth:`ClassScore.loss`, summed over classes."""
         positive = F.one_hot(targets.labels, logits.shape[-1] + 1)[..., :-1].to(logits.dtype)  # (B, Q, C)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
         miss = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
@@ -143,7 +143,7 @@ class SigmoidScore:
         return (balance * cross_entropy * miss**self.gamma).sum(-1), None
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
-        """As of :meth:`ClassScore.probabilities`."""
+        """See :meth:`ClassScore.probabilities`."""
         independent = logits.sigmoid()
         exclusive = (independent / self.temperature).softmax(-1)
         return ClassProbabilities(independent, exclusive, independent.amax(-1))
@@ -172,7 +172,7 @@ class SoftmaxScore:
         return nn.Linear(hidden_dim, num_classes + 1)
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As of :meth:`ClassScore.cost`."""
+        """See :meth:`ClassScore.cost`."""
         cost = focal_cost(logits) if self.focal_cost else -logits.softmax(-1)
         return cost.gather(1, labels)
 
@@ -181,13 +181,13 @@ class SoftmaxScore:
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
-        """As of :meth:`ClassScore.loss`: cross-entropy, and the weights of its mean."""
+        """See :meth:`ClassScore.loss`: cross-entropy, and the weights of its mean."""
         absent = targets.labels == logits.shape[-1] - 1
         weight = torch.where(absent, self.no_object_weight, 1.0).to(logits.dtype)
         return weight * F.cross_entropy(logits.transpose(1, 2), targets.labels, reduction="none"), weight
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
-        """As of :meth:`ClassScore.probabilities`; the same probabilities for both uses."""
+        """See :meth:`ClassScore.probabilities`; the same probabilities for both uses."""
         probability = logits.softmax(-1)
         certainty, label = probability.max(-1)
         certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)

@@ -88,7 +88,7 @@ class PredictionHeads(nn.Module):
         return at_least_single(self._at(stage).box(features))
 
     def predicted_box(self, stage: int, normed: Tensor) -> Tensor:
-        """As of :meth:`box`, for the prediction of a layer: from content (B, Q, D) that is normalised."""
+        """See :meth:`box`; for the prediction of a layer, from content (B, Q, D) that is normalised."""
         return self.box(stage, self.norm(normed) if self.boxes_norm_again else normed)
 
     def _at(self, stage: int) -> HeadSet:

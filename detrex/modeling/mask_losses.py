@@ -89,7 +89,7 @@ class MaskLosses:
     def _block(
         self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`__call__`, of pairs whose maps are all in memory."""
+        """See :meth:`__call__`; for pairs whose maps are all in memory."""
         rows = zip(embed.split(counts), pixel_embed, strict=True)
         maps = torch.cat([linear(e, pixels.flatten(1).t()) for e, pixels in rows])
         maps = maps.unflatten(1, pixel_embed.shape[2:])[:, None]  # (M, 1, h, w)
@@ -108,7 +108,7 @@ class MaskLosses:
 
 
 def _counts_within(counts: list[int], span: slice) -> Iterator[int]:
-    """Of ``counts`` pairs of each image, one image after another, how many lie in ``span``."""
+    """How many of the ``counts`` pairs of each image, one image after another, lie in ``span``."""
     first = 0
     for count in counts:
         yield max(0, min(first + count, span.stop) - max(first, span.start))

@@ -57,7 +57,7 @@ class _Axis:
         device: torch.device,
         interpolation: Interpolation = "bilinear",
     ) -> _Axis:
-        """Of so many cells, which become pixels of the padded input, of the image in it and of the output."""
+        """Resizing of so many cells to pixels of the padded input, of the image in it and of the output."""
         values = torch.eye(cells, device=device)[None, None]  # (1, 1, cells, cells), resized along the last
         values = resized(values, (cells, padded))[..., :image]
         if image != output:
@@ -125,7 +125,7 @@ class MaskResize:
     def _run_lengths(
         self, cells: Tensor, y: slice, x: slice, cells_y: slice, cells_x: slice
     ) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """Of the pixels in rows ``y`` and columns ``x``, which ``cells`` cover."""
+        """Run lengths of the pixels in rows ``y`` and columns ``x``, which ``cells`` cover."""
         height = y.stop - y.start
         area, total = cells.new_zeros(()), cells.new_zeros(())
         bounds = [np.zeros(0, np.int64)]

@@ -87,7 +87,7 @@ class Matcher:
     def _values(
         self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
     ) -> Iterator[list[Tensor | None]]:
-        """For every image, the (Q, N) by which each of the predictions is assigned."""
+        """The values (Q, N) by which each of the predictions is assigned, for every image."""
         compared = [p for p in predictions if p.assignment.needs_cost]
         sizes = [p.size for p in compared]
         joined = Prediction.concatenate([p.prediction for p in compared]) if compared else None

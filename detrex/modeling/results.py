@@ -1,4 +1,4 @@
-"""From predictions to results at the size the user asked for.
+"""Makes results, at the size that the user asked for, of predictions.
 
 Shape letters: Q queries, C classes, N results, h and w cells of predicted masks, H and W output pixels.
 """

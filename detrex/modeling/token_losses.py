@@ -44,7 +44,7 @@ class ForegroundLoss:
         self.bounds = [-1.0, *(64.0 * 2**i for i in range(len(strides) - 1)), 999999.0]
 
     def __call__(self, memory: Pyramid, images: PaddedImages, targets: BatchTargets) -> dict[str, Tensor]:
-        """As of :class:`~detrex.modeling.TokenLoss`."""
+        """See :class:`~detrex.modeling.TokenLoss`."""
         assert memory.scores is not None
         levels = zip(memory.shapes, self.strides, pairwise(self.bounds), strict=True)
         places = [self._places(*level, memory.scores.device) for level in levels]

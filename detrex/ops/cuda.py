@@ -264,7 +264,7 @@ def _run(
 
 
 def _alert_not_deterministic() -> None:
-    """As PyTorch's own operators that add to memory in any order, ``grid_sample`` among them."""
+    """Warns as PyTorch's operators do that add to memory in any order, ``grid_sample`` among them."""
     if not torch.are_deterministic_algorithms_enabled():
         return
     words = (

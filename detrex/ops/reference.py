@@ -15,7 +15,7 @@ def dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
 def multi_scale_deformable_attention_reference(
     value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """As :func:`detrex.ops.multi_scale_deformable_attention`, level by level through ``grid_sample``."""
+    """See :func:`detrex.ops.multi_scale_deformable_attention`; level by level through ``grid_sample``."""
     batch, _, heads, dim = value.shape
     queries, sums = locations.shape[1], dtype_of_sums(value.dtype)
     grids = (2 * locations.to(sums) - 1).transpose(1, 2).flatten(0, 1).unbind(2)  # (BM, Q, P, 2) per level

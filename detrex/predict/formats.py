@@ -102,7 +102,7 @@ def semantic_to_coco(class_map: Tensor, categories: Categories, image_id: ImageI
 
 
 def instances_to_supervision(instances: Instances, categories: Categories) -> supervision.Detections:
-    """As ``supervision.Detections``, with class names in ``data["class_name"]``.
+    """Objects as ``supervision.Detections``, with class names in ``data["class_name"]``.
 
     Raises:
         ImportError: the package supervision is not installed.
@@ -125,7 +125,7 @@ def instances_to_supervision(instances: Instances, categories: Categories) -> su
 
 
 def instances_to_pandas(instances: Instances, categories: Categories) -> pandas.DataFrame:
-    """As a table, a row for each object; columns as :meth:`detrex.predict.Result.to_pandas` says.
+    """Objects as a table, a row for each; columns as :meth:`detrex.predict.Result.to_pandas` says.
 
     Raises:
         ImportError: the package pandas is not installed.

@@ -1,4 +1,4 @@
-"""From the name of a model, a run or a file to a predictor."""
+"""Loads a predictor by the name of a model, a run or a file."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def load(
 
 
 def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:
-    """Of each class, as an evaluation has kept them with the weights."""
+    """The threshold of each class, as an evaluation has kept them with the weights."""
     text = file.metadata.get(SCORE_THRESHOLDS)
     if text is None:
         return None
@@ -141,7 +141,7 @@ def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float |
 
 
 def _precision_thresholds(file: WeightsFile, categories: Categories) -> list[dict[float, float]] | None:
-    """Of each class, by precision, as an evaluation has kept them with the weights."""
+    """The thresholds of each class by precision, as an evaluation has kept them with the weights."""
     text = file.metadata.get(PRECISION_THRESHOLDS)
     if text is None:
         return None
@@ -155,7 +155,7 @@ def _precision_thresholds(file: WeightsFile, categories: Categories) -> list[dic
 
 
 def _value_range(config: DictConfig) -> tuple[float, float] | None:
-    """That of the data for evaluation, where the config says one.
+    """The range of values of the data for evaluation, where the config says one.
 
     Raises:
         ConfigError: it is no range.

@@ -37,7 +37,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Precision:
-    """As a score threshold: of each class the lowest one that had this precision in the evaluation.
+    """A score threshold: the lowest one of each class that had this precision in the evaluation.
 
     Classes that did not reach it with any threshold are left out. Kept are thresholds for some precisions
     (:data:`detrex.evaluation.thresholds.PRECISIONS`); of those between two, the higher one's is taken.
@@ -448,7 +448,7 @@ class Predictor:
 
 
 def _thresholds(value: Threshold, best: Tensor | None) -> dict[str, float]:
-    """By task; the lowest of those of classes, if ``best`` of them are wanted."""
+    """The threshold of each task; the lowest one of the classes, if their ``best`` ones are wanted."""
     if value is None:
         return {}
     if best is not None:

@@ -278,7 +278,7 @@ class Result:
             picture.show(self.file_name or None)
 
     def _repr_png_(self) -> bytes | None:
-        """For notebooks; None where there is nothing to draw."""
+        """A picture for notebooks; None where there is nothing to draw."""
         if not self.tasks:
             return None
         buffer = io.BytesIO()
@@ -286,7 +286,7 @@ class Result:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """For notebooks: the picture, with the words of :meth:`summary` below."""
+        """A picture for notebooks, with the words of :meth:`summary` below."""
         words = html.escape(f"{self.file_name or 'image'}, {self._size_in_words()}: {self.summary()}")
         picture = self._repr_png_()
         shown = ""

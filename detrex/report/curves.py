@@ -78,7 +78,7 @@ def number(value: float) -> str:
 
 
 class _Frame:
-    """From values to places in the picture."""
+    """Turns values into places in the picture."""
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float], logarithmic: bool, powers: bool):
         self._logarithmic, self._powers = logarithmic, powers

@@ -40,7 +40,7 @@ def read_curves(path: Path) -> Curves:
 
 
 def main_names(names: Iterable[str]) -> list[str]:
-    """Of names like ``loss_ce``, ``loss_ce_0`` and ``loss_ce_dn``, only the first: the final layer's."""
+    """The final layer's names alone: ``loss_ce``, but not ``loss_ce_0`` and ``loss_ce_dn``."""
     names = list(names)
     return [n for n in names if not any(n.startswith(f"{other}_") for other in names)]
 

@@ -87,7 +87,7 @@ _listener: _Listener = _Listener()
 
 
 def listen() -> None:
-    """From now on requests to stop end this process in order; to be called in its main thread.
+    """Lets requests to stop end this process in order from now on; to be called in its main thread.
 
     Does nothing if the process listens already, or in another thread: Python gives signals to none but the
     main one.
@@ -214,7 +214,7 @@ def _block(mode: _Mode) -> Iterator[None]:
 
 
 def _act_by_default(number: int) -> None:
-    """As if the signal had never been handled, so that whoever waits for this process sees it."""
+    """Acts as if the signal had never been handled, so that whoever waits for this process sees it."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

@@ -1,4 +1,4 @@
-"""From the bytes of a request to pictures and options; what is wrong with them has a status of HTTP."""
+"""Reads pictures and options from the bytes of a request; every error has its HTTP status."""
 
 from __future__ import annotations
 

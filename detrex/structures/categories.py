@@ -39,7 +39,7 @@ class Categories:
 
     @classmethod
     def from_coco(cls, entries: Iterable[Mapping[str, Any]]) -> Categories:
-        """From the ``categories`` list of a COCO file: ordered by id, ``isthing`` and ``color`` optional."""
+        """Reads the ``categories`` list of a COCO file: ordered by id, ``isthing`` and ``color`` optional."""
         ordered = sorted(entries, key=lambda e: e["id"])
         palette = distinct_colors(len(ordered))
         return cls(
@@ -105,7 +105,7 @@ class Categories:
 
     @cached_property
     def index_of(self) -> dict[int, int]:
-        """From the annotation file's id to the class index."""
+        """The class index of an id in the annotation file."""
         return {category_id: k for k, category_id in enumerate(self.ids)}
 
     @property

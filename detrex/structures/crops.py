@@ -61,7 +61,7 @@ class CroppedMask:
 
     @classmethod
     def of(cls, mask: np.ndarray) -> CroppedMask:
-        """From a mask of the whole image, (H, W) bool."""
+        """Crops a mask of the whole image, (H, W) bool."""
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             return cls(0, 0, np.zeros((0, 0), bool))
@@ -70,7 +70,7 @@ class CroppedMask:
 
     @classmethod
     def decode(cls, rle: Mapping[str, Any]) -> CroppedMask:
-        """From pycocotools' form of run-length encoding."""
+        """Decodes pycocotools' form of run-length encoding."""
         left, top, width, height = (int(side) for side in coco_mask.toBbox(rle))
         pixels = coco_mask.decode(rle)[top : top + height, left : left + width]
         return cls(top, left, pixels.astype(bool, order="C"))
@@ -113,7 +113,7 @@ class CroppedMask:
         return int(np.count_nonzero(self.inside(shared) & other.inside(shared)))
 
     def encode(self, size: tuple[int, int]) -> dict[str, Any]:
-        """In pycocotools' form of run-length encoding, in an image of (height, width) ``size``."""
+        """Encodes it as pycocotools' RLE, in an image of (height, width) ``size``."""
         columns = np.pad(self.pixels.T, ((0, 0), (1, 1)))
         column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])
         bounds = (self.left + column.astype(np.int64)) * size[0] + self.top + row

@@ -41,7 +41,7 @@ class Pyramid:
 
     @classmethod
     def from_maps(cls, maps: list[Tensor], images: PaddedImages | None = None) -> Pyramid:
-        """From (B, D, H, W) maps, finest first, and the images if their padding is to be masked."""
+        """Makes a pyramid of maps (B, D, H, W), finest first; ``images``: if padding is to be masked."""
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         shapes = tuple((m.shape[2], m.shape[3]) for m in maps)
         valid = None

@@ -32,7 +32,7 @@ class RunLengthMasks:
 
     @classmethod
     def encode(cls, masks: Tensor) -> RunLengthMasks:
-        """From masks (N, H, W) bool on any device."""
+        """Encodes masks (N, H, W) bool on any device."""
         return cls((masks.shape[1], masks.shape[2]), _encode(masks))
 
     def __len__(self) -> int:

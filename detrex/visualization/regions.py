@@ -38,7 +38,7 @@ class Region:
 
     @classmethod
     def of(cls, color: Color, label: str, mask: np.ndarray | None = None, box: Box | None = None) -> Region:
-        """From a mask of the whole frame, (H, W) bool. If it covers nothing, only the box is left."""
+        """Crops a mask of the whole frame, (H, W) bool. If it covers nothing, only the box is left."""
         if mask is None or not mask.any():
             return cls(color, label, box)
         rows = np.flatnonzero(mask.any(1))

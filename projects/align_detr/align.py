@@ -41,7 +41,7 @@ class AlignedScore(SigmoidScore):
         self.rank_decay = rank_decay
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:
-        """As of :meth:`~detrex.modeling.ClassScore.pair_weights`: falling with the rank of the alignment."""
+        """See :meth:`~detrex.modeling.ClassScore.pair_weights`: falling with the rank of the alignment."""
         alignment = self._alignment(logits, quality)
         best_first = alignment.argsort(descending=True, stable=True)
         order = best_first[same_object[best_first].argsort(stable=True)]  # object by object, best first
@@ -52,7 +52,7 @@ class AlignedScore(SigmoidScore):
         return torch.exp(-rank / self.rank_decay)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
-        """As of :meth:`~detrex.modeling.ClassScore.loss`."""
+        """See :meth:`~detrex.modeling.ClassScore.loss`."""
         positive = F.one_hot(targets.labels, logits.shape[-1] + 1)[..., :-1].bool()  # (B, Q, C)
         quality, weight = (v[..., None].expand_as(logits) for v in (targets.quality, targets.weight))
         wanted = self._alignment(logits.detach(), quality) * weight
@@ -87,7 +87,7 @@ class MixedMatching(OneToMany):
         return self.last if stage == num_stages - 1 else self
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`~detrex.modeling.Assignment.pairs`."""
+        """See :meth:`~detrex.modeling.Assignment.pairs`."""
         found, copies = [], self.copies
         for cost, count in zip(values, counts, strict=True):
             # Published models keep the smaller number for all later images of the batch.

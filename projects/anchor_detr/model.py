@@ -29,7 +29,7 @@ class AnchorDetector(Detector):
     """A detector whose encoder encodes the places of its tokens as the decoder encodes anchor points."""
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
-        """As of :meth:`~detrex.modeling.Detector.encode`."""
+        """See :meth:`~detrex.modeling.Detector.encode`."""
         return self.encoder(features, images, self.decoder.position.along_axes)
 
 
@@ -143,7 +143,7 @@ class PatternPoints(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """As of :class:`~detrex.modeling.QuerySource`. Points are not kept within [0, 1]."""
+        """See :class:`~detrex.modeling.QuerySource`. Points are not kept within [0, 1]."""
         shape = (memory.tokens.shape[0], -1, -1)
         content = self.pattern.weight.repeat_interleave(self.point.num_embeddings, 0)
         reference = at_least_single(self.point.weight).repeat(self.pattern.num_embeddings, 1)

@@ -62,7 +62,7 @@ class TrackingDetector(Detector):
     expected: tuple[str, int] | None = None
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """As of :meth:`~detrex.modeling.Detector.losses`: means over frames. An image is a clip of one."""
+        """See :meth:`~detrex.modeling.Detector.losses`: means over frames. An image is a clip of one."""
         clips: list[list[Any]] = [list(sample.get("frames", [sample])) for sample in samples]
         images = self.preprocess([frame for clip in clips for frame in clip])
         memory, total, place = self.features(images)[1], defaultdict(list), 0
@@ -95,7 +95,7 @@ class TrackingDetector(Detector):
         return self.criterion(output.supervised, None, targets), Tracks(content, boxes, [t for _, t in kept])
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """As of the base class; instances have ``track_ids``. Images of no video start anew."""
+        """See the base class; instances have ``track_ids``. Images of no video start anew."""
         return [self._follow(sample, postprocess) for sample in samples]
 
     def _follow(self, sample: Any, postprocess: PostProcess) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class OverlapAssignment(Assignment):
         return pairwise_iou(*(box_convert(b, "cxcywh", "xyxy") for b in (reference, truth.boxes)))
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`~detrex.modeling.Assignment.pairs`. Objects that overlap little may get none."""
+        """See :meth:`~detrex.modeling.Assignment.pairs`. Objects that overlap little may get none."""
         return [self._image(overlap) for overlap, _ in zip(values, counts, strict=True)]
 
     def _image(self, overlap: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ class SuppressedProposals(EncodedProposals):
         return torch.where(enough, chosen, logits.topk(number).indices)
 
     def start(self, tokens: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As of :meth:`~detrex.modeling.EncodedProposals.start`, with the tokens added to the contents."""
+        """See :meth:`~detrex.modeling.EncodedProposals.start`, with the tokens added to the contents."""
         content, position = super().start(tokens, boxes)
         return content + self.token_norm(self.token_projection(tokens)), position
 
@@ -140,7 +140,7 @@ class SuppressedInstances(InstanceInference):
     candidates: int = 10000
 
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As of :meth:`~detrex.modeling.InstanceInference.best`."""
+        """See :meth:`~detrex.modeling.InstanceInference.best`."""
         num_classes, scores = scores.shape[2], scores.flatten(1)
         top, index = scores.topk(at_most(self.candidates, scores.shape[1]))  # (B, N)
         query, label = index // num_classes, index % num_classes

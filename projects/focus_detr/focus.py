@@ -21,7 +21,7 @@ class FocusDetector(Detector):
     """A detector whose encoder looks at its tokens with the eyes of the proposals."""
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
-        """As of :meth:`~detrex.modeling.Detector.encode`."""
+        """See :meth:`~detrex.modeling.Detector.encode`."""
         normalise = self.decoder.query_init.candidates
         return self.encoder(
             features, images, lambda memory: normalise(memory)[0], self.decoder.heads.proposal_logits

@@ -12,7 +12,7 @@ from detrex.modeling import ConditionalDecoderLayers
 
 
 class MixedGroupsLayer(ConditionalDecoderLayer):
-    """In training, query i of group g gets what self-attention found for another query.
+    """A layer in whose training query i of group g gets what self-attention found for another query.
 
     The paper (arXiv 2207.13085) keeps groups apart. The published code lets all queries see one another, and
     hands the result for query q of group g to the query at place q * G + g. Inference, with one group, is
@@ -25,7 +25,7 @@ class MixedGroupsLayer(ConditionalDecoderLayer):
     num_groups = 1
 
     def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
-        """As of the base class, with the results mixed up: (B, G * Q, D)."""
+        """See the base class, with the results mixed up: (B, G * Q, D)."""
         attended = super().attend_to_queries(content, position, blocked)
         groups = self.num_groups if self.training else 1
         return attended.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)

@@ -34,7 +34,7 @@ class OneToOneOfKind(OneToOne):
         self.things = things
 
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor | None:  # noqa: ARG002
-        """As of :meth:`~detrex.modeling.Assignment.values`, infinite for objects of the other kind."""
+        """See :meth:`~detrex.modeling.Assignment.values`, infinite for objects of the other kind."""
         assert cost is not None
         return cost.masked_fill(truth.is_thing != self.things, torch.inf)
 
@@ -43,7 +43,7 @@ class OneToOneOfKind(OneToOne):
         values: Sequence[Tensor | None],
         counts: Sequence[int],  # noqa: ARG002
     ) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`~detrex.modeling.Assignment.pairs`."""
+        """See :meth:`~detrex.modeling.Assignment.pairs`."""
         found = []
         for cost in values:
             assert cost is not None
@@ -70,7 +70,7 @@ class SplitByRank(OneToOne):
         self.num_things = num_things
 
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor | None:  # noqa: ARG002
-        """As of :meth:`~detrex.modeling.Assignment.values`."""
+        """See :meth:`~detrex.modeling.Assignment.values`."""
         assert cost is not None
         for_things = torch.arange(len(cost), device=cost.device) < self.num_things
         return cost.masked_fill(for_things[:, None] != truth.is_thing, FORBIDDEN)
@@ -115,7 +115,7 @@ class DecoupledQueries(ProposalQueries):
         heads: PredictionHeads,
         targets: BatchTargets | None = None,
     ) -> InitialQueries:
-        """As of :class:`~detrex.modeling.queries.QuerySource`."""
+        """See :class:`~detrex.modeling.queries.QuerySource`."""
         start = super().forward(memory, pixel_embed, heads, targets)
         (things,) = start.groups
         shape = (len(memory.tokens), -1, -1)

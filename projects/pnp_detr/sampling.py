@@ -121,6 +121,6 @@ class SampledEncoder(PlainEncoder):
         images: PaddedImages,  # noqa: ARG002
         targets: BatchTargets,  # noqa: ARG002
     ) -> dict[str, Tensor]:
-        """As of :class:`~detrex.modeling.TokenLoss`."""
+        """See :class:`~detrex.modeling.TokenLoss`."""
         assert memory.scores is not None
         return {"sample_reg_loss": self.loss_weight * memory.scores.sum() / max(memory.scores.numel(), 1)}

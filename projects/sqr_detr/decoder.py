@@ -51,7 +51,7 @@ class RecollectingDecoder(Decoder):
         )
 
     def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> tuple[list[Prediction], Tensor]:
-        """As of :meth:`~detrex.modeling.Decoder.stages`; in training the predictions (B, Q) of all sets."""
+        """See :meth:`~detrex.modeling.Decoder.stages`; in training the predictions (B, Q) of all sets."""
         if not self.training:
             return super().stages(groups, memory)
         content, reference, learned = join(groups)

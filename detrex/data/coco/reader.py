@@ -41,7 +41,7 @@ class ReadOptions:
     leave_folder: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """As plain data, for the cache."""
+        """The options as plain data, for the cache."""
         folder = None if self.images is None else str(self.images.absolute())
         return {"images": folder, "orientation": self.orientation, "leave_folder": self.leave_folder}
 

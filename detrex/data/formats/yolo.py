@@ -40,7 +40,7 @@ def read(path: Path, found: Collected) -> None:
 
 
 def _pairs(path: Path, found: Collected) -> dict[str, Path]:
-    """By the name of each image the file of its labels, which need not exist."""
+    """The file of labels for each image name; it need not exist."""
     if not path.is_dir():
         names = [line.strip().removeprefix("./") for line in read_lines(path)]
         places = {name: path.parent / name for name in names if name}

@@ -99,7 +99,7 @@ class CheckpointHook(Hook):
             self._saved = trainer.iteration
 
     def check(self) -> None:
-        """To be called at the very end of a run.
+        """Checks the last checkpoint; to be called at the very end of a run.
 
         Raises:
             CheckpointError: the last checkpoint or the final weights could not be written.

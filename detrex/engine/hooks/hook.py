@@ -90,10 +90,10 @@ class Hook:
     """Called by the trainer on every process; a subclass fills in what it needs."""
 
     def before_train(self, trainer: Training) -> None:
-        """Before the first step; a resumed trainer has its state already."""
+        """Called before the first step; a resumed trainer has its state already."""
 
     def before_step(self, trainer: Training) -> None:
-        """Before every step; ``trainer.iteration`` steps are done."""
+        """Called before every step; ``trainer.iteration`` steps are done."""
 
     def after_step(self, trainer: Training) -> None:
         """After every step, which ``trainer.iteration`` counts already."""

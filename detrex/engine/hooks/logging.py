@@ -41,11 +41,11 @@ class TimeLeft:
         self._seen: deque[tuple[int, float]] = deque(maxlen=_LOOKED_BACK)
 
     def note(self, iteration: int) -> None:
-        """To be called before the first step and at times after some more."""
+        """Notes the time; to be called before the first step, and now and then after some more."""
         self._seen.append((iteration, time.monotonic()))
 
     def left(self, max_iter: int) -> timedelta | None:
-        """Until ``max_iter`` steps are done, from the last :meth:`note` on; None before the second one."""
+        """Time from the last :meth:`note` until ``max_iter`` steps are done; None before the second."""
         if len(self._seen) < 2:
             return None
         (first, start), (last, now) = self._seen[0], self._seen[-1]

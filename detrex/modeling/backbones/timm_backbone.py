@@ -155,7 +155,7 @@ class NormedTimmBackbone(TimmBackbone):
         self.norms = nn.ModuleList(LayerNorm2d(c, eps=norm_eps) for c in self.channels.values())
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """As of :meth:`TimmBackbone.forward`."""
+        """See :meth:`TimmBackbone.forward`."""
         maps = super().forward(images).items()
         return {stride: norm(x) for norm, (stride, x) in zip(self.norms, maps, strict=True)}
 

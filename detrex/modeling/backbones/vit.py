@@ -83,7 +83,7 @@ def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> Any:
 
 
 def pyramid_scale(stride: int, width: int, channels: int) -> nn.Sequential:
-    """From the map of stride 16 and ``width`` channels to one of another stride."""
+    """Layers that make a map of another stride of that of stride 16 and ``width`` channels."""
     resize, resized = _resize(stride, width)
     return nn.Sequential(
         *resize,

@@ -98,7 +98,7 @@ class TestTimeAugmentation:
 
 
 def _without_thresholds(postprocess: PostProcess) -> PostProcess:
-    """For single views: an object may be above the threshold in the mean, and below it in one of them."""
+    """The settings for single views: an object may be above the threshold in the mean but below it in one."""
     changed = copy.copy(postprocess)
     if changed.instance is not None:
         changed.instance = replace(changed.instance, score_threshold=0.0)

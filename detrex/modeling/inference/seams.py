@@ -165,7 +165,7 @@ class InstanceSeams:
         )
 
     def _objects(self) -> list[_Object]:
-        """By descending score: each piece joins the objects it is a part of, at most one of each tile."""
+        """Joins pieces by descending score: each joins the objects it is part of, at most one a tile."""
         placed: dict[tuple[int, int], list[_Piece]] = {}  # by tile and class
         owner: dict[int, _Object] = {}
         neighbours = self._neighbours()

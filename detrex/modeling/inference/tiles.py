@@ -138,7 +138,7 @@ class Tiles:
         return Sample(image=resized(part, size), original=part, height=height, width=width)
 
     def _along(self, length: int) -> list[tuple[int, int, int, int]]:
-        """Of the tiles along one axis, where each begins and ends, and the same of its core."""
+        """Where each tile along one axis begins and ends, and where its core does."""
         size = min(self.size, length)
         begins = starts(length, size, max(1, self.size - self._overlap))
         cuts = [0, *((b + a + size) // 2 for a, b in zip(begins, begins[1:], strict=False)), length]

@@ -70,7 +70,7 @@ class WithinPrompts(Assignment):
         values: Sequence[Tensor | None],
         counts: Sequence[int],  # noqa: ARG002
     ) -> list[tuple[Tensor, Tensor]]:
-        """As of :meth:`~detrex.modeling.Assignment.pairs`."""
+        """See :meth:`~detrex.modeling.Assignment.pairs`."""
         return [self._image(cost, prompt) for cost, prompt in zip(values, self.prompts, strict=True)]
 
     def _image(self, cost: Tensor | None, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,7 +122,7 @@ class PromptDetector(Detector):
         return self.decoder(encoded.memory, encoded.pixel_embed, [group])
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """As of :meth:`~detrex.modeling.Detector.losses`, for prompts drawn from the masks of the images.
+        """See :meth:`~detrex.modeling.Detector.losses`, for prompts drawn from the masks of the images.
 
         Images without masks are left out.
 
@@ -212,7 +212,7 @@ class PromptDetector(Detector):
         min_region: int = 100,
         isolated: bool | None = None,
     ) -> list[PromptedMasks]:
-        """For each prompt the masks that a user is shown, those of the highest expected IoU first.
+        """The masks that a user is shown for each prompt, those of the highest expected IoU first.
 
         Args:
             encoded, prompts, isolated: see :meth:`masks`.

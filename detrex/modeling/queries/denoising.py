@@ -88,7 +88,7 @@ class NoisedObjects(nn.Module):
         return labels
 
     def _assignment(self, blocks: int, size: int) -> Assignment:
-        """Of queries in ``blocks`` blocks of ``size`` each."""
+        """The assignment of queries in ``blocks`` blocks of ``size`` each."""
         return Known(blocks, size)
 
     def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:  # noqa: ARG002

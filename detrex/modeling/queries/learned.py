@@ -60,7 +60,7 @@ class LearnedBoxes(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """As of :class:`~detrex.modeling.queries.QuerySource`."""
+        """See :class:`~detrex.modeling.queries.QuerySource`."""
         shape = (memory.tokens.shape[0], -1, -1)
         reference = at_least_single(self.reference.weight).sigmoid()  # (Q, 4)
         reference = reference.repeat(max(self.num_patterns, 1), 1)
@@ -128,7 +128,7 @@ class LearnedSets(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """As of :class:`~detrex.modeling.queries.QuerySource`. All groups that make results are seen."""
+        """See :class:`~detrex.modeling.queries.QuerySource`. All groups that make results are seen."""
         content, reference = (v.expand(len(memory.tokens), -1, -1) for v in self.start())
         return InitialQueries([QueryGroup(content, reference, None, self.assignment, sees=(MATCHING,))])
 
@@ -167,7 +167,7 @@ class LearnedPositions(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """As of :class:`~detrex.modeling.queries.QuerySource`."""
+        """See :class:`~detrex.modeling.queries.QuerySource`."""
         groups = self.num_groups if self.training else 1
         used = slice(groups * self.num_queries)
         position = self.position.weight[used]

@@ -91,7 +91,7 @@ class ProposalQueries(nn.Module):
         )
 
     def check_padding(self, mask_padding: bool) -> None:
-        """For a model that is being built.
+        """Checks the setting of a model that is being built.
 
         Raises:
             ValueError: if first boxes come from masks, which are relative to the padded batch, in a model
@@ -199,7 +199,7 @@ class EncodedProposals(ProposalQueries):
         heads: PredictionHeads,
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """As of :meth:`ProposalQueries.forward`."""
+        """See :meth:`ProposalQueries.forward`."""
         tokens, anchors = self.candidates(memory)
         proposals = propose(tokens, anchors, heads)
         best = self.select(proposals, memory)

@@ -124,7 +124,7 @@ class TextDetector(Detector):
         return torch.stack([self._embedded[name] for name in names])
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """As of :meth:`~detrex.modeling.Detector.losses`, of each vocabulary's samples by themselves.
+        """See :meth:`~detrex.modeling.Detector.losses`, of each vocabulary's samples by themselves.
 
         Raises:
             ValueError: a sample names a vocabulary that the model does not have, or has labels beyond it.
@@ -138,7 +138,7 @@ class TextDetector(Detector):
         return losses
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
-        """As of :meth:`~detrex.modeling.Detector.predict`, for the classes that are set."""
+        """See :meth:`~detrex.modeling.Detector.predict`, for the classes that are set."""
         if targets is None:
             self._update_words()
         return super().predict(images, targets)

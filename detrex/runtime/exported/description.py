@@ -85,7 +85,7 @@ class Description:
             raise ExportedModelError(f"{path}: its metadata are damaged ({error})") from error
 
     def _checked(self) -> Description:
-        """With tuples in the place of JSON's lists.
+        """A copy with tuples in the place of JSON's lists.
 
         Raises:
             TypeError, ValueError: values are not what they should be.

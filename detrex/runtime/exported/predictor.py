@@ -169,7 +169,7 @@ class Predictor:
     def _result(
         self, outputs: Arrays, place: int, image: np.ndarray, file_name: str, tasks: Sequence[str]
     ) -> Result:
-        """Of picture ``place`` of a batch."""
+        """The result of picture ``place`` of a batch."""
         result = Result(image, self.description, file_name)
         if "instance" in tasks:
             found = outputs["scores"][place] >= 0
