@@ -21,7 +21,7 @@ from detrex.engine import Trainer
 from detrex.engine.parallel import compile_modules
 from detrex.engine.run import prepare_device
 from detrex.engine.weights import load_initial
-from detrex.modeling.build import build_model
+from detrex.modeling.build import build_model, prepare_detector
 from detrex.runtime.device import autocast
 from detrex.structures import Sample, Targets
 
@@ -91,6 +91,8 @@ class Subject:
         model = build_model(config.model, self.device)
         if config.train.init_checkpoint:
             load_initial(model, config, None)
+        if not setup.training:
+            prepare_detector(model.eval())
         compile_modules(model, **config.train.compile)
         self._parts.watch(model)
         samples = make_samples(setup, model.num_classes)

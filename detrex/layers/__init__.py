@@ -16,6 +16,7 @@ from detrex.layers.functional import (
 from detrex.layers.mlp import MLP
 from detrex.layers.onednn import linear, use_onednn
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
+from detrex.layers.prediction import prepare_for_prediction
 from detrex.layers.row_column_attention import (
     RowColumnAttention,
     RowColumnDecoderLayer,
@@ -59,6 +60,7 @@ __all__ = [
     "linear",
     "TrackInteraction",
     "multi_scale_deformable_attention",
+    "prepare_for_prediction",
     "put_rows",
     "pyramid_sine_encoding",
     "sample_bool_masks",

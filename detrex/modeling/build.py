@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config import ConfigError, instantiate
-from detrex.layers import use_onednn
+from detrex.layers import prepare_for_prediction, use_onednn
 from detrex.modeling.detector import Detector
 
 
@@ -24,3 +24,13 @@ def build_model(node: DictConfig, device: torch.device) -> Detector:
     if device.type == "cpu":
         use_onednn(model)
     return model  # type: ignore[return-value]  # projects may have detectors of their own
+
+
+def prepare_detector(model: Detector) -> None:
+    """Folds the backbone's batch norms and prepares weights for prediction, once they are loaded.
+
+    See :func:`~detrex.layers.prepare_for_prediction`. Training goes on as before.
+    """
+    sides = (2 * model.size_divisor,) * 2
+    images = model.pixel_mean.new_zeros(1, len(model.pixel_mean), *sides)
+    prepare_for_prediction(model, lambda: model.backbone(images))

@@ -35,7 +35,7 @@ from detrex.config.value_types import check_types
 from detrex.config.walking import TARGET, dotted, is_node, walk
 from detrex.data import category_file, class_names, count_classes, read_categories, thing_classes
 from detrex.hub import download, is_hub_name
-from detrex.modeling.build import build_model
+from detrex.modeling.build import build_model, prepare_detector
 from detrex.predict.predictor import Predictor
 from detrex.predict.size_limit import SizeLimit
 from detrex.runtime.allocation import keep_freed_memory
@@ -67,6 +67,7 @@ def load(
     allow_pickle: bool = False,
     trust_code: bool = False,
     keep_memory: bool = True,
+    prepare: bool = True,
 ) -> Predictor:
     """A trained model, ready for images.
 
@@ -90,6 +91,10 @@ def load(
             the components of this toolbox and its projects, see ``docs/security.md``.
         keep_memory: on CPUs, this process keeps memory that was used once, which makes prediction faster; see
             :func:`detrex.runtime.allocation.keep_freed_memory`.
+        prepare: keep a copy of weights as the device wants them, with the backbone's batch norms folded into
+            its convolutions and rounded for ``amp``, which makes prediction faster. Results differ by
+            rounding. Parameters, their names and training stay as they are. See
+            :func:`detrex.layers.prepare_for_prediction`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -123,6 +128,8 @@ def load(
         raise ConfigError(f"{source.name}: {error}") from error
     categories = _categories(file, config, config.model.num_classes)
     load_pretrained(network, file, strict=True)
+    if prepare:
+        prepare_detector(network.eval())
     best, precise = _score_thresholds(file, categories), _precision_thresholds(file, categories)
     return Predictor(network, mapper, categories, amp, best, value_range, precise)
 

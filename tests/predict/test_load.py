@@ -262,3 +262,14 @@ def test_unknown_device_and_arithmetic(tiny_run):
         load(tiny_run.folder, device="tpu9")
     with pytest.raises(ValueError, match=r"off, bf16, fp16"):
         load(tiny_run.folder, amp="half")
+
+
+def test_prepared_weights_change_neither_names_nor_results(weights):
+    prepared, plain = load(weights), load(weights, prepare=False)
+    assert_same(prepared, plain.model)
+    image = np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)
+    found, expected = prepared(image), plain(image)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
+    names = {type(m).__name__ for m in prepared.model.backbone.modules()}
+    assert "PredictionConv2d" in names
+    assert "PredictionConv2d" not in {type(m).__name__ for m in plain.model.modules()}
