@@ -64,7 +64,7 @@ class _Axis:
             values = resized(values, (cells, output), interpolation)
         weights = values[0, 0].T.contiguous()
         used = weights != 0
-        return cls(weights, _ranges(used.T), _ranges(used))
+        return cls(weights.to(device), _first_and_end(used.T).tolist(), _first_and_end(used).tolist())
 
     def covered(self, first: int, last: int) -> tuple[slice, slice]:
         """Pixels that cells from ``first`` to ``last`` have a part in, and all cells these pixels need."""
@@ -76,11 +76,11 @@ class _Axis:
         return slice(begin, end), slice(self.cells_of[begin][0], self.cells_of[end - 1][1])
 
 
-def _ranges(used: Tensor) -> list[list[int]]:
+def _first_and_end(used: Tensor) -> Tensor:
     """First and one after the last column that is used of each row (N, 2); equal where none is."""
     first = used.int().argmax(1)
     last = used.shape[1] - used.flip(1).int().argmax(1)
-    return torch.stack([first, torch.where(used.any(1), last, first)], 1).tolist()
+    return torch.stack([first, torch.where(used.any(1), last, first)], 1)
 
 
 class MaskResize:
@@ -109,47 +109,121 @@ class MaskResize:
             for sizes in zip(cells, padded, image, output, strict=True)
         )
 
-    def runs(self, masks: Tensor) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
-        """Each mask as run-length encoding, with its area and the sum of its probabilities inside, scalars.
+    def encode(self, masks: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
+        """Each mask as run-length encoding, and its mean probability inside (N,), 0 where it is empty.
+
+        The device is waited for a few times in all, not for every mask.
 
         Args:
             masks: logits (N, h, w).
         """
-        positive = torch.ones_like(masks, dtype=torch.bool) if self.whole else masks > 0
-        rows, columns = _ranges(positive.any(2)), _ranges(positive.any(1))
-        for mask, (top, bottom), (left, right) in zip(masks, rows, columns, strict=True):
-            y, cells_y = self._rows.covered(top, bottom - 1)
-            x, cells_x = self._columns.covered(left, right - 1)
-            yield self._run_lengths(mask[cells_y, cells_x], y, x, cells_y, cells_x)
+        rles: list[dict[str, Any]] = []
+        areas: list[int] = []
+        totals: list[Tensor] = [masks.new_zeros(0)]
+        for group in self._groups(self._regions(masks), masks.device):
+            found = [self._inside(masks[region.index], region) for region in group]
+            totals.append(torch.stack([total for _, total in found]))
+            for region, places in zip(group, _changes([changes for changes, _ in found]), strict=True):
+                bounds = _bounds(places, region, self.output[0])
+                areas.append(int((bounds[1::2] - bounds[::2]).sum()))
+                rles.append(rle_of_runs(bounds, self.output))
+        area = torch.tensor(areas, dtype=masks.dtype).to(masks.device)
+        return rles, torch.cat(totals) / (area + 1e-6)
 
-    def _run_lengths(
-        self, cells: Tensor, y: slice, x: slice, cells_y: slice, cells_x: slice
-    ) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """Run lengths of the pixels in rows ``y`` and columns ``x``, which ``cells`` cover."""
-        height = y.stop - y.start
-        area, total = cells.new_zeros(()), cells.new_zeros(())
-        bounds = [np.zeros(0, np.int64)]
+    def _regions(self, masks: Tensor) -> list[_Region]:
+        """Where each mask may be inside."""
+        if self.whole:
+            height, width = masks.shape[1:]
+            bounds = [[0, height, 0, width]] * len(masks)
+        else:
+            positive = masks > 0
+            ranges = _first_and_end(positive.any(2)), _first_and_end(positive.any(1))
+            bounds = torch.cat(ranges, 1).tolist()
+        return [
+            _Region(i, *self._rows.covered(top, bottom - 1), *self._columns.covered(left, right - 1))
+            for i, (top, bottom, left, right) in enumerate(bounds)
+        ]
+
+    @staticmethod
+    def _groups(regions: list[_Region], device: torch.device) -> Iterator[list[_Region]]:
+        """Neighbours with together so many pixels as may wait to be encoded; at least one mask in each."""
+        limit, count = 4 * items_in_cache(1, device), 0
+        group: list[_Region] = []
+        for region in regions:
+            if group and count + region.framed > limit:
+                yield group
+                count, group = 0, []
+            group.append(region)
+            count += region.framed
+        if group:
+            yield group
+
+    def _inside(self, mask: Tensor, region: _Region) -> tuple[Tensor, Tensor]:
+        """Where runs of a mask (h, w) begin and end, and the sum of its probabilities inside, a scalar.
+
+        Returns:
+            Changes (C * (R + 1),) bool from each pixel to the next, down the columns, before each of which a
+            pixel outside was put. So each run ends in its own column.
+        """
+        cells = mask[region.cells_y, region.cells_x]
+        height, width = region.height, region.width
+        framed = cells.new_zeros((width, height + 1), dtype=torch.bool)
+        total = cells.new_zeros(())
+        rows = self._rows.weights[region.y, region.cells_y].T  # (h, R)
         step = items_in_cache(FLOAT_BYTES * max(1, height), cells.device)
-        for first in range(x.start, x.stop if height else x.start, step):
-            part = slice(first, min(first + step, x.stop))
+        for first in range(0, width if height else 0, step):
+            part = slice(region.x.start + first, min(region.x.start + first + step, region.x.stop))
             # Down the columns, as run-length encoding counts.
-            across = self._columns.weights[part, cells_x] @ cells.T  # (C, h)
-            logits = across @ self._rows.weights[y, cells_y].T  # (C, R)
-            inside = logits > 0
-            area += inside.sum()
-            total += (logits.sigmoid_() * inside).sum()
-            bounds.append(_bounds(inside, y.start, first, self.output[0]))
-        return rle_of_runs(np.concatenate(bounds), self.output), area, total
+            logits = self._columns.weights[part, region.cells_x] @ cells.T @ rows  # (C, R)
+            inside = framed[first : first + step, 1:]
+            torch.gt(logits, 0, out=inside)
+            total += 0.5 * inside.count_nonzero() + logits.clamp_(0).sigmoid_().sub_(0.5).sum()
+        flat = F.pad(framed.flatten(), (0, 1))
+        return flat[1:] ^ flat[:-1], total
 
 
-def _bounds(inside: Tensor, top: int, left: int, height: int) -> np.ndarray:
-    """Begin and end of every run of a region (C, R) at (top, left) of a mask of ``height`` rows."""
-    count = inside.shape[1] + 1
-    # With a pixel outside before every column, each run ends in its own.
-    framed = F.pad(inside, (1, 0)).flatten()  # (C * (R + 1),)
-    changes = torch.nonzero(framed[1:] ^ framed[:-1]).squeeze(1).cpu().numpy() + 1
-    if len(changes) % 2:  # the last one ends with the region
-        changes = np.append(changes, len(framed))
-    pixels = changes - np.arange(len(changes)) % 2  # of ends the last pixel of the run
-    places = (left + pixels // count) * height + top + pixels % count - 1
-    return places + np.arange(len(changes)) % 2
+@dataclass
+class _Region:
+    """Where a mask may be inside.
+
+    Attributes:
+        index: of the mask.
+        y, x: rows and columns of output pixels.
+        cells_y, cells_x: of the cells that these need.
+    """
+
+    index: int
+    y: slice
+    cells_y: slice
+    x: slice
+    cells_x: slice
+
+    @property
+    def height(self) -> int:
+        return self.y.stop - self.y.start
+
+    @property
+    def width(self) -> int:
+        return self.x.stop - self.x.start
+
+    @property
+    def framed(self) -> int:
+        """Pixels with one more in each column."""
+        return self.width * (self.height + 1)
+
+
+def _changes(values: list[Tensor]) -> list[np.ndarray]:
+    """Indices of the true ones in each of some vectors, found together."""
+    ends = np.cumsum([len(value) for value in values])
+    places = torch.cat(values).nonzero().squeeze(1).cpu().numpy()
+    parts = np.split(places, np.searchsorted(places, ends[:-1]))
+    return [part - begin for part, begin in zip(parts, [0, *ends[:-1]], strict=True)]
+
+
+def _bounds(changes: np.ndarray, region: _Region, height: int) -> np.ndarray:
+    """Begin and end of every run in a mask of ``height`` rows, from those in a region; see ``_inside``."""
+    pixels = changes + 1
+    is_end = np.arange(len(pixels)) % 2
+    pixels = pixels - is_end  # of ends the last pixel of the run
+    column, row = np.divmod(pixels, region.height + 1)
+    return (region.x.start + column) * height + region.y.start + row - 1 + is_end

@@ -205,9 +205,9 @@ class InstanceInference:
         rles: list[dict[str, Any]] = []
         quality = [masks.pixels.new_zeros(0, dtype=torch.float32)]
         for first in range(0, len(masks), step):
-            for rle, area, total in resize.runs(masks.logits(slice(first, first + step))):
-                rles.append(rle)
-                quality.append((total / (area + 1e-6))[None])
+            encoded, inside = resize.encode(masks.logits(slice(first, first + step)))
+            rles += encoded
+            quality.append(inside)
         return RunLengthMasks(frame.output, rles), torch.cat(quality)
 
 
