@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,31 @@ def write_shapes_dataset(
     """
     if image_size < 32:
         raise ValueError(f"image_size={image_size} is too small to draw shapes: take at least 32")
-    root = Path(root)
     splits = dict(splits) if splits is not None else {"train": 2000, "val": 100}
     wanted = {"version": _VERSION, "splits": splits, "image_size": image_size, "seed": seed}
+
+    def write(new: Path) -> None:
+        for split, count in splits.items():
+            _write_split(new, split, count, image_size, seed)
+        write_json(new / "annotations" / "semantic_classes.json", _categories(first_id=0))
+
+    return write_generated(Path(root), wanted, write)
+
+
+def write_generated(root: Path, wanted: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    """Writes a generated data set, unless it is there with the same parameters.
+
+    Args:
+        root: its folder.
+        wanted: its parameters, as JSON has them. A data set of others is replaced, at once.
+        write: writes the files to the folder that it is given.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        ValueError: ``root`` holds files that were not written by this function.
+    """
     if _marker(root) == wanted:
         return root
     if root.exists() and any(root.iterdir()) and _marker(root) is None:
@@ -80,10 +102,8 @@ def write_shapes_dataset(
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
         new = Path(temporary) / "new"
-        for split, count in splits.items():
-            _write_split(new, split, count, image_size, seed)
-        _write_json(new / "annotations" / "semantic_classes.json", _categories(first_id=0))
-        _write_json(new / _MARKER, wanted)
+        write(new)
+        write_json(new / _MARKER, wanted)
         _replace(root, new, Path(temporary) / "old", wanted)
     return root
 
@@ -114,10 +134,10 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
     for i in range(count):
         scene = draw_scene(np.random.default_rng([seed, *split.encode(), i]), size)
         name = f"{i:06d}.png"
-        _save_png(folders[""] / name, scene.image)
-        _save_png(folders["panoptic_"] / name, rgb_from_ids(scene.segments))
+        save_png(folders[""] / name, scene.image)
+        save_png(folders["panoptic_"] / name, rgb_from_ids(scene.segments))
         lookup = np.array([_NO_LABEL, *scene.classes], np.uint8)
-        _save_png(folders["semantic_"] / name, lookup[scene.segments])
+        save_png(folders["semantic_"] / name, lookup[scene.segments])
         images.append({"id": i + 1, "file_name": name, "height": size, "width": size})
         segments = _segments_info(scene)
         panoptic.append({"image_id": i + 1, "file_name": name, "segments_info": segments})
@@ -128,7 +148,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
         ("panoptic", panoptic, _categories(first_id=1)),
     ):
         content = {"images": images, "annotations": entries, "categories": categories}
-        _write_json(root / "annotations" / f"{kind}_{split}.json", content)
+        write_json(root / "annotations" / f"{kind}_{split}.json", content)
 
 
 def _categories(first_id: int) -> list[dict[str, Any]]:
@@ -171,9 +191,11 @@ def _instances(scene: Scene, segments: list[dict], image_id: int, written: int) 
     ]
 
 
-def _save_png(path: Path, pixels: np.ndarray) -> None:
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """Writes pixels (H, W) or (H, W, 3) uint8."""
     Image.fromarray(pixels).save(path, compress_level=1)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Writes a value as JSON."""
     path.write_text(json.dumps(content))

@@ -55,14 +55,14 @@ class Scene:
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     """One scene of ``size`` x ``size`` pixels, a function of ``rng``'s state alone."""
-    canvas, stuff = _ground(rng, size)
+    canvas, stuff = draw_ground(rng, size)
     things = np.zeros((size, size), np.uint8)
     areas: list[int] = []
     classes: list[int] = []
     for _ in range(rng.integers(1, _MAX_THINGS + 1)):
         kind = int(rng.integers(len(THINGS)))
-        patch = _Patch.draw(rng, kind, size)
-        if patch is None or not _leaves_all_visible(things, patch, areas):
+        patch = Patch.draw(rng, kind, size)
+        if patch is None or not leaves_all_visible(things, patch, areas):
             continue
         patch.paint(rng, canvas, hue=kind / len(THINGS))
         classes.append(kind)
@@ -85,7 +85,7 @@ def _number_stuff(things: np.ndarray, stuff: np.ndarray, classes: list[int]) -> 
 
 
 @dataclass
-class _Patch:
+class Patch:
     """A thing before it is painted: its window of the image and how much it covers of each pixel there."""
 
     window: tuple[slice, slice]
@@ -95,8 +95,11 @@ class _Patch:
     area: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, kind: int, size: int) -> _Patch | None:
-        diameter = size * math.exp(rng.uniform(math.log(_MIN_DIAMETER), math.log(_MAX_DIAMETER)))
+    def draw(
+        cls, rng: np.random.Generator, kind: int, size: int, smallest: float = _MIN_DIAMETER
+    ) -> Patch | None:
+        """A thing of the class ``kind`` at a random place, or None if nothing of it is in the image."""
+        diameter = size * math.exp(rng.uniform(math.log(smallest), math.log(_MAX_DIAMETER)))
         outline = _outline(kind) @ _rotation(rng.uniform(0, 2 * math.pi)) * (diameter / 2)
         center = rng.uniform(diameter * 0.3, size - diameter * 0.3, 2)
         low = np.maximum(np.floor(center - diameter / 2).astype(int), 0)
@@ -110,21 +113,38 @@ class _Patch:
         area = int(mask.sum())
         return cls(window, coverage, core, mask, area) if area else None
 
-    def paint(self, rng: np.random.Generator, canvas: np.ndarray, hue: float) -> None:
-        """Draws the thing over ``canvas``; its hue, in [0, 1), is spread around ``hue``."""
+    def paint(
+        self,
+        rng: np.random.Generator,
+        canvas: np.ndarray,
+        hue: float,
+        spread: float = _HUE_SPREAD,
+        pattern: np.ndarray | None = None,
+    ) -> None:
+        """Draws the thing over ``canvas``.
+
+        Args:
+            rng: of all that is random.
+            canvas: (H, W, 3) float32, 0 to 255.
+            hue: in [0, 1).
+            spread: how far the thing's own hue may be from it.
+            pattern: (H, W) in [0, 1], how much of the colour is white at each pixel of the image.
+        """
         height, width = self.mask.shape
-        hue, saturation, value = rng.uniform([hue - _HUE_SPREAD, 0.65, 0.75], [hue + _HUE_SPREAD, 1, 1])
+        hue, saturation, value = rng.uniform([hue - spread, 0.65, 0.75], [hue + spread, 1, 1])
         color = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
         angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.25)
         x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
         y = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
         light = 1 + depth * (x + y[:, None]) + 0.03 * rng.standard_normal((height, width), np.float32)
         light *= 0.6 + 0.4 * self.core
-        target = canvas[self.window]
-        target += self.coverage[..., None] * (light[..., None] * color - target)
+        target, colors = canvas[self.window], light[..., None] * color
+        if pattern is not None:
+            colors += pattern[self.window][..., None] * (255 * light[..., None] - colors)
+        target += self.coverage[..., None] * (colors - target)
 
 
-def _leaves_all_visible(things: np.ndarray, patch: _Patch, areas: list[int]) -> bool:
+def leaves_all_visible(things: np.ndarray, patch: Patch, areas: list[int]) -> bool:
     """Whether every thing drawn so far stays visible enough when ``patch`` is put over it."""
     covered = np.bincount(things[patch.window][patch.mask], minlength=len(areas) + 1)
     visible = np.bincount(things.ravel(), minlength=len(areas) + 1)
@@ -157,7 +177,7 @@ def _rasterise(outline: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(image.reduce(_SUPERSAMPLING), np.float32) / 255
 
 
-def _ground(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_ground(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Canvas (H, W, 3) float32 of one to three textures side by side, and (H, W) uint8 positions in STUFF."""
     kinds = rng.permutation(len(STUFF))[: rng.integers(1, len(STUFF) + 1)]
     canvas = _TEXTURES[kinds[0]](rng, size)
@@ -172,12 +192,12 @@ def _ground(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray
 
 def _distance_to_curve(rng: np.random.Generator, size: int) -> np.ndarray:
     """About how many pixels each pixel is beyond a random wavy line, (H, W) float32."""
-    across, along = _turned_axes(rng.uniform(0, 2 * math.pi), size)
+    across, along = turned_axes(rng.uniform(0, 2 * math.pi), size)
     wave = rng.uniform(0, 0.06) * np.sin(along * rng.uniform(4, 12) + rng.uniform(0, 2 * math.pi))
     return (across + wave - rng.uniform(-0.22, 0.28)) * size
 
 
-def _turned_axes(angle: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+def turned_axes(angle: float, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of all pixels on two perpendicular axes through the centre: two of (H, W) float32."""
     steps = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
@@ -192,22 +212,22 @@ def _grass(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
-    across, _ = _turned_axes(rng.uniform(0, math.pi), size)
+    across, _ = turned_axes(rng.uniform(0, math.pi), size)
     light, dark = _tinted(rng, (225, 200, 165)), _tinted(rng, (190, 150, 120))
-    return _blend(_square_wave(rng, across, size), light, dark)
+    return _blend(square_wave(rng, across, size), light, dark)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> np.ndarray:
-    across, along = _turned_axes(rng.uniform(0, math.pi / 2), size)
+    across, along = turned_axes(rng.uniform(0, math.pi / 2), size)
     period = rng.uniform(0.12, 0.22)
-    u, v = (_square_wave(rng, axis, size, period) for axis in (across, along))
+    u, v = (square_wave(rng, axis, size, period) for axis in (across, along))
     return _blend(u * (1 - v) + v * (1 - u), _tinted(rng, (185, 195, 208)), _tinted(rng, (120, 135, 155)))
 
 
 _TEXTURES: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (_grass, _stripes, _tiles)
 
 
-def _square_wave(
+def square_wave(
     rng: np.random.Generator, axis: np.ndarray, size: int, period: float | None = None
 ) -> np.ndarray:
     """0 and 1 in turns along ``axis``, with edges about a pixel wide."""

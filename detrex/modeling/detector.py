@@ -186,6 +186,12 @@ class Detector(nn.Module):
         """All predictions for normalised images; with ``targets``, denoising queries take part."""
         features, memory = self.features(images)
         pixel_embed = None if self.pixel_head is None else self.pixel_head(features, memory)
+        return self.decode(memory, pixel_embed, targets)
+
+    def decode(
+        self, memory: Pyramid, pixel_embed: Tensor | None, targets: BatchTargets | None = None
+    ) -> DecoderOutput:
+        """All predictions for encoded images; with ``targets``, denoising queries take part."""
         denoising = []
         if self.denoising is not None and targets is not None:
             denoising.append(self.denoising(targets))

@@ -5,6 +5,7 @@ Shape letters: B images, L levels, S tokens of all levels, Q queries, D channels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -74,11 +75,15 @@ class Pyramid:
 
     def of_image(self, index: int) -> Pyramid:
         """One image of the batch, as a batch of one; without scores."""
-        one, position = slice(index, index + 1), self.position
+        return self.of_images([index])
+
+    def of_images(self, index: Sequence[int]) -> Pyramid:
+        """Some images of the batch; without scores."""
+        chosen, position = torch.tensor(index, device=self.tokens.device), self.position
         if position is not None and position.ndim == 3:
-            position = position[one]
-        valid = None if self.valid is None else self.valid[one]
-        return Pyramid(self.tokens[one], self.shapes, valid, position)
+            position = position[chosen]
+        valid = None if self.valid is None else tuple(self.valid[i] for i in index)
+        return Pyramid(self.tokens[chosen], self.shapes, valid, position)
 
     @property
     def located_tokens(self) -> Tensor:

@@ -94,6 +94,9 @@ class PromptCriterion(SetCriterion):
         match_every_layer: match the queries of every layer by themselves. Without, the last layer's matches
             hold for all (published).
         detach_quality: stop the gradient of that error into masks, which the published training has.
+        rate_all: teach all queries of a prompt what IoU to expect, those without a mask to answer with
+            included, by the mask of the prompt that they fit best. The published training leaves these alone,
+            so that they may expect anything.
         criterion: all others are those of :class:`~detrex.modeling.SetCriterion`.
     """
 
@@ -102,11 +105,12 @@ class PromptCriterion(SetCriterion):
         quality_weight: float = 1.0,
         match_every_layer: bool = False,
         detach_quality: bool = False,
+        rate_all: bool = False,
         **criterion,
     ):
         super().__init__(**criterion)
         self.quality_weight, self.match_every_layer = quality_weight, match_every_layer
-        self.detach_quality = detach_quality
+        self.detach_quality, self.rate_all = detach_quality, rate_all
 
     def forward(
         self,
@@ -131,12 +135,34 @@ class PromptCriterion(SetCriterion):
             quality = 1 - losses["loss_dice"][1]
             error = (expected - (quality.detach() if self.detach_quality else quality)) ** 2
             losses["loss_iou"] = self.quality_weight, error
+            rest = self._unmatched_errors(predictions, joined, pixel_embed, targets) if self.rate_all else None
         found = {}
         for name, (weight, per_pair) in losses.items():
             per_prediction = weight * joined.sum_by_prediction(per_pair) / objects
+            if name == "loss_iou" and rest is not None:
+                per_prediction = per_prediction + weight * rest / objects
             for prediction, value in zip(predictions, per_prediction, strict=True):
                 found[name + prediction.loss_suffix] = value
         return found
+
+    def _unmatched_errors(
+        self,
+        predictions: Sequence[SupervisedPrediction],
+        joined: JoinedPredictions,
+        pixel_embed: Tensor | None,
+        targets: BatchTargets,
+    ) -> Tensor:
+        """Squared errors of the expected IoUs of queries without a match, summed by prediction (P,)."""
+        every = JoinedPredictions.join(predictions, _all_pairs(predictions), len(targets.counts))
+        image, query = every.matches.image, every.query
+        with torch.no_grad():
+            fit = 1 - self._mask_losses(every, pixel_embed, targets)["loss_dice"][1]  # (M,)
+            best = torch.full_like(joined.prediction.logits[..., 0], -1.0)  # (B, Q)
+            flat = image * best.shape[1] + query
+            best.view(-1).scatter_reduce_(0, flat, fit, "amax")
+            best[joined.matches.image, joined.query] = -1
+        error = torch.where(best >= 0, joined.prediction.logits[..., 0] - best, 0.0) ** 2
+        return torch.stack([part.sum() for part in error.split(joined.sizes, 1)])
 
     def _matches(
         self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
@@ -147,3 +173,18 @@ class PromptCriterion(SetCriterion):
         stages = torch.arange(len(predictions)).repeat_interleave(len(last.stage))
         repeated = [column.repeat(len(predictions)) for column in (last.image, last.query, last.object)]
         return Matches(stages, *repeated)
+
+
+def _all_pairs(predictions: Sequence[SupervisedPrediction]) -> Matches:
+    """Every query of a prompt with every mask that answers it, in all predictions."""
+    assignment = predictions[-1].assignment
+    assert isinstance(assignment, WithinPrompts)
+    size, first, columns = assignment.queries, 0, []
+    for image, prompt in enumerate(assignment.prompts):
+        query = (prompt[:, None] * size + torch.arange(size)).flatten()
+        number = torch.arange(first, first + len(prompt)).repeat_interleave(size)
+        columns.append(torch.stack([torch.full_like(query, image), query, number]))
+        first += len(prompt)
+    joined = torch.cat(columns, 1)
+    stage = torch.arange(len(predictions)).repeat_interleave(joined.shape[1])
+    return Matches(stage, *joined.repeat(1, len(predictions)))

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex.modeling.decoder import DecoderOutput
+from detrex.modeling.criterion import SetCriterion
+from detrex.modeling.decoder import Decoder, DecoderOutput
 from detrex.modeling.detector import Detector
 from detrex.modeling.prompts.criterion import WithinPrompts
 from detrex.modeling.prompts.drawing import DrawnPrompts, RandomPrompts
@@ -49,6 +50,14 @@ class EncodedImages:
     pixel_embed: Tensor
     images: PaddedImages
     frames: list[Frame]
+
+    def of_images(self, index: Sequence[int]) -> EncodedImages:
+        """Some of the images."""
+        chosen = torch.tensor(list(index), device=self.pixel_embed.device)
+        images = PaddedImages(self.images.tensor[chosen], [self.images.sizes[i] for i in index])
+        return EncodedImages(
+            self.memory.of_images(index), self.pixel_embed[chosen], images, [self.frames[i] for i in index]
+        )
 
 
 class PromptDetector(Detector):
@@ -101,11 +110,8 @@ class PromptDetector(Detector):
         features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
         memory = self.encode(features, images if self.mask_padding else None)
         assert self.pixel_head is not None, "prompts are answered with masks"
-        frames = [
-            Frame(images.padded_size, size, (int(s.get("height", size[0])), int(s.get("width", size[1]))))
-            for s, size in zip(samples, images.sizes, strict=True)
-        ]
-        return EncodedImages(memory, self.pixel_head(features, memory), images, frames)
+        pixel_embed = self.pixel_head(features, memory)
+        return EncodedImages(memory, pixel_embed, images, self.frames(samples, images))
 
     def answer(self, encoded: EncodedImages, prompts: Prompts, isolated: bool | None = None) -> DecoderOutput:
         """Predictions (B, P * G), prompt by prompt; their logits (B, P * G, 1) are expected IoUs.
@@ -119,7 +125,12 @@ class PromptDetector(Detector):
             prompts = Prompts(prompts.boxes, torch.full_like(prompts.kind, BOX))
         prompts = prompts.relative_to_padded(encoded.images).to(self.device)
         group = self.prompts(prompts, self.isolated if isolated is None else isolated)
-        return self.decoder(encoded.memory, encoded.pixel_embed, [group])
+        return self.answering(encoded.memory, encoded.pixel_embed, [group])
+
+    @property
+    def answering(self) -> Decoder:
+        """The decoder of prompts."""
+        return self.decoder
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
         """See :meth:`~detrex.modeling.Detector.losses`, for prompts drawn from the masks of the images.
@@ -129,7 +140,7 @@ class PromptDetector(Detector):
         Raises:
             ValueError: a sample has no targets or no masks, or none of the images has a mask with a pixel.
         """
-        samples = [_without_classes(sample) for sample in samples]
+        samples = [without_classes(sample) for sample in samples]
         self._collate_targets(samples, self.preprocess(samples))  # finds what is wrong with them
         drawn = [self.drawing(sample["targets"]) for sample in samples]
         pairs = [(s, d) for s, d in zip(samples, drawn, strict=True) if d is not None]
@@ -137,12 +148,22 @@ class PromptDetector(Detector):
             raise ValueError("no image of this batch has a mask with a pixel: there is nothing to point at")
         samples, asked = [s for s, _ in pairs], [d for _, d in pairs]
         encoded = self.encode_images(samples)
+        return self._prompt_losses(self.criterion, samples, asked, encoded)
+
+    def _prompt_losses(
+        self,
+        criterion: SetCriterion,
+        samples: list[Sample],
+        asked: list[DrawnPrompts],
+        encoded: EncodedImages,
+    ) -> dict[str, Tensor]:
+        """Losses of the answers to prompts that were drawn for each of the encoded images."""
         prompts = Prompts(torch.stack([d.boxes for d in asked]), torch.stack([d.kind for d in asked]))
         prompts = prompts.relative_to_padded(encoded.images).to(self.device)
         assignment = WithinPrompts([d.prompt for d in asked], self.prompts.granularities)
         group = self.prompts(prompts, isolated=True, assignment=assignment)
-        output = self.decoder(encoded.memory, encoded.pixel_embed, [group])
-        return self.criterion(output.supervised, output.pixel_embed, self._answers(samples, asked, encoded))
+        output = self.answering(encoded.memory, encoded.pixel_embed, [group])
+        return criterion(output.supervised, output.pixel_embed, self._answers(samples, asked, encoded))
 
     def _answers(
         self, samples: list[Sample], drawn: list[DrawnPrompts], encoded: EncodedImages
@@ -284,7 +305,7 @@ class PromptDetector(Detector):
         return found, torch.cat(stable)
 
 
-def _without_classes(sample: Sample) -> Sample:
+def without_classes(sample: Sample) -> Sample:
     """The sample with one class for all: prompts say what is meant."""
     if "targets" not in sample:
         return sample

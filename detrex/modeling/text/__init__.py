@@ -6,6 +6,7 @@ from detrex.modeling.text.detector import TextDetector
 from detrex.modeling.text.encoder import TextEncoder
 from detrex.modeling.text.tokenizer import ClipTokenizer
 from detrex.modeling.text.vocabulary import Vocabulary, for_evaluation, imagenet_templates
+from detrex.modeling.text.words import WordEncoder, WordTokenizer
 
 __all__ = [
     "ClipTokenizer",
@@ -15,6 +16,8 @@ __all__ = [
     "TextEncoder",
     "TextScore",
     "Vocabulary",
+    "WordEncoder",
+    "WordTokenizer",
     "for_evaluation",
     "imagenet_templates",
 ]

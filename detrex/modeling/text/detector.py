@@ -6,6 +6,7 @@ Shape letters: C classes, E channels of an embedding.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from detrex.modeling.text.class_score import CosineClassifier
 from detrex.modeling.text.denoising import WordContent
 from detrex.modeling.text.encoder import TextEncoder
 from detrex.modeling.text.vocabulary import Vocabulary, for_evaluation, imagenet_templates
+from detrex.modeling.text.words import WordEncoder
 from detrex.structures import BatchTargets, PaddedImages, Sample
 
 LARGEST_CACHE = 20_000
@@ -33,7 +35,8 @@ class TextDetector(Detector):
     there are, and kept.
 
     Args:
-        text: embeds sentences.
+        text: embeds sentences, as :class:`~detrex.modeling.text.TextEncoder` and
+            :class:`~detrex.modeling.text.WordEncoder` do.
         vocabulary: the classes at first, and those of samples in training that name no other.
         others: vocabularies of further data sets that training sees. A sample says by its ``vocabulary``
             which one its labels are of; losses of those have names that begin with the vocabulary's and a
@@ -49,7 +52,7 @@ class TextDetector(Detector):
 
     def __init__(
         self,
-        text: TextEncoder,
+        text: TextEncoder | WordEncoder,
         vocabulary: Vocabulary | None = None,
         others: Mapping[str, Vocabulary] | None = None,
         templates: Sequence[str] | None = None,
@@ -133,8 +136,9 @@ class TextDetector(Detector):
         for name in dict.fromkeys(sample.get("vocabulary", "") for sample in samples):
             chosen = [sample for sample in samples if sample.get("vocabulary", "") == name]
             prefix = f"{name}." if name else ""
-            with self._training_words(self._vocabulary(name)):
-                losses |= {prefix + key: value for key, value in super().losses(chosen).items()}
+            with self._training_words(self._vocabulary(name)) as classes:
+                found = super().losses(relabelled(chosen, classes))
+            losses |= {prefix + key: value for key, value in found.items()}
         return losses
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
@@ -154,12 +158,19 @@ class TextDetector(Detector):
         return self.others[name]
 
     @contextmanager
-    def _training_words(self, vocabulary: Vocabulary) -> Iterator[None]:
-        """The classes of a training step."""
+    def _training_words(self, vocabulary: Vocabulary) -> Iterator[Tensor | None]:
+        """The classes of a training step.
+
+        Yields:
+            The class (C,) that each of the vocabulary is in this step; None where it is itself.
+        """
         if not vocabulary.names:
             raise ValueError("training needs the names of the classes: set model.vocabulary.names")
-        templates, names = self.training_templates, vocabulary.for_training()
-        drawn = torch.randint(len(templates), (len(vocabulary.names),)).tolist()
+        templates, names, changed = self.training_templates, list(vocabulary.for_training()), None
+        if vocabulary.style == "attributes":
+            different = {name: number for number, name in enumerate(dict.fromkeys(names))}
+            names, changed = list(different), torch.tensor([different[name] for name in names])
+        drawn = torch.randint(len(templates), (len(names),)).tolist()
         embeddings = self.text(
             [templates[k].replace("{}", name) for k, name in zip(drawn, names, strict=True)]
         )
@@ -167,7 +178,7 @@ class TextDetector(Detector):
         self.num_classes = len(embeddings)
         self._set_words(embeddings)
         try:
-            yield
+            yield changed
         finally:
             self.num_classes, self._current = classes, None
             self._set_words(embeddings.detach())
@@ -197,3 +208,22 @@ class TextDetector(Detector):
                 module.words = scaled
             elif isinstance(module, WordContent):
                 module.words = embeddings
+
+
+def relabelled(samples: list[Sample], classes: Tensor | None) -> list[Sample]:
+    """The samples with class ``classes[k]`` in the place of class k."""
+    if classes is None:
+        return samples
+    found = []
+    for sample in samples:
+        if "targets" in sample:
+            targets = sample["targets"]
+            labels = targets.labels
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+                raise ValueError(
+                    f"{sample.get('file_name', 'an image')}: class indices {int(labels.min())} to "
+                    f"{int(labels.max())} do not fit the {len(classes)} names of model.vocabulary"
+                )
+            sample = Sample(**{**sample, "targets": dataclasses.replace(targets, labels=classes[labels])})
+        found.append(sample)
+    return found

@@ -21,33 +21,45 @@ class Vocabulary:
     Attributes:
         names: of the classes.
         style: how names are read in training: ``plain``; ``coco_panoptic`` ("floor-wood" is a "wood floor",
-            and "sky-other-merged" the "sky"); or ``alternatives`` ("Street Lights/Lamp" is either, drawn
-            anew in each step, as Objects365 names its classes).
+            and "sky-other-merged" the "sky"); ``alternatives`` ("Street Lights/Lamp" is either, drawn anew
+            in each step, as Objects365 names its classes); or ``attributes`` ("red striped star" is that, or
+            without one or both of its first words, which are drawn for all names of a step together; names
+            that are then equal are one class).
     """
 
     names: Sequence[str] = ()
-    style: Literal["plain", "coco_panoptic", "alternatives"] = "plain"
+    style: Literal["plain", "coco_panoptic", "alternatives", "attributes"] = "plain"
 
     def __post_init__(self) -> None:
         """
         Raises:
             ValueError: there is no such style.
         """
-        if self.style not in ("plain", "coco_panoptic", "alternatives"):
-            raise ValueError(
-                f"a vocabulary has the style 'plain', 'coco_panoptic' or 'alternatives', not '{self.style}'"
-            )
+        styles = ("plain", "coco_panoptic", "alternatives", "attributes")
+        if self.style not in styles:
+            raise ValueError(f"a vocabulary has one of the styles {', '.join(styles)}, not '{self.style}'")
 
     def for_training(self) -> Iterator[str]:
         """The name of each class in a step, alternatives drawn by torch's random numbers."""
+        kept = self._kept_attributes() if self.style == "attributes" else []
         for name in self.names:
             if self.style == "alternatives":
                 options = name.lower().split("/")
                 yield _without_marks(options[int(torch.randint(len(options), ()))].strip())
             elif self.style == "coco_panoptic":
                 yield _without_marks(" ".join(reversed(_SUFFIXES.sub("", name).split("-"))))
+            elif self.style == "attributes":
+                *attributes, noun = name.split()
+                chosen = [word for word, keep in zip(attributes, kept, strict=False) if keep]
+                yield _without_marks(" ".join([*chosen, noun]))
             else:
                 yield _without_marks(name)
+
+    def _kept_attributes(self) -> list[bool]:
+        """Whether each of the words before the last is read: in half of the steps all are."""
+        most = max((len(name.split()) for name in self.names), default=1) - 1
+        kept = torch.rand(most) < 0.5
+        return (kept | (torch.rand(()) < 0.5)).tolist()
 
 
 def for_evaluation(name: str) -> str:
