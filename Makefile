@@ -1,4 +1,6 @@
 # make demo: set up .venv, train a small Mask DINO on generated images, evaluate it, draw its predictions.
+# make demo-prompts: set up .venv, train a small model of words and clicks on generated scenes, evaluate it on
+# combinations of words that training never showed, draw what it finds. It takes about 20 minutes of two cores.
 # make web: after make demo, write its page for the browser to output/web. It needs onnxruntime-web of npm: 33 MB are
 # downloaded once, or give the package that you have, ONNXRUNTIME_WEB=onnxruntime-web-1.30.0.tgz.
 # make test: set up .venv with the test extra, run the linter and all tests.
@@ -10,10 +12,16 @@ BIN := $(VENV)/bin
 
 ONNXRUNTIME_WEB ?=
 
-.PHONY: demo test web
+.PHONY: demo demo-prompts test web
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/train_net.py --config-file projects/maskdino/configs/maskdino_shapes.py --overwrite
+
+demo-prompts: $(VENV)/installed
+	$(BIN)/python tools/train_net.py --config-file projects/promptable/configs/promptable_shapes.py --overwrite
+	$(BIN)/python -m detrex eval projects/promptable/configs/promptable_shapes_held_out.py \
+		--weights output/promptable_shapes
+	$(BIN)/python -m projects.promptable.picture output/promptable_shapes output/promptable_shapes/prompts.png
 
 web: $(VENV)/installed-export
 	$(BIN)/python -m detrex export output/maskdino_shapes --to web output/web \

@@ -20,6 +20,7 @@ from detrex.checkpoint import (
 from detrex.config import ConfigError
 from detrex.config.untrusted import parse_untrusted
 from detrex.config.walking import dotted, walk
+from detrex.modeling.text import TextDetector
 from detrex.runtime.distributed import all_gather_objects
 from detrex.structures import Categories
 
@@ -132,7 +133,8 @@ def load_for_evaluation(
         CheckpointError: there are no weights, or they do not fit the model.
 
     Returns:
-        The classes that the weights were trained on, if the file says so, else ``categories``.
+        The classes that the weights were trained on, if the file says so, else ``categories``; of models that
+        read words the other way round.
     """
     source = config.train.init_checkpoint if checkpoint is None else checkpoint.path
     if not source:
@@ -141,6 +143,8 @@ def load_for_evaluation(
         )
     file = read_source(source, config.train.allow_pickle)
     load_pretrained(model, file, strict=True)
+    if isinstance(model, TextDetector):  # its classes are words, whatever it was trained with
+        return categories or file.categories
     warn_of_other_classes(file, categories)
     return file.categories or categories
 

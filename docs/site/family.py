@@ -175,6 +175,15 @@ FAMILY = {
         "maskdino",
         assigned={"prompts": "WithinPrompts"},
     ),
+    "promptable": Model(
+        "A small promptable model",
+        "promptable_small",
+        "deformable",
+        "words and clicks in one small model, trained here",
+        "semantic_sam",
+        second="openseed",
+        assigned={"prompts": "WithinPrompts"},
+    ),
 }
 
 

@@ -83,7 +83,9 @@ class Region:
     mask: np.ndarray
 
 
-def draw_scene(rng: np.random.Generator, size: int, held_out: bool = False) -> tuple[np.ndarray, list[Region]]:
+def draw_scene(
+    rng: np.random.Generator, size: int, held_out: bool = False
+) -> tuple[np.ndarray, list[Region]]:
     """One scene of ``size`` x ``size`` pixels, a function of ``rng``'s state alone.
 
     Args:

@@ -19,7 +19,7 @@ from tests.predict.tiny_run import CATEGORIES, lively, noise
 
 ROOT = Path(__file__).resolve().parents[2]
 # Results of videos, of words, and of clicks, which no graph takes yet.
-OTHERS = {"co_mot", "openseed", "semantic_sam"}
+OTHERS = {"co_mot", "openseed", "promptable", "semantic_sam"}
 PROJECTS = sorted(
     {path.name[: -len("_shapes.py")] for path in ROOT.glob("projects/*/configs/*_shapes.py")} - OTHERS
 )

@@ -12,8 +12,8 @@ from detrex.data.shapes import write_shapes_dataset
 from detrex.predict import load
 
 ROOT = Path(__file__).resolve().parents[2]
-# Trained on videos and for clicks, see test_co_mot.py and test_prompts.py.
-OTHERS = {"co_mot", "semantic_sam"}
+# Trained on videos, for clicks or on other scenes: test_co_mot.py, test_prompts.py, test_promptable.py.
+OTHERS = {"co_mot", "promptable", "semantic_sam"}
 PROJECTS = sorted({path.parent.name for path in ROOT.glob("projects/*/configs")} - OTHERS)
 STEPS, SIZE = 3, 64
 SPLITS = {"train": 6, "val": 2}

@@ -135,7 +135,9 @@ class PromptCriterion(SetCriterion):
             quality = 1 - losses["loss_dice"][1]
             error = (expected - (quality.detach() if self.detach_quality else quality)) ** 2
             losses["loss_iou"] = self.quality_weight, error
-            rest = self._unmatched_errors(predictions, joined, pixel_embed, targets) if self.rate_all else None
+            rest = (
+                self._unmatched_errors(predictions, joined, pixel_embed, targets) if self.rate_all else None
+            )
         found = {}
         for name, (weight, per_pair) in losses.items():
             per_prediction = weight * joined.sum_by_prediction(per_pair) / objects

@@ -2,16 +2,15 @@
 
     python tools/train_net.py --config-file projects/promptable/configs/promptable_shapes.py
 
-The scenes are drawn at first use; nothing is downloaded. Evaluation is on kinds of things that training shows;
-`promptable_shapes_held_out.py` is for the others.
+The scenes are drawn at first use; nothing is downloaded. Evaluation is on what training shows, such as blue
+stars; `promptable_shapes_held_out.py` is for the rest, such as red ones.
 """
-
-from projects.promptable.scenes import ensure_scenes
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
 from detrex.data import OneClickMapper
 from detrex.evaluation import OneClickEvaluator
+from projects.promptable.scenes import ensure_scenes
 
 from .models.promptable_small import model
 

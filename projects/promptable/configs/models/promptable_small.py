@@ -1,7 +1,5 @@
 """A small model of words and prompts: ResNet-18, 3 levels, 64 channels, and a text encoder of 13 words."""
 
-from projects.promptable.scenes import WORDS
-
 from detrex.config import LazyCall as L
 from detrex.config import get_config
 from detrex.data import class_names, count_classes
@@ -21,6 +19,7 @@ from detrex.modeling.prompts import (
     RandomPrompts,
 )
 from detrex.modeling.text import TextDenoising, TextScore, Vocabulary, WordEncoder
+from projects.promptable.scenes import WORDS
 
 model = get_config("common/models/maskdino_r50.py").model
 model._target_ = PromptableDetector

@@ -1,0 +1,184 @@
+"""Words and clicks in one small model, on scenes of which some combinations are held out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from detrex.cli.main import main
+from detrex.config import LazyConfig, instantiate
+from detrex.modeling.promptable import PromptableDetector
+from detrex.modeling.prompts import PromptCriterion
+from detrex.modeling.text import Vocabulary, WordEncoder
+from detrex.predict import Predictor, load
+from detrex.structures import Categories, Prompts, Sample, Targets
+from projects.promptable.scenes import BADGE, HELD_OUT, SEEN, UNSEEN, WORDS, draw_scene, ensure_scenes
+from tests.config_files import config_of
+
+CONFIG = "projects/promptable/configs/promptable_shapes.py"
+HELD_OUT_CONFIG = "projects/promptable/configs/promptable_shapes_held_out.py"
+SMALL = (
+    "model.encoder={hidden_dim: 32, ffn_dim: 16, num_heads: 2, num_layers: 1}",
+    "model.pixel_head.mask_dim=8",
+    "model.decoder.layers={num_heads: 2, ffn_dim: 16, num_layers: 1}",
+    "model.prompt_decoder.layers.num_layers=2",
+    "model.decoder.query_init.num_queries=6",
+    "model.criterion.points.num_points=32",
+    "model.text.embed_dim=8",
+    "model.drawing.num_prompts=4",
+    "model.backbone.options={channels: [8, 8, 8, 8], stem_width: 4}",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    return ensure_scenes(str(folder), {"train": 4, "val": 2, "held_out": 2}, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def small(root) -> PromptableDetector:
+    torch.manual_seed(0)
+    words = [*SMALL, f"dataloader.root={root}", "dataloader.splits={train: 4, val: 2, held_out: 2}"]
+    config = LazyConfig.apply_overrides(config_of(CONFIG), [*words, "dataloader.image_size=64"])
+    return instantiate(config.model)
+
+
+def masks() -> Targets:
+    inside = torch.zeros(2, 64, 64, dtype=torch.bool)
+    inside[0, 8:40, 8:40] = inside[1, 12:20, 12:20] = True
+    boxes = torch.tensor([[8.0, 8, 40, 40], [12, 12, 20, 20]])
+    return Targets(torch.tensor([3, 44]), boxes, inside, torch.ones(2, dtype=torch.bool))
+
+
+def image(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+def test_training_never_shows_what_is_held_out(root):
+    assert len(SEEN) == 44 and len(UNSEEN) == 16 and {k.name for k in SEEN}.isdisjoint(k.name for k in UNSEEN)
+    for held_out in (False, True):
+        for seed in range(8):
+            picture, regions = draw_scene(np.random.default_rng([seed, held_out]), 64, held_out)
+            again, _ = draw_scene(np.random.default_rng([seed, held_out]), 64, held_out)
+            assert np.array_equal(picture, again) and picture.shape == (64, 64, 3)
+            names = [region.name for region in regions]
+            unseen = [name for name in names if any(set(pair) <= set(name.split()) for pair in HELD_OUT)]
+            assert bool(unseen) == held_out
+            things = [region.mask for region in regions if region.name != BADGE]
+            for region in regions:
+                assert region.mask.any()
+                within = [(region.mask & ~thing).sum() == 0 for thing in things]
+                assert region.name != BADGE or sum(within) == 1
+            assert np.stack(things).sum(0).max() == 1  # only badges lie within others
+    for split, kinds in (("train", SEEN), ("held_out", UNSEEN)):
+        content = json.loads(open(f"{root}/annotations/instances_{split}.json").read())
+        listed = [category["name"] for category in content["categories"]]
+        assert listed == [kind.name for kind in kinds] + [BADGE] * (split == "train")
+        assert content["annotations"] and len(content["images"]) == {"train": 4, "held_out": 2}[split]
+
+
+def test_words_add_up_and_unknown_ones_are_named():
+    torch.manual_seed(0)
+    text = WordEncoder(WORDS, embed_dim=8)
+    found = text(["red plain star", "star  RED, plain.", "red star", "star"])
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
+    assert not torch.allclose(found[0], found[2], atol=1e-3) and len(text([])) == 0
+    expected = text.common + text.vectors.weight[text.tokenizer(["red star"])[0]].sum(0)
+    torch.testing.assert_close(found[2], expected / expected.norm(), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="does not know 'rouge', 'car'; the words that it knows are 'red', "):
+        text(["red star", "rouge car"])
+    with pytest.raises(ValueError, match="' ,' has no word"):
+        text([" ,"])
+    with pytest.raises(ValueError, match="expected different words in lower case"):
+        WordEncoder(["red", "Red"])
+
+
+def test_attributes_are_left_out_of_all_names_of_a_step_together():
+    vocabulary = Vocabulary(["red plain star", "blue plain star", "badge"], style="attributes")
+    torch.manual_seed(0)
+    drawn = {tuple(vocabulary.for_training()) for _ in range(60)}
+    assert drawn == {
+        ("red plain star", "blue plain star", "badge"),
+        ("red star", "blue star", "badge"),
+        ("plain star", "plain star", "badge"),
+        ("star", "star", "badge"),
+    }
+
+
+def test_a_step_of_training_reaches_every_parameter(small):
+    small.train().zero_grad()
+    torch.manual_seed(1)
+    empty = Sample(image=image(1), targets=Targets.empty(64, 64))
+    losses = small([Sample(image=image(), targets=masks()), empty])
+    assert {"loss_ce", "loss_dice_interm", "loss_ce_dn"} <= set(losses)
+    assert {"prompt_loss_iou", "prompt_loss_dice_0"} <= set(losses)
+    sum(losses.values()).backward()
+    # Words that no class has, and prompts that were not drawn, have rows of zeros instead of none.
+    assert [n for n, p in small.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert not [name for name in small([empty]) if name.startswith("prompt_")]
+    wrong = Targets(torch.tensor([45]), masks().boxes[:1], masks().masks[:1], torch.ones(1, dtype=torch.bool))
+    with pytest.raises(ValueError, match="class indices 45 to 45 do not fit the 45 names"):
+        small([Sample(image=image(), targets=wrong)])
+
+
+def test_queries_without_a_mask_learn_how_badly_they_fit(small):
+    """Those of a prompt with one answer expect the IoU with it; their masks and boxes learn nothing."""
+    small.train()
+    torch.manual_seed(0)
+    one = masks()
+    one = Targets(one.labels[:1], one.boxes[:1], one.masks[:1], one.is_thing[:1])
+    samples = [Sample(image=image(), targets=one)]
+    found = {}
+    for rate_all in (False, True):
+        small.prompt_criterion.rate_all = rate_all
+        torch.manual_seed(0)
+        found[rate_all] = small(samples)
+    changed = {n for n in found[True] if not torch.equal(found[True][n], found[False][n])}
+    assert changed == {"prompt_loss_iou", "prompt_loss_iou_0"}
+    assert all(found[True][name] > found[False][name] for name in changed)
+    assert isinstance(small.prompt_criterion, PromptCriterion)
+
+
+def test_one_look_answers_words_and_prompts(small):
+    small.eval()
+    predictor = Predictor(small, config_mapper(), Categories.from_names(small.class_names))
+    sample = Sample(image=image(), prompts=Prompts.clicks(torch.tensor([[[0.3, 0.3], [0.8, 0.6]]])))
+    with torch.inference_mode():
+        both, words = small([sample])[0], small([Sample(image=image())])[0]
+        (read,) = small.read(small.encode_images([Sample(image=image())]))
+    assert set(both) == {"instances", "prompted"} and set(words) == {"instances"}
+    assert len(both["prompted"]) == 2 * 3
+    for other in (both, read):
+        torch.testing.assert_close(other["instances"].scores, words["instances"].scores)
+    picture = image().permute(1, 2, 0).numpy()
+    (answer,) = predictor.prompt(picture, points=[(20, 20)])
+    assert len(answer) >= 1 and answer.masks.size == (64, 64)
+    found = predictor(picture, classes=["red star", "badge"], score_threshold=0.0)
+    assert set(found.class_names) == {"red star", "badge"}
+    with pytest.raises(ValueError, match="does not know 'zebra'"):
+        predictor(picture, classes="zebra")
+
+
+def config_mapper():
+    from detrex.data import EvalMapper
+
+    return EvalMapper(64, 64)
+
+
+def test_a_run_is_evaluated_on_what_it_was_not_shown(root, tmp_path):
+    run, words = tmp_path / "run", [f"dataloader.root={root}", "dataloader.image_size=64"]
+    words += [*SMALL, "dataloader.splits={train: 4, val: 2, held_out: 2}", "train.device=cpu"]
+    words += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.pictures.count=0"]
+    short = ["train.max_iter=2", "scheduler.warmup_iters=0", "dataloader.train.total_batch_size=2"]
+    main(["train", CONFIG, *words, *short, f"train.output_dir={run}"])
+    results = json.loads((run / "results.json").read_text())["metrics"]
+    assert {"bbox/AP", "segm/AP", "one_click/IoU_max", "one_click/IoU_oracle"} <= set(results)
+    other = tmp_path / "held_out"
+    main(["eval", HELD_OUT_CONFIG, "--weights", str(run), *words, f"train.output_dir={other}"])
+    kept = json.loads((other / "results.json").read_text())
+    assert set(kept["metrics"]) == set(results)
+    assert load(run, device="cpu").names == tuple([kind.name for kind in SEEN] + [BADGE])
