@@ -35,10 +35,12 @@ dataloader.splits = dict(train=4000, val=100, held_out=200)
 dataloader.image_size = 96
 dataloader.seed = 0
 dataloader.categories = "${dataloader.train.dataset.annotations}"
-for loader, split in ((dataloader.train, "train"), (dataloader.test, "val")):
-    loader.dataset.images = scenes(split)
-    loader.dataset.annotations = scenes(f"annotations/instances_{split}.json")
-    loader.num_workers = 1
+dataloader.train.dataset.images = scenes("train")
+dataloader.train.dataset.annotations = scenes("annotations/instances_train.json")
+dataloader.train.num_workers = 1
+dataloader.test.dataset.images = scenes("val")
+dataloader.test.dataset.annotations = scenes("annotations/instances_val.json")
+dataloader.test.num_workers = 1
 dataloader.train.total_batch_size = 4
 dataloader.train.mapper.image_size = "${dataloader.image_size}"
 dataloader.train.mapper.min_scale = dataloader.train.mapper.max_scale = 1.0
