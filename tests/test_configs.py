@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,12 @@ RESULTS = {
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", files, ids=lambda p: p.relative_to(ROOT).as_posix())
+    """One process tests all configs of a project, of which it reads each once."""
+    named = {path.relative_to(ROOT).as_posix(): path for path in files}
+    groups = [pytest.mark.xdist_group("/".join(name.split("/")[:2])) for name in named]
+    return pytest.mark.parametrize(
+        "path", [pytest.param(p, id=n, marks=g) for (n, p), g in zip(named.items(), groups, strict=True)]
+    )
 
 
 def spoil(node: DictConfig | ListConfig) -> None:
@@ -135,8 +140,15 @@ def built_on_meta(config: DictConfig) -> torch.nn.Module:
         return instantiate(config.model)
 
 
-def parameters(path: Path) -> int:
-    return sum(p.numel() for p in built_on_meta(config_of(path)).parameters())
+@cache
+def parameters(model_config: str) -> int:
+    """Of a model, given as YAML; of configs that differ in the schedule it is one."""
+    return sum(p.numel() for p in built_on_meta(OmegaConf.create(model_config)).parameters())
+
+
+def model_of(config: DictConfig) -> str:
+    """What of the config is the model's, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model"]), sort_keys=True)
 
 
 def test_there_are_configs():
@@ -146,14 +158,15 @@ def test_there_are_configs():
 @each(FILES)
 def test_saved_printed_and_loaded_again_it_is_equal(path, tmp_path):
     """As YAML and as Python; and changes of a loaded config do not leak into the next load."""
+    config_of(path)  # loads and keeps it
     config = LazyConfig.load(path)
+    content = OmegaConf.to_container(config)
     LazyConfig.save(config, tmp_path / "config.yaml")
-    assert LazyConfig.load(tmp_path / "config.yaml") == config
+    assert OmegaConf.to_container(LazyConfig.load(tmp_path / "config.yaml")) == content
     (tmp_path / "config.py").write_text(LazyConfig.to_py(config), encoding="utf-8")
-    assert LazyConfig.load(tmp_path / "config.py") == config
-    before = OmegaConf.to_container(config)
+    assert OmegaConf.to_container(LazyConfig.load(tmp_path / "config.py")) == content
     spoil(config)
-    assert OmegaConf.to_container(LazyConfig.load(path)) == before != OmegaConf.to_container(config)
+    assert OmegaConf.to_container(config) != content == OmegaConf.to_container(config_of(path))
 
 
 @lru_cache(maxsize=1)  # configs of one model, which differ in the schedule, stand beside each other
@@ -178,7 +191,7 @@ def trained(model_config: str) -> tuple[torch.nn.Module, set[str]]:
 def test_made_small_saved_and_loaded_it_trains_and_predicts(path, tmp_path):
     LazyConfig.save(reduced(config_of(path)), tmp_path / "config.yaml")
     config = LazyConfig.load(tmp_path / "config.yaml")
-    model, results = trained(OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model"]), sort_keys=True))
+    model, results = trained(model_of(config))
     if "optimizer" in config:
         optimizer = instantiate(config.optimizer, model=model)
         scheduler = instantiate(config.scheduler, optimizer=optimizer)
@@ -198,7 +211,7 @@ def test_the_docstring_has_the_command(path):
 def test_the_docstring_has_the_number_of_parameters(path):
     doc = " ".join(path.read_text().split())
     (said,) = re.findall(r"this config builds ([\d.]+) M parameters", doc)
-    built = parameters(path) / 1e6
+    built = parameters(model_of(config_of(path))) / 1e6
     assert float(said) == pytest.approx(built, abs=0.006)
     published = re.search(r"([\d.]+) M parameters, \d+ GFLOPs", doc)
     if published and "hid1024" not in path.name:  # see there

@@ -74,8 +74,8 @@ class LazyConfig:
         """
         changed = _filled_in(config)
         for override in overrides:
-            apply_override(changed, override)
-            changed = _filled_in(changed)
+            if apply_override(changed, override):
+                changed = _filled_in(changed)
         return complete(changed)
 
     @staticmethod

@@ -22,8 +22,11 @@ NEAR = 0.6  # similarity from which on a key is offered in place of an unknown o
 TIE = 0.15  # how much less similar than the nearest another one may be to be offered too
 
 
-def apply_override(config: DictConfig, text: str) -> None:
+def apply_override(config: DictConfig, text: str) -> bool:
     """Changes ``config``, which is complete, in place; see :meth:`~detrex.config.LazyConfig.apply_overrides`.
+
+    Returns:
+        Whether more changed than a number or text, so that defaults may be missing.
 
     Raises:
         ConfigError: if ``text`` is not an override, or does not fit the config.
@@ -32,8 +35,9 @@ def apply_override(config: DictConfig, text: str) -> None:
     value = to_plain(override.value())
     path = override.key_or_group
     adds = override.is_add() or override.is_force_add()
-    parent, key = _parent(config, path, text, create=adds)
+    parent, key, made = _parent(config, path, text, create=adds)
     exists = _has(parent, key)
+    was_plain = exists and not made and not _is_container(parent, key)
     if override.is_delete():
         _delete(config, parent, key, value, text, path)
     elif override.is_add() and exists and not _is_default(parent, key):
@@ -46,6 +50,8 @@ def apply_override(config: DictConfig, text: str) -> None:
         _add(parent, key, value, text)
     else:
         raise _unknown(config, path, text, _is_open(parent))
+    stays_plain = was_plain and _has(parent, key) and not _is_container(parent, key)
+    return key == TARGET or not stays_plain
 
 
 def _parse(text: str) -> Override:
@@ -66,30 +72,37 @@ def _parse(text: str) -> Override:
     return override
 
 
-def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Container, Any]:
-    """The container in which the last part of ``path`` is (or would be), and that part as its key."""
+def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Container, Any, bool]:
+    """The container in which the last part of ``path`` is (or would be), and that part as its key.
+
+    And whether a container on the way was made.
+    """
     *parts, last = path.split(".")
     node: Container = config
-    walked = ""
+    walked, made = "", False
     for part in parts:
         key = _key(node, part)
         parameter = _parameter(node, key)
-        if (not _has(node, key) or _written(node, key) is None) and parameter and parameter.node:
+        if parameter and parameter.node and (not _has(node, key) or _written(node, key) is None):
             _set(node, key, parameter.node, text)
+            made = True
         if not _has(node, key):
             if not (create and _is_open(node)):
                 raise _unknown(config, path, text, _is_open(node))
             _add(node, key, {}, text)
+            made = True
         walked = join(walked, key)
-        written = _written(node, key)
-        if isinstance(written, str) and OmegaConf.is_interpolation(node, key):
+        if OmegaConf.is_interpolation(node, key):
             raise ConfigError(
-                f"override '{text}': '{walked}' is {written}; change what it refers to, or replace it whole"
+                f"override '{text}': '{walked}' is {_written(node, key)}; "
+                "change what it refers to, or replace it whole"
             )
-        if not isinstance(written, dict | list):
-            raise ConfigError(f"override '{text}': '{walked}' is {written!r}, there are no keys in it")
+        if not _is_container(node, key):
+            raise ConfigError(
+                f"override '{text}': '{walked}' is {_written(node, key)!r}, there are no keys in it"
+            )
         node = node[key]
-    return node, _key(node, last)
+    return node, _key(node, last), made
 
 
 def _key(node: Container, part: str) -> Any:
@@ -129,7 +142,17 @@ def _is_open(node: Container) -> bool:
 
 
 def _written(node: Container, key: Any) -> Any:
-    return to_plain(node)[key]
+    """The plain value at ``key``, an interpolation as its text."""
+    if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+        return to_plain(node)[key]
+    return to_plain(node[key])
+
+
+def _is_container(node: Container, key: Any) -> bool:
+    """Whether a dict or list is written at ``key``."""
+    if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+        return False
+    return isinstance(node[key], Container)
 
 
 def _add(node: Container, key: Any, value: Any, text: str) -> None:
