@@ -104,10 +104,11 @@ def _check(
             f"the model's images are prepared by {type(predictor.mapper).__name__}; a graph can do what "
             "detrex.data.EvalMapper does: set dataloader.test.mapper to one"
         )
-    if type(predictor.model).detect_once is not Detector.detect_once:
+    kind = type(predictor.model)
+    if kind.detect_once is not Detector.detect_once or kind.detect is not Detector.detect:
         raise ExportError(
-            f"{type(predictor.model).__name__} finds objects in its own way, such as from one picture to the "
-            "next, which is no part of a graph"
+            f"{kind.__name__} finds objects in its own way, such as by clicks or from picture to picture, "
+            "which is no part of a graph: use it by 'detrex predict' or detrex.load"
         )
     if predictor.model.inference is not None:
         raise ExportError(

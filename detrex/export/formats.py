@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from detrex.export.capture import Captured, ExportError
+from detrex.export.operators import translations
 from detrex.export.sequences import replace_sequences
+from detrex.layers.suppression import not_suppressed_in_one_space
 from detrex.runtime.exported import Description
 from detrex.runtime.files import replaced_file
 
 OPSET = 20
 """Of ONNX; the first with a ``GridSample`` that all runtimes share."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+_SUPPRESSION = torch.ops.detrex.not_suppressed.default
 _LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
 
 
@@ -49,6 +52,7 @@ def write_onnx(captured: Captured, path: Path) -> Path:
                 optimize=False,  # the runtime does it, for the machine that it runs on
                 input_names=captured.inputs,
                 output_names=captured.outputs,
+                custom_translation_table=translations(),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -114,12 +118,15 @@ def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: 
 def write_torch(captured: Captured, path: Path) -> Path:
     """Writes the program of ``torch.export``, with standard operators alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    program = captured.program
+    if any(node.target is _SUPPRESSION for node in program.graph.nodes):
+        program = program.run_decompositions({_SUPPRESSION: not_suppressed_in_one_space})
     metadata = json.dumps(captured.description.to_metadata())
     with replaced_file(path) as temporary:
         # PyTorch wants the suffix.
-        program = temporary.with_suffix(".pt2")
-        torch.export.save(captured.program, program, extra_files={"detrex.json": metadata})
-        program.replace(temporary)
+        file = temporary.with_suffix(".pt2")
+        torch.export.save(program, file, extra_files={"detrex.json": metadata})
+        file.replace(temporary)
     return path
 
 

@@ -22,6 +22,7 @@ from detrex.layers.row_column_attention import (
     RowColumnDecoderLayer,
     RowColumnEncoderLayer,
 )
+from detrex.layers.suppression import not_suppressed
 from detrex.layers.transformer import (
     ConditionalDecoderLayer,
     DecoderLayer,
@@ -60,6 +61,7 @@ __all__ = [
     "linear",
     "TrackInteraction",
     "multi_scale_deformable_attention",
+    "not_suppressed",
     "prepare_for_prediction",
     "put_rows",
     "pyramid_sine_encoding",

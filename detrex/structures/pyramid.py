@@ -144,7 +144,8 @@ class Pyramid:
         centres = torch.cat([self._centres(h, w) for h, w in self.shapes])[None]
         if self._shares is None:
             return centres
-        return centres / self._shares.repeat_interleave(self._repeats, dim=1, output_size=sum(self.sizes))
+        levels = zip(self._shares.unbind(1), self.sizes, strict=True)
+        return centres / torch.cat([share[:, None].expand(-1, size, -1) for share, size in levels], 1)
 
     def on_levels(self, reference: Tensor) -> Tensor:
         """Normalised points or boxes as fractions of every level, padding included.
@@ -164,10 +165,6 @@ class Pyramid:
     def _shares(self) -> Tensor | None:
         """(B, L, 2) share of every level without padding, in x and y; None where padding counts as image."""
         return None if self.valid_sizes is None else self.valid_sizes / self.cells
-
-    @cached_property
-    def _repeats(self) -> Tensor:
-        return torch.tensor(self.sizes).to(self.tokens.device, non_blocking=True)
 
     def _replace(self, **changes: Any) -> Pyramid:
         other = replace(self, **changes)
@@ -192,7 +189,7 @@ def _valid_cells(shape: tuple[int, int], padded: tuple[int, int], size: tuple[in
     """Cells of a map that begin within the image, whose ``size`` is in pixels like ``padded``."""
     # Of whole numbers, which stand for sizes that are not known while a model is exported, too.
     height, width = (
-        cast(int, torch.sym_min(n, -(-side * n // whole)))
+        cast(int, torch.sym_min(n, (side * n + whole - 1) // whole))
         for n, whole, side in zip(shape, padded, size, strict=True)
     )
     return height, width

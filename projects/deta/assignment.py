@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_convert, nms
+from torchvision.ops import box_convert
 
-from detrex.layers import at_most, take_rows
+from detrex.layers import at_most, not_suppressed, take_rows
 from detrex.modeling import Assignment, EncodedProposals, InstanceInference, Truth
 from detrex.modeling.queries.proposals import ANCHOR_SIZES
 from detrex.structures import Prediction, Pyramid, pairwise_iou
@@ -116,7 +116,10 @@ class SuppressedProposals(EncodedProposals):
         one_hot = nn.functional.one_hot(level, count) * kept[..., None]
         place = (one_hot.cumsum(1) * one_hot).sum(2)  # from 1, within the level; 0 for suppressed ones
         later = torch.where(kept, (place > number // count).long(), 2)
-        first = later.sort(dim=1, stable=True).indices[:, :number].sort(1).values
+        # Sorted by numbers that all differ, since not every runtime keeps the order of equal ones.
+        size = later.shape[1]
+        first = (later * size + torch.arange(size, device=later.device)).sort(1).indices[:, :number]
+        first = first.sort(1).values
         chosen = picked.gather(1, order).gather(1, first)
         enough = kept.sum(1, keepdim=True) >= number
         return torch.where(enough, chosen, logits.topk(number).indices)
@@ -148,26 +151,3 @@ class SuppressedInstances(InstanceInference):
         top = top.masked_fill(~not_suppressed(places, top, label, self.nms_iou), -1)
         top, order = top.topk(at_most(self.max_detections, top.shape[1]))
         return top, query.gather(1, order), label.gather(1, order)
-
-
-def not_suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
-    """Which boxes overlap no better one of their image and group by more than ``iou``: (B, N) bool.
-
-    Args:
-        boxes: (B, N, 4) xyxy, normalised.
-        scores: (B, N).
-        groups: (B, N) int64, numbers from 0.
-        iou: intersection over union.
-    """
-    count = groups.max() + 1
-    images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    together, groups_of_all = boxes.flatten(0, 1), (images * count + groups).flatten()
-    if torch.compiler.is_compiling():
-        # Moved so far apart that groups do not overlap: one operator, whatever the number of boxes. It costs
-        # precision and, where there are many boxes, time.
-        apart = together + groups_of_all[:, None] * (together.max() - together.min() + 1)
-        kept = nms(apart, scores.flatten(), iou)
-    else:
-        kept = batched_nms(together, scores.flatten(), groups_of_all, iou)
-    chosen = torch.zeros_like(groups, dtype=torch.bool).flatten()
-    return chosen.index_fill(0, kept, True).view_as(groups)

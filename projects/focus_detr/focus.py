@@ -114,7 +114,7 @@ class FocusEncoder(DeformableEncoder):
         levels = zip(tokens.split(memory.sizes, 1), memory.shapes, strict=True)
         for number, (level, shape) in enumerate(reversed(list(levels))):
             if scores:
-                coarser = F.interpolate(scores[-1], shape, mode="bilinear", align_corners=True)
+                coarser = _stretch(scores[-1], shape)
                 level = level * (1 + coarser.flatten(2).transpose(1, 2) * self.modulation[number - 1])
             scores.append(self.foreground(level).unflatten(1, (1, *shape)))
         return torch.cat([level.flatten(1) for level in reversed(scores)], 1)
@@ -133,3 +133,15 @@ class FocusEncoder(DeformableEncoder):
         scores = scores.masked_fill(memory.padding, scores.min())
         most = min(max(counts), scores.shape[1])
         return scores.topk(most, 1).indices, torch.tensor(counts, device=scores.device)
+
+
+def _stretch(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps (B, 1, H, W) resized linearly to ``shape``, corners to corners.
+
+    As of ``interpolate``, but without asking whether there is but one cell, which is not known in an export.
+    """
+    y, x = (
+        2 * torch.arange(n, device=maps.device, dtype=maps.dtype) / torch.sym_max(n - 1, 1) - 1 for n in shape
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
+    return F.grid_sample(maps, grid.expand(maps.shape[0], -1, -1, -1), align_corners=True)

@@ -18,8 +18,8 @@ from tests.config_files import config_of
 from tests.predict.tiny_run import CATEGORIES, lively, noise
 
 ROOT = Path(__file__).resolve().parents[2]
-# Results of videos, of words, and of clicks, which no graph takes yet.
-OTHERS = {"co_mot", "openseed", "promptable", "semantic_sam"}
+# Results of videos, and of clicks, which no graph takes.
+OTHERS = {"co_mot", "promptable", "semantic_sam"}
 PROJECTS = sorted(
     {path.name[: -len("_shapes.py")] for path in ROOT.glob("projects/*/configs/*_shapes.py")} - OTHERS
 )
@@ -31,7 +31,13 @@ def small_model(project: str, categories: Categories = CATEGORIES) -> Predictor:
     """The model of the project's config for shapes, with one encoder layer, of three classes."""
     config = config_of(f"projects/{project}/configs/{project}_shapes.py")
     things = ["model.postprocess.thing_classes=[0, 1]"] if project == "maskdino" else []
-    overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things]
+    words = []
+    if project == "openseed":
+        words = [
+            f"model.vocabulary.names={list(categories.names)}",
+            "model.postprocess.interpolation=bilinear",
+        ]
+    overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things, *words]
     torch.manual_seed(0)
     model = lively(instantiate(LazyConfig.apply_overrides(config, overrides).model))
     return Predictor(model, EvalMapper(64, 96), categories)

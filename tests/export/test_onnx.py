@@ -72,12 +72,8 @@ def test_openvino_finds_nearly_what_the_model_finds(run, exported, file, tmp_pat
         load_exported(path)
 
 
-# As docs/deploy.md says.
-NOT_EXPORTED = {"deta", "dino_eva", "focus_detr"}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("project", sorted(set(PROJECTS) - NOT_EXPORTED))
+@pytest.mark.parametrize("project", PROJECTS)
 def test_files_of_every_project_find_what_the_model_finds(project, tmp_path):
     predictor = small_model(project)
     exported = load_exported(export(predictor, tmp_path / "model.onnx"), threads=1)

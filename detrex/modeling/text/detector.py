@@ -143,7 +143,9 @@ class TextDetector(Detector):
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """See :meth:`~detrex.modeling.Detector.predict`, for the classes that are set."""
-        if targets is None:
+        # An exported program has the words of the call before: it needs no text encoder.
+        exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+        if targets is None and not exporting:
             self._update_words()
         return super().predict(images, targets)
 

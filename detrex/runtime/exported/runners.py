@@ -67,6 +67,7 @@ class OnnxRunner:
     def __init__(self, path: Path, threads: int | None, providers: Sequence[str] | None):
         onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: what it warns of here is which constants it does not fold
         if threads is not None:
             options.intra_op_num_threads = threads
         wanted = list(providers or onnxruntime.get_available_providers())
