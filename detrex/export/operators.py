@@ -23,7 +23,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     Raises:
         ImportError: the package onnxscript is not installed.
     """
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20  # its types do not say that results of operators are operands of others
 
     def sort(data: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
         # Of equal values, the first ones stand first.
