@@ -104,10 +104,30 @@ class MaskResize:
         interpolation: Interpolation = "bilinear",
     ):
         self.output, self.whole = output, interpolation == "bicubic" and image != output
+        self._widths, self._interpolation = (padded[1], image[1], output[1]), interpolation
         self._rows, self._columns = (
             _Axis.of(*sizes, device, interpolation)
             for sizes in zip(cells, padded, image, output, strict=True)
         )
+
+    def strips(self, masks: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of the output from top to bottom, and the logits of all masks there (N, rows, W).
+
+        Args:
+            masks: logits (N, h, w).
+        """
+        height, width = self.output
+        padded, image, _ = self._widths
+        step = items_in_cache(FLOAT_BYTES * max(1, len(masks)) * width, masks.device)
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            needed = self._rows.cells_of[rows]
+            cells = slice(min(first for first, _ in needed), max(end for _, end in needed))
+            values = self._rows.weights[rows, cells] @ masks[:, cells]  # (N, rows, w)
+            values = resized(values[None], (values.shape[1], padded))[..., :image]
+            if image != width:
+                values = resized(values, (values.shape[2], width), self._interpolation)
+            yield rows, values[0]
 
     def encode(self, masks: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
         """Each mask as run-length encoding, and its mean probability inside (N,), 0 where it is empty.

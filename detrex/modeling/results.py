@@ -6,6 +6,7 @@ Shape letters: Q queries, C classes, N results, h and w cells of predicted masks
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,6 +98,17 @@ class QueryMasks:
         """Mask logits of these objects, (n, h, w) float32."""
         logits = linear(self.embed[part], self.pixels.flatten(1).t())
         return logits.float().unflatten(1, self.pixels.shape[1:])
+
+    def resize(self, frame: Frame, output: tuple[int, int]) -> MaskResize:
+        """What resizes the masks of an image to (height, width) ``output``."""
+        cells = (self.pixels.shape[1], self.pixels.shape[2])
+        device = self.pixels.device
+        return MaskResize(cells, frame.padded, frame.image, output, device, frame.interpolation)
+
+
+def _without_autocast(logits: Tensor) -> AbstractContextManager:
+    """A context in which products of resized masks keep the precision of the logits."""
+    return torch.autocast(logits.device.type, enabled=False)
 
 
 def check_share(name: str, value: float) -> None:
@@ -197,15 +209,14 @@ class InstanceInference:
     def _masks(self, masks: QueryMasks, frame: Frame) -> tuple[RunLengthMasks, Tensor]:
         """The masks of N queries, and their mean probability inside (N,)."""
         _, height, width = masks.pixels.shape
-        device = masks.pixels.device
-        resize = MaskResize(
-            (height, width), frame.padded, frame.image, frame.output, device, frame.interpolation
-        )
-        step = items_in_cache(FLOAT_BYTES * height * width, device)
+        resize = masks.resize(frame, frame.output)
+        step = items_in_cache(FLOAT_BYTES * height * width, masks.pixels.device)
         rles: list[dict[str, Any]] = []
         quality = [masks.pixels.new_zeros(0, dtype=torch.float32)]
         for first in range(0, len(masks), step):
-            encoded, inside = resize.encode(masks.logits(slice(first, first + step)))
+            logits = masks.logits(slice(first, first + step))
+            with _without_autocast(logits):
+                encoded, inside = resize.encode(logits)
             rles += encoded
             quality.append(inside)
         return RunLengthMasks(frame.output, rles), torch.cat(quality)
@@ -327,11 +338,12 @@ class SemanticInference:
     def __call__(self, probabilities: Tensor, masks: QueryMasks, frame: Frame) -> Tensor:
         """(C, H, W) float scores for class probabilities (Q, C) and masks of the queries."""
         size = frame.output if self.resize_masks else frame.image
-        total = probabilities.new_zeros(probabilities.shape[1], size[0] * size[1])
-        for part, small in frame.chunks(masks):
-            logits = frame.to_output(small) if self.resize_masks else frame.to_image(small)
-            total.addmm_(probabilities[part].T, logits.sigmoid().flatten(1))
-        total = total.unflatten(1, size)
+        total = probabilities.new_empty(probabilities.shape[1], *size)
+        small = masks.logits(slice(None))
+        with _without_autocast(small):
+            for rows, logits in masks.resize(frame, size).strips(small):
+                inside = logits.sigmoid_().flatten(1)  # (Q, pixels)
+                total[:, rows] = linear(probabilities.T, inside.T).unflatten(1, logits.shape[1:])
         return total if self.resize_masks else frame.resize(total)
 
 
