@@ -1,4 +1,4 @@
-"""COCO average precision of boxes and masks, by pycocotools."""
+"""COCO average precision of boxes and masks, by pycocotools or faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ logger = logging.getLogger(__name__)
 
 _IOU_50, _IOU_75 = 0, 5  # COCOeval's thresholds run from 0.5 to 0.95 in steps of 0.05
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # all, small, medium, large
+PYCOCOTOOLS, FASTER = "pycocotools", "faster-coco-eval"
+
+
+def _faster_coco_eval() -> Any:
+    """The library.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import faster_coco_eval
+    except ImportError as error:
+        raise ImportError(f"backend='{FASTER}' takes this package: pip install {FASTER}") from error
+    return faster_coco_eval
 
 
 class CocoEvaluator:
@@ -54,6 +68,8 @@ class CocoEvaluator:
         images: folder of the images, for sizes that ``annotations`` does not list.
         orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoInstances`.
         analysis: whether to find out what lies behind the AP, see :attr:`analysis`.
+        backend: the library that matches and counts: ``pycocotools``, or ``faster-coco-eval`` (extra
+            ``faster``), which gives the same figures in less time. ``boundary`` is always this package's.
 
     Attributes:
         analysis: of the last evaluation: errors by kind, precision and recall, calibration and confusion, of
@@ -63,6 +79,7 @@ class CocoEvaluator:
         FileNotFoundError: there is no annotation file.
         DataError: it has errors, all its objects are left out, or has classes that the model does not know.
         ValueError: other arguments are wrong.
+        ImportError: the backend is not installed.
     """
 
     def __init__(
@@ -76,7 +93,12 @@ class CocoEvaluator:
         orientation: Orientation = "auto",
         leave_folder: bool = False,
         analysis: bool = True,
+        backend: str = PYCOCOTOOLS,
     ) -> None:
+        if backend not in (PYCOCOTOOLS, FASTER):
+            raise ValueError(f"backend={backend!r}: expected is '{PYCOCOTOOLS}' or '{FASTER}'")
+        if backend == FASTER:
+            _faster_coco_eval()  # to fail now, not after all images
         if not tasks or set(tasks) - {"bbox", "segm", "boundary"}:
             raise ValueError(f"tasks={list(tasks)}: expected are some of 'bbox', 'segm' and 'boundary'")
         if max_detections < 1:
@@ -84,7 +106,7 @@ class CocoEvaluator:
         self.annotations = annotations
         self.tasks = tuple(tasks)
         self._masks = bool({"segm", "boundary"} & set(tasks))
-        self._analyses = analysis
+        self._analyses, self._backend = analysis, backend
         self.max_detections = max_detections
         self.output_dir = None if output_dir is None else Path(output_dir)
         options = ReadOptions(None if images is None else Path(images), orientation, leave_folder)
@@ -229,11 +251,24 @@ class CocoEvaluator:
 
     def _accumulate(self, task: str, results: list[dict], images: list[int]) -> dict[str, np.ndarray]:
         """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 where there is no ground truth."""
-        evaluation = self._evaluation(task, results, images)
+        faster = self._backend == FASTER and task != "boundary"
+        evaluation = (self._faster_evaluation if faster else self._evaluation)(task, results, images)
         with logged_prints():
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation.eval
+
+    def _faster_evaluation(self, task: str, results: list[dict], images: list[int]) -> Any:
+        library = _faster_coco_eval()
+        # Copies, for it adds entries of its own.
+        truth, found = (
+            library.COCO({**coco.dataset, "annotations": [dict(a) for a in coco.dataset["annotations"]]})
+            for coco in (self.ground_truth, self._detected(task, results))
+        )
+        evaluation = library.COCOeval_faster(truth, found, task, print_function=logger.debug)
+        evaluation.params.imgIds = images
+        evaluation.params.maxDets = [self.max_detections]
+        return evaluation
 
     def _evaluation(self, task: str, results: list[dict], images: list[int]) -> COCOeval:
         found = self._detected(task, results)

@@ -293,3 +293,38 @@ def test_classes_of_a_file_with_stuff(shared_data):
     path = shared_data / "coco/annotations/instances_val2017.json"
     evaluator = CocoEvaluator(path, classes=shared_data / "coco/annotations/panoptic_val2017.json")
     assert len(evaluator.categories) == 133 and len(evaluator.ground_truth.cats) == 80
+
+
+@pytest.mark.parametrize("max_detections", [5, 100])
+def test_another_backend_gives_the_same_figures(tmp_path, max_detections):
+    pytest.importorskip("faster_coco_eval")
+    random = np.random.default_rng(0)
+
+    def objects(count):
+        return [
+            (int(random.integers(2)), int(random.integers(40)), int(random.integers(20)), int(side))
+            for side in random.integers(4, 40, count)
+        ]
+
+    truth = [(i, (1, 7)[label], *place) for i in (3, 5) for label, *place in objects(8)]
+    path = ground_truth(tmp_path, truth)
+    content = json.loads(path.read_text())
+    content["annotations"][2] |= {"iscrowd": 1}
+    path.write_text(json.dumps(content))
+    found = {
+        i: instances(*((label, float(random.random()), *place) for label, *place in objects(20)))
+        for i in (3, 5)
+    }
+    results = [
+        run(CocoEvaluator(path, max_detections=max_detections, backend=backend), found)
+        for backend in ("pycocotools", "faster-coco-eval")
+    ]
+    assert results[1] == pytest.approx(results[0], abs=1e-9, nan_ok=True)
+    assert 0 < results[0]["segm/AP50"] < 100
+    nothing = {i: instances() for i in (3, 5)}
+    assert run(CocoEvaluator(path, backend="faster-coco-eval"), nothing)["bbox/AP"] == 0
+
+
+def test_an_unknown_backend_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="faster-coco-eval"):
+        CocoEvaluator(ground_truth(tmp_path, [(3, 1, 5, 5, 10)]), backend="fast")

@@ -69,6 +69,7 @@ dataloader = dict(
             images="${dataloader.test.dataset.images}",
             orientation="${dataloader.test.dataset.orientation}",
             leave_folder="${dataloader.test.dataset.leave_folder}",
+            backend="pycocotools",  # or faster-coco-eval, which is faster
         ),
     ),
 )
