@@ -13,7 +13,11 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detrex.config import LazyConfig, instantiate
-from detrex.data import read_categories
+from detrex.config.lazy import name_of
+from detrex.config.untrusted import declared_components
+from detrex.config.walking import dotted as dotted_path
+from detrex.config.walking import is_node, walk
+from detrex.data import count_classes, read_categories, thing_classes
 from detrex.structures import Sample, Targets
 from tests.config_files import config_of
 
@@ -72,6 +76,9 @@ RESULTS = {
     "panoptic": "panoptic_seg",
     "semantic": "sem_seg",
 }
+
+# What a model's config has as a number or a list where it travels with weights.
+READ_FROM_DATA = {name_of(count_classes), name_of(thing_classes)}
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
@@ -141,14 +148,13 @@ def built_on_meta(config: DictConfig) -> torch.nn.Module:
 
 
 @cache
-def parameters(model_config: str) -> int:
-    """Of a model, given as YAML; of configs that differ in the schedule it is one."""
-    return sum(p.numel() for p in built_on_meta(OmegaConf.create(model_config)).parameters())
+def parameters(text: str) -> int:
+    """Of the model of a config, given as YAML; configs that differ in the schedule share it."""
+    return sum(p.numel() for p in built_on_meta(OmegaConf.create(text)).parameters())
 
 
-def model_of(config: DictConfig) -> str:
-    """What of the config is the model's, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model"]), sort_keys=True)
+def yaml_of(config: DictConfig, *parts: str) -> str:
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, parts), sort_keys=True)
 
 
 def test_there_are_configs():
@@ -191,7 +197,7 @@ def trained(model_config: str) -> tuple[torch.nn.Module, set[str]]:
 def test_made_small_saved_and_loaded_it_trains_and_predicts(path, tmp_path):
     LazyConfig.save(reduced(config_of(path)), tmp_path / "config.yaml")
     config = LazyConfig.load(tmp_path / "config.yaml")
-    model, results = trained(model_of(config))
+    model, results = trained(yaml_of(config, "model"))
     if "optimizer" in config:
         optimizer = instantiate(config.optimizer, model=model)
         scheduler = instantiate(config.scheduler, optimizer=optimizer)
@@ -211,7 +217,7 @@ def test_the_docstring_has_the_command(path):
 def test_the_docstring_has_the_number_of_parameters(path):
     doc = " ".join(path.read_text().split())
     (said,) = re.findall(r"this config builds ([\d.]+) M parameters", doc)
-    built = parameters(model_of(config_of(path))) / 1e6
+    built = parameters(yaml_of(config_of(path), "model", "dataloader")) / 1e6
     assert float(said) == pytest.approx(built, abs=0.006)
     published = re.search(r"([\d.]+) M parameters, \d+ GFLOPs", doc)
     if published and "hid1024" not in path.name:  # see there
@@ -232,3 +238,15 @@ def test_its_parts_agree(path):
         config.train.iterations_per_epoch = 7500
         milestones, length = instantiate(config.scheduler.milestones), instantiate(config.train.max_iter)
         assert milestones[-1] < length
+
+
+@each(RUNS)
+def test_each_of_its_components_is_declared_for_its_place(path):
+    """So that the config may travel with weights; see docs/security.md."""
+    components, missing = declared_components(), []
+    for keys, node in walk(OmegaConf.to_container(config_of(path))):
+        if not is_node(node) or (keys[0] == "model" and node["_target_"] in READ_FROM_DATA):
+            continue
+        if not any(fnmatchcase(dotted_path(keys), place) for place in components.get(node["_target_"], ())):
+            missing.append(f"{node['_target_']}: {dotted_path(keys)}")
+    assert not missing, f"add to a components.yaml: {sorted(set(missing))}"

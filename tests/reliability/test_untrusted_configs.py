@@ -7,7 +7,6 @@ import copy
 import json
 import random
 import sys
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,14 @@ from omegaconf import OmegaConf
 from detrex.checkpoint import CheckpointError, write_weights
 from detrex.cli.arguments import add_config, add_overrides, command_parser, parse, read_config
 from detrex.config import ConfigError, LazyConfig, instantiate, locate
-from detrex.config.lazy import name_of
 from detrex.config.untrusted import declared_components, load_untrusted
-from detrex.config.walking import dotted, is_node, walk
-from detrex.data import count_classes, thing_classes
+from detrex.config.walking import is_node, walk
 from detrex.engine.folder import checkpoint_metadata
 from detrex.predict import load
-from tests.config_files import config_of
 from tests.predict.tiny_run import CATEGORIES, FIXED, tiny_config
 from tests.reliability.fuzzing import MANY, REASONABLE, within_a_gibibyte
 
 ROOT = Path(__file__).resolve().parents[2]
-# Runs save their values instead.
-READ_FROM_DATA = {name_of(count_classes), name_of(thing_classes)}
 
 
 class Weights:
@@ -62,18 +56,6 @@ class Weights:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Weights:
     return Weights(tmp_path_factory.mktemp("weights"))
-
-
-def test_every_component_of_every_config_is_declared_for_its_place():
-    components, missing = declared_components(), []
-    for path in sorted(ROOT.glob("projects/*/configs/*.py")):
-        config = config_of(path)
-        for keys, node in walk(OmegaConf.to_container(config)):
-            if not is_node(node) or (keys[0] == "model" and node["_target_"] in READ_FROM_DATA):
-                continue
-            if not any(fnmatchcase(dotted(keys), place) for place in components.get(node["_target_"], ())):
-                missing.append(f"{node['_target_']}: {dotted(keys)}")
-    assert not missing, f"add to a components.yaml: {sorted(set(missing))}"
 
 
 def test_a_whole_config_of_the_toolbox_is_data():
