@@ -27,11 +27,11 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config.directories import make_projects_importable
+from detrex.config.torch_types import torch_types
 from detrex.config.walking import TARGET, join
 
 LOCATE = "detrex.config.lazy.locate"
@@ -102,7 +102,7 @@ def name_of(target: Any) -> str:
     """
     if isinstance(target, str):
         return target
-    if isinstance(target, torch.dtype):
+    if isinstance(target, torch_types("dtype")):
         return str(target)
     owner = type(target) if isinstance(target, Enum) else target
     name = f"{getattr(owner, '__module__', None)}.{getattr(owner, '__qualname__', None)}"
@@ -151,7 +151,7 @@ def to_plain(value: Any, path: str = "") -> Any:
         raise ConfigError(f"{path}: {value!r} is not called; write L(...)() for a node without arguments")
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, Enum | torch.dtype) or callable(value):
+    if isinstance(value, (Enum, *torch_types("dtype"))) or callable(value):
         return {TARGET: LOCATE, "name": _name_at(value, path)}
     for kind in (int, float, str):
         if isinstance(value, kind):

@@ -16,8 +16,6 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import nn
-
 from detrex.config.lazy import ConfigError, hint, locate, name_of, to_plain
 from detrex.config.walking import PARTIAL, TARGET, is_node
 
@@ -27,6 +25,7 @@ class NoValue:
 
 
 NO_VALUE = NoValue()
+_MODULES = "torch.nn.modules.module"  # where nn.Module is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,8 @@ def _signatures(
         yield signature, function, _names(*reversed(constructors[0]))
         return
     for owner, constructor in constructors:
-        if owner not in (object, nn.Module):  # whose signatures take anything, but who do not
+        # Signatures of these take anything, but they do not.
+        if owner is not object and owner.__module__ != _MODULES:
             signature = inspect.signature(constructor)
             others = list(signature.parameters.values())[1:]  # all but self
             yield signature.replace(parameters=others), owner, _names(constructor, owner)

@@ -14,24 +14,25 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Literal, Union
 
-import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config.lazy import LOCATE, ConfigError
 from detrex.config.signatures import alternatives, signature_of
+from detrex.config.torch_types import torch_types
 from detrex.config.walking import TARGET, dotted, is_node, join, walk
 
 PLAIN = (bool, int, float, str)
 _WRITTEN_AS: dict[Any, tuple[type, ...]] = {
-    Callable: (type, Enum, torch.dtype),
+    Callable: (type, Enum),
     bool: (bool,),
     int: (int,),
     float: (float,),
-    str: (str, os.PathLike, torch.device),
+    str: (str, os.PathLike),
     dict: (collections.abc.Mapping,),
     list: (list, tuple, set, frozenset),
 }
+_TORCH_WRITTEN_AS = {Callable: "dtype", str: "device"}
 _ABSTRACT_LISTS = (
     collections.abc.Collection,
     collections.abc.Iterable,
@@ -139,7 +140,8 @@ def _written_as(annotation: Any) -> Any:
     if origin in _ABSTRACT_LISTS:
         return list
     for kind, classes in _WRITTEN_AS.items() if isinstance(origin, type) else ():
-        if issubclass(origin, classes):
+        others = torch_types(_TORCH_WRITTEN_AS[kind]) if kind in _TORCH_WRITTEN_AS else ()
+        if issubclass(origin, (*classes, *others)):
             return kind
     return origin
 
