@@ -6,6 +6,6 @@ import sys
 
 
 def torch_types(*names: str) -> tuple[type, ...]:
-    """Classes of ``torch`` for ``isinstance``; none before PyTorch is imported, while they have no objects."""
+    """Classes of ``torch`` for ``isinstance``; none before PyTorch is imported: they have no objects."""
     torch = sys.modules.get("torch")
     return () if torch is None else tuple(getattr(torch, name) for name in names)
