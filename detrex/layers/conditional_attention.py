@@ -63,16 +63,16 @@ class ConditionalAttention(nn.Module):
         Returns:
             (B, Q, D).
         """
-        located_key = self.key_position(key_position)
-        q, k = self.query_content(query), self.key_content(key)
+        located_key = self.key_position(key_position)  # (B, K, D) or (K, D)
+        q, k = self.query_content(query), self.key_content(key)  # (B, Q, D), (B, K, D)
         if self.query_position is not None:
             q, k = q + self.query_position(query_position), k + located_key
-        q, k, v = self._heads(q), self._heads(k), self._heads(self.value(key))
+        q, k, v = self._heads(q), self._heads(k), self._heads(self.value(key))  # (B, M, Q or K, D / M)
         if self.query_spatial is not None:
-            q = torch.cat([q, self._heads(self.query_spatial(spatial))], -1)
-            k = torch.cat([k, self._heads(located_key.expand_as(key))], -1)
+            q = torch.cat([q, self._heads(self.query_spatial(spatial))], -1)  # (B, M, Q, 2 * D / M)
+            k = torch.cat([k, self._heads(located_key.expand_as(key))], -1)  # (B, M, K, 2 * D / M)
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, visible, dropout)
+        attended = F.scaled_dot_product_attention(q, k, v, visible, dropout)  # (B, M, Q, D / M)
         return self.output(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:

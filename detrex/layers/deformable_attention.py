@@ -39,12 +39,12 @@ class DeformableAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Heads look in different directions and points at growing distance, as the paper starts them."""
         nn.init.zeros_(self.sampling_offsets.weight)
-        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
-        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)  # (M,)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)  # (M, 2)
         direction = direction / direction.abs().amax(-1, keepdim=True)
         distance = torch.arange(1, self.num_points + 1)
         offsets = direction[:, None, None] * distance[:, None]  # (M, 1, P, 2)
-        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        offsets = offsets.expand(-1, self.num_levels, -1, -1)  # (M, L, P, 2)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.flatten())
         nn.init.zeros_(self.attention_weights.weight)
@@ -74,17 +74,17 @@ class DeformableAttention(nn.Module):
                 f"the encoder gives {len(memory.shapes)} levels, this attention takes {levels}: set "
                 "model.decoder.layers.num_levels to the number of model.encoder.strides"
             )
-        value = self.value_proj(memory.tokens)
+        value = self.value_proj(memory.tokens)  # (B, S, dim)
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)
-        value = value.unflatten(-1, (heads, -1))
+        value = value.unflatten(-1, (heads, -1))  # (B, S, M, dim / M)
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
-        locations = self._locations(offsets, reference[:, :, None, :, None], memory)
+        locations = self._locations(offsets, reference[:, :, None, :, None], memory)  # (B, Q, M, L, P, 2)
         output = multi_scale_deformable_attention(
             value, memory.shapes, locations, weights.unflatten(-1, (levels, points))
         )
-        return self.output_proj(output)
+        return self.output_proj(output)  # (B, Q, dim)
 
     def _locations(self, offsets: Tensor, reference: Tensor, memory: Pyramid) -> Tensor:
         """Offsets of points are in cells of the level; those of boxes in fractions of half the box."""

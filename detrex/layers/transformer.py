@@ -68,7 +68,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, pyramid: Pyramid, position: Tensor) -> Pyramid:
         """Refines the tokens (B, S, D), which are at ``position`` (S, D) or (B, S, D)."""
-        x = pyramid.tokens
+        x = pyramid.tokens  # (B, S, D)
         located = x + position
         attended, _ = self.attention(
             located, located, x, key_padding_mask=pyramid.padding, need_weights=False
@@ -95,8 +95,8 @@ class DeformableEncoderLayer(nn.Module):
             pyramid: tokens (B, S, D) and their position.
             reference: (1 or B, S, L or 1, 2) cell centres, normalised (x, y) on every level.
         """
-        x = pyramid.tokens
-        attended = self.attention(pyramid.located_tokens, reference, pyramid)
+        x = pyramid.tokens  # (B, S, D)
+        attended = self.attention(pyramid.located_tokens, reference, pyramid)  # (B, S, D)
         x = self.norm(x + self.dropout(attended))
         return pyramid.with_tokens(self.feed_forward(x))
 
@@ -139,15 +139,15 @@ class DecoderLayer(nn.Module):
         Returns:
             (B, Q, D).
         """
-        attended = self.attend_to_queries(content, position, blocked)
+        attended = self.attend_to_queries(content, position, blocked)  # (B, Q, D)
         content = self.self_norm(content + self.dropout(attended))
-        attended = self.attend_to_memory(content, position, memory)
+        attended = self.attend_to_memory(content, position, memory)  # (B, Q, D)
         content = self.cross_norm(content + self.dropout(attended))
         return self.feed_forward(content)
 
     def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
         """Plain self-attention; (B, Q, D)."""
-        located = content + position.encoding
+        located = content + position.encoding  # (B, Q, D)
         return self.self_attention(located, located, content, attn_mask=blocked, need_weights=False)[0]
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
@@ -165,7 +165,7 @@ class PlainDecoderLayer(DecoderLayer):
         super().__init__(self_attention, cross_attention, dim, ffn_dim, dropout)
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
-        query = content + position.encoding
+        query = content + position.encoding  # (B, Q, D)
         return self.cross_attention(
             query, memory.located_tokens, memory.tokens, key_padding_mask=memory.padding, need_weights=False
         )[0]
@@ -199,13 +199,13 @@ class ConditionalDecoderLayer(DecoderLayer):
         )
 
     def attend_to_queries(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
-        seen = None if blocked is None else ~blocked
+        seen = None if blocked is None else ~blocked  # (Q, Q)
         return self.self_attention(content, position.encoding, content, position.encoding, visible=seen)
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
         # In the published training, queries see padding; afterwards there is one image at a time, without.
         hidden = None if self.training else memory.padding
-        seen = None if hidden is None else ~hidden[:, None, None]
+        seen = None if hidden is None else ~hidden[:, None, None]  # (B, 1, 1, S)
         return self.cross_attention(
             content, position.encoding, memory.tokens, memory.position, position.spatial, seen
         )
@@ -259,7 +259,7 @@ class TrackInteraction(nn.Module):
         count = after.shape[1]
         if count == 0:  # attention needs something to attend to
             before, after, position = (F.pad(value, (0, 0, 0, 1)) for value in (before, after, position))
-        located = after + position
-        attended = self.attention(located, located, after, need_weights=False)[0]
+        located = after + position  # (B, T, dim)
+        attended = self.attention(located, located, after, need_weights=False)[0]  # (B, T, dim)
         mixed = self.feed_forward(self.norm(after + attended))
         return self.update.norm(before + self.update.transform(mixed))[:, :count]

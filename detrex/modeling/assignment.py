@@ -129,8 +129,8 @@ class OneToOne(Assignment):
         finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
         for block, rows in enumerate(finite.split(size)):
             matched, query = linear_sum_assignment(rows.T.repeat(copies, 1).numpy())
-            pairs.append(np.stack([query + block * size, matched % max(objects, 1)]))
-        query, matched = torch.from_numpy(np.concatenate(pairs, 1))
+            pairs.append(np.stack([query + block * size, matched % max(objects, 1)]))  # (2, M of the block)
+        query, matched = torch.from_numpy(np.concatenate(pairs, 1))  # (M,) each
         return query, matched
 
 
@@ -218,7 +218,7 @@ class SetsToGiven(Assignment):
 
 def queries_of_sets(sets: Tensor, objects: Tensor, set_size: int) -> tuple[Tensor, Tensor]:
     """The queries (M * set_size,) of sets (M,), each with the object of its set."""
-    queries = sets[:, None] * set_size + torch.arange(set_size)
+    queries = sets[:, None] * set_size + torch.arange(set_size)  # (M, set_size)
     return queries.flatten(), objects.repeat_interleave(set_size)
 
 
@@ -243,7 +243,7 @@ class Known(Assignment):
         """See :meth:`Assignment.pairs`; without values."""
         found = []
         for count in counts:
-            place = torch.arange(self.blocks)[:, None] * self.size + torch.arange(count)
+            place = torch.arange(self.blocks)[:, None] * self.size + torch.arange(count)  # (blocks, N)
             found.append((place.flatten(), torch.arange(count).repeat(self.blocks)))
         return found
 
@@ -298,10 +298,10 @@ class Matches:
 
     def ordered_by_object(self) -> Matches:
         """The same pairs object by object, and so image by image; queries of an object ascend."""
-        order = self.query.argsort(stable=True)
+        order = self.query.argsort(stable=True)  # (M,)
         order = order[self.object[order].argsort(stable=True)]
         return Matches(*(column[order] for column in vars(self).values()))
 
     def to(self, device: torch.device) -> Matches:
-        """The same assignment on ``device``."""
+        """The same pairs on ``device``."""
         return Matches(*(t.to(device, non_blocking=True) for t in vars(self).values()))

@@ -76,7 +76,7 @@ class DeformableEncoder(nn.Module):
             The tokens (B, S, D) of all levels and their position.
         """
         pyramid = self.flatten(features, images)
-        reference = pyramid.on_levels(pyramid.cell_centres())
+        reference = pyramid.on_levels(pyramid.cell_centres())  # (1 or B, S, L or 1, 2)
         for layer in self.layers:
             pyramid = run(layer, pyramid, reference, checkpointing=self.checkpointing and self.training)
         return pyramid
@@ -87,7 +87,7 @@ class DeformableEncoder(nn.Module):
         encodings = pyramid_sine_encoding(
             pyramid, pyramid.tokens.shape[-1], self.temperature, self.position_offset
         )
-        located = [e + level for e, level in zip(encodings, self.level_embed, strict=True)]
+        located = [e + level for e, level in zip(encodings, self.level_embed, strict=True)]  # (S of l, D)
         return pyramid.with_position(torch.cat(located, -2))
 
     def _project(self, features: Mapping[int, Tensor]) -> list[Tensor]:
@@ -95,7 +95,7 @@ class DeformableEncoder(nn.Module):
         for stride, projection in zip(self.strides, self.projections, strict=True):
             # The first extra level comes from the backbone itself, later ones from the level before.
             extra = maps[-1] if stride > 2 * self.coarsest_input else features[self.coarsest_input]
-            maps.append(projection(features.get(stride, extra)))
+            maps.append(projection(features.get(stride, extra)))  # (B, D, H / stride, W / stride)
         return maps
 
 
@@ -148,11 +148,11 @@ class PlainEncoder(nn.Module):
 
     def refine(self, pyramid: Pyramid) -> Pyramid:
         """Runs all layers over tokens (B, S, D) that have a position."""
-        position = pyramid.position
+        position = pyramid.position  # (S, D) or (B, S, D)
         for layer in self.layers:
             scaled = position
             if self.position_scale is not None:
-                scaled = position * self.position_scale(pyramid.tokens)
+                scaled = position * self.position_scale(pyramid.tokens)  # (B, S, D)
             pyramid = run(layer, pyramid, scaled, checkpointing=self.checkpointing and self.training)
         return pyramid
 

@@ -58,10 +58,10 @@ class NoisedObjects(nn.Module):
         labels = self._noised_labels(targets.labels.repeat(copies))
         boxes = self._noised_boxes(targets.boxes.repeat(copies, 1), count).clamp(LOGIT_EPS, 1 - LOGIT_EPS)
         within = torch.cat([torch.arange(n) for n in targets.counts]).to(labels.device, non_blocking=True)
-        copy = torch.arange(copies, device=labels.device).repeat_interleave(count)
-        place = targets.image.repeat(copies) * (blocks * size) + copy * most + within.repeat(copies)
+        copy = torch.arange(copies, device=labels.device).repeat_interleave(count)  # (M,)
+        place = targets.image.repeat(copies) * (blocks * size) + copy * most + within.repeat(copies)  # (M,)
 
-        embedded = self._content(labels)
+        embedded = self._content(labels)  # (M, D)
         content = embedded.new_zeros(batch * blocks * size, embedded.shape[-1]).index_copy(0, place, embedded)
         reference = boxes.new_full((batch * blocks * size, 4), 0.5).index_copy(0, place, boxes)
         return QueryGroup(
@@ -93,7 +93,7 @@ class NoisedObjects(nn.Module):
 
     def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:  # noqa: ARG002
         """Normalised cxcywh boxes (M, 4), copies of ``count`` ones after one another, with noise."""
-        reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], -1) * self.box_noise
+        reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], -1) * self.box_noise  # (M, 4)
         return (boxes + (2 * torch.rand_like(boxes) - 1) * reach).clamp(0, 1)
 
 
@@ -122,7 +122,7 @@ class Denoising(NoisedObjects):
         self.label_noise, self.num_labels = label_noise, num_classes
 
     def _noised_labels(self, labels: Tensor) -> Tensor:
-        replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
+        replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2  # (M,)
         return torch.where(replaced, torch.randint_like(labels, self.num_labels), labels)
 
 
@@ -148,9 +148,9 @@ class ContrastiveDenoising(Denoising):
         super().__init__(num_classes, hidden_dim, num_queries, label_noise, box_noise, min_groups=1)
 
     def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:
-        reach = (boxes[:, 2:] / 2).repeat(1, 2) * self.box_noise
+        reach = (boxes[:, 2:] / 2).repeat(1, 2) * self.box_noise  # (M, 4)
         part = torch.rand_like(boxes)
-        negative = (torch.arange(len(boxes), device=boxes.device) // count) % 2
+        negative = (torch.arange(len(boxes), device=boxes.device) // count) % 2  # (M,)
         sign = torch.randint_like(boxes, 2) * 2 - 1
         corners = box_convert(boxes, "cxcywh", "xyxy") + (part + negative[:, None]) * sign * reach
         return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")

@@ -90,9 +90,9 @@ class BoxPosition(nn.Module):
         self.encoder = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        on_levels = queries.memory.on_levels(queries.place())
+        on_levels = queries.memory.on_levels(queries.place())  # (B, Q, L or 1, 4)
         # Published models encode boxes as they lie on the finest level.
-        encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))
+        encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))  # (B, Q, D)
         return QueryPosition(encoding, on_levels)
 
 
@@ -147,7 +147,7 @@ class ConditionalPosition(nn.Module):
         self.scale = MLP(hidden_dim, hidden_dim, hidden_dim, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        spatial = box_sine_encoding(queries.place(), self.hidden_dim // 2)
+        spatial = box_sine_encoding(queries.place(), self.hidden_dim // 2)  # (B, Q, D)
         if queries.layer > 0:  # the content of the first layer says nothing yet
             spatial = spatial * self.scale(queries.content)
         return QueryPosition(queries.learned_position(), spatial=spatial)
@@ -168,8 +168,8 @@ class AnchorPosition(nn.Module):
         self.size = MLP(hidden_dim, hidden_dim, 2, 2)
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        encoded = box_sine_encoding(queries.place(), self.hidden_dim // 2)
-        spatial = encoded[..., : self.hidden_dim]  # y and x
+        encoded = box_sine_encoding(queries.place(), self.hidden_dim // 2)  # (B, Q, 2 * D)
+        spatial = encoded[..., : self.hidden_dim]  # (B, Q, D): y and x
         if queries.layer > 0:
             spatial = spatial * self.scale(queries.content)
         # The wider an anchor, the less its x counts; the encoding has y first.
