@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 
 from detrex.checkpoint.download import fetch
+from detrex.data import read_words
 from detrex.export import export, export_web, verify
-from detrex.export.capture import SIDES
+from detrex.export.capture import SIDES, ExportError
+from detrex.export.prompting import answers_prompts, export_prompts
 from detrex.export.quantisation import quantise
+from detrex.export.verification import Agreement, PromptAgreement, verify_prompts
 from detrex.export.web import RUNTIME_SHA256, RUNTIME_URL, check_folder, read_runtime
 from detrex.predict import Predictor, find_files, load
 from detrex.runtime.exported import load as load_exported
+from detrex.runtime.exported import load_prompts
 
 CALIBRATION_PICTURES = 64
 
@@ -37,17 +41,38 @@ def run_export(arguments: argparse.Namespace) -> None:
         allow_pickle=arguments.allow_pickle,
         trust_code=arguments.trust_code,
     )
+    if arguments.classes is not None:
+        predictor.set_classes(read_words(arguments.classes))
+    prompts = answers_prompts(predictor)
+    if prompts:
+        _check_prompts(arguments)
     began = time.perf_counter()
     path = _page(predictor, arguments) if arguments.to == "web" else _file(predictor, arguments)
-    size = path.stat().st_size / 1e6
+    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files) / 1e6
     print(f"wrote {path}: {size:.1f} MB in {time.perf_counter() - began:.0f} s")
     if arguments.to == "web":
         print(f"to see the page: python -m http.server --bind 127.0.0.1 --directory {arguments.output}")
-    if arguments.verify and not _agrees(predictor, path, arguments):
+    agrees = _prompts_agree if prompts else _agrees
+    if arguments.verify and not agrees(predictor, path, arguments):
         raise SystemExit(1)
 
 
+def _check_prompts(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        ExportError: what is asked for does not go with models that answer prompts.
+    """
+    if arguments.to not in ("onnx", "web"):
+        raise ExportError("models that answer clicks are exported --to onnx (a folder) or --to web")
+    for option in ("int8", "tasks", "batch", "size"):
+        if getattr(arguments, option) is not None:
+            raise ExportError(f"--{option} is not for models that answer clicks")
+
+
 def _file(predictor: Predictor, arguments: argparse.Namespace) -> Path:
+    if answers_prompts(predictor):
+        return export_prompts(predictor, arguments.output, sides=tuple(arguments.sides or SIDES))
     path = export(
         predictor,
         arguments.output,
@@ -79,9 +104,17 @@ def _calibration(arguments: argparse.Namespace) -> list[str]:
     return files[:CALIBRATION_PICTURES]
 
 
+def _prompts_agree(predictor: Predictor, folder: Path, arguments: argparse.Namespace) -> bool:
+    pictures = [str(file) for word in arguments.verify for file in find_files(word)]
+    return _told(verify_prompts(predictor, load_prompts(folder), pictures))
+
+
 def _agrees(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> bool:
     exported = load_exported(path, trust_code=True)  # it was made a moment ago
     pictures = [str(file) for word in arguments.verify for file in find_files(word)]
-    agreement = verify(predictor, exported, pictures, batch_size=arguments.batch or 1)
+    return _told(verify(predictor, exported, pictures, batch_size=arguments.batch or 1))
+
+
+def _told(agreement: Agreement | PromptAgreement) -> bool:
     print(f"{'the same' if agreement.same else 'NOT THE SAME'} as the model: {agreement.describe()}")
     return agreement.same

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 import detrex
-from detrex.data import EvalMapper
+from detrex.data import EvalMapper, OneClickMapper
 from detrex.export.graph import PictureToResults
 from detrex.modeling import Detector
+from detrex.modeling.text import TextDetector
 from detrex.ops import force_implementation
 from detrex.predict import Predictor
 from detrex.runtime.exported import Description
@@ -70,36 +73,56 @@ def capture(
             them more than once, is on another device, or has not these tasks; or a number is out of range.
     """
     tasks = predictor.tasks if tasks is None else tuple(tasks)
-    _check(predictor, tasks, batch, size, sides)
+    check(predictor, tasks, batch, size, sides)
     assert isinstance(predictor.mapper, EvalMapper)
     graph = PictureToResults(predictor.model, predictor.mapper, tasks).eval()
     ranges = [sides, sides] if size is None else [(side, side) for side in size]
-    images, dynamic = _example(batch, ranges)
+    images, dynamic = example_pictures(batch, ranges)
     thresholds = tuple(torch.tensor(value) for value in graph.thresholds.values())
     example = (images, *thresholds)
     # Semantic maps have no thresholds, and then there is no entry for them.
     shapes = (dynamic, (None,) * len(thresholds)) if thresholds else (dynamic,)
+    model = predictor.model
+    with model.keeping_words() if isinstance(model, TextDetector) else nullcontext():
+        program, outputs = traced(graph, example, shapes)
+    description = describe(predictor, tasks, graph.thresholds, batch, ranges, name)
+    return Captured(program, description, ["images", *graph.thresholds], list(outputs), example)
+
+
+def traced(
+    graph: nn.Module, example: tuple[Any, ...], shapes: Any
+) -> tuple[ExportedProgram, dict[str, Tensor]]:
+    """A graph as a program, and what it gives for the example.
+
+    Args:
+        graph: gives tensors by name.
+        example: its inputs.
+        shapes: which axes of these may change, as ``torch.export`` takes it.
+
+    Raises:
+        ExportError: something is decided by the size of a picture.
+    """
     with torch.no_grad(), force_implementation("reference"):
-        outputs = list(graph(*example))
+        outputs = graph(*example)
         try:
-            program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+            return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False), outputs
         except GuardOnDataDependentSymNode as error:
             raise ExportError(
                 "the model decides something by the size of a picture, so one graph does not fit all sizes: "
                 "give the one that your pictures have, --size HxW"
             ) from error
-    description = _description(predictor, graph, batch, ranges, name)
-    return Captured(program, description, ["images", *graph.thresholds], outputs, example)
 
 
-def _check(
+def check(
     predictor: Predictor,
     tasks: Sequence[str],
     batch: int | None,
     size: tuple[int, int] | None,
     sides: tuple[int, int],
 ) -> None:
-    if type(predictor.mapper) is not EvalMapper:
+    """Finds what keeps a model from being exported; arguments and errors as of :func:`capture`."""
+    # Clicks for evaluation change nothing about how pictures are resized.
+    if type(predictor.mapper) not in (EvalMapper, OneClickMapper):
         raise ExportError(
             f"the model's images are prepared by {type(predictor.mapper).__name__}; a graph can do what "
             "detrex.data.EvalMapper does: set dataloader.test.mapper to one"
@@ -135,7 +158,9 @@ def _check(
         )
 
 
-def _example(batch: int | None, ranges: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[int, Dim | None]]:
+def example_pictures(
+    batch: int | None, ranges: Sequence[tuple[int, int]]
+) -> tuple[Tensor, dict[int, Dim | None]]:
     """Pictures to trace with, and which of their axes may change."""
     dynamic: dict[int, Dim | None] = {}
     # Numbers that differ, and are none that a model could mean by themselves.
@@ -151,31 +176,43 @@ def _example(batch: int | None, ranges: Sequence[tuple[int, int]]) -> tuple[Tens
     return images, dynamic
 
 
-def _description(
+def describe(
     predictor: Predictor,
-    graph: PictureToResults,
+    tasks: Sequence[str],
+    thresholds: Mapping[str, float],
     batch: int | None,
     ranges: Sequence[tuple[int, int]],
     name: str,
 ) -> Description:
+    """What is kept with a graph.
+
+    Args:
+        predictor: that the graph is of; its mapper is an :class:`~detrex.data.EvalMapper`.
+        tasks: that the graph gives.
+        thresholds: its inputs, with their usual values.
+        batch: pictures of a call, None for any number.
+        ranges: of heights and of widths.
+        name: of the model.
+    """
+    assert isinstance(predictor.mapper, EvalMapper)
     model, categories = predictor.model, predictor.categories
     things = model.postprocess.thing_classes
     kept = predictor.score_thresholds
     return Description(
-        tasks=graph.tasks,
+        tasks=tuple(tasks),
         class_names=categories.names,
         category_ids=categories.ids,
         is_thing=categories.is_thing
         if things is None
         else tuple(k in things for k in range(len(categories))),
         colors=categories.colors,
-        thresholds=graph.thresholds,
+        thresholds=dict(thresholds),
         class_thresholds=None if kept is None else tuple(kept),
         batch=batch,
         sides=(ranges[0], ranges[1]),
         preprocessing={
-            "size": graph.mapper.size,
-            "max_size": graph.mapper.max_size,
+            "size": predictor.mapper.size,
+            "max_size": predictor.mapper.max_size,
             "mean": [round(value, 4) for value in model.pixel_mean.flatten().tolist()],
             "std": [round(value, 4) for value in model.pixel_std.flatten().tolist()],
             "size_divisor": model.size_divisor,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detrex.export.capture import SIDES, ExportError, capture
 from detrex.export.formats import SUFFIXES, WRITERS
+from detrex.export.prompting import answers_prompts
 from detrex.predict import Predictor, load
 
 
@@ -42,5 +43,10 @@ def export(
         raise ExportError(f"{path}: the name of this file ends with {SUFFIXES[to]}")
     name = "" if isinstance(model, Predictor) else Path(model).name
     predictor = model if isinstance(model, Predictor) else load(model, device="cpu")
+    if answers_prompts(predictor):
+        raise ExportError(
+            "a model that answers clicks is several files: detrex.export.export_prompts writes them to a "
+            "folder"
+        )
     captured = capture(predictor, tasks=tasks, batch=batch, size=size, sides=sides, name=name)
     return WRITERS[to](captured, path)

@@ -15,23 +15,154 @@ from detrex.data import EvalMapper
 from detrex.export import results
 from detrex.export.resizing import Length, fixed_point, resize_weights
 from detrex.modeling import Detector
-from detrex.structures import PaddedImages
+from detrex.modeling.class_score import ClassProbabilities
+from detrex.structures import PaddedImages, Prediction
 
 
-class PictureToResults(nn.Module):
-    """A detector with the preprocessing and the post-processing that belong to it.
+class Graph(nn.Module):
+    """What graphs of a detector have in common: sizes of pictures, and resizing.
 
     The pictures of a batch have one size, so that they are padded as each would be alone.
 
     Args:
         model: in evaluation mode.
         mapper: says how pictures are resized.
+    """
+
+    def __init__(self, model: Detector, mapper: EvalMapper):
+        super().__init__()
+        self.model, self.mapper = model, mapper
+
+    def target(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
+        device = self.model.device
+        sides = vector([height, width], device)
+        scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
+        rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
+        return rows, columns
+
+    def padded(self, target: tuple[Tensor, Tensor]) -> tuple[int, int]:
+        """Size of the padded input."""
+        divisor = self.model.size_divisor
+        most = -(-self.mapper.max_size // divisor)
+        units = []
+        for length in target:
+            count = whole((length + divisor - 1) // divisor)
+            torch._check(count >= 1)
+            torch._check(count <= most)
+            units.append(count * divisor)
+        return units[0], units[1]
+
+    def size_without_padding(self, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> tuple[int, int]:
+        """What the model is to take for the picture, in one entry for the whole batch."""
+        if not self.model.mask_padding or self.model.size_divisor == 1:
+            return padded
+        sizes = []
+        for length, cells in zip(target, padded, strict=True):
+            count = whole(length)
+            torch._check(count >= 1)
+            torch._check(count <= cells)
+            sizes.append(count)
+        return sizes[0], sizes[1]
+
+    def input(self, images: Tensor, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> Tensor:
+        """Resized, normalised and padded: (B, 3, h, w)."""
+        device = images.device
+        rows, columns = (
+            fixed_point(resize_weights(side, length, cells=(side, cells), antialias=True, device=device))
+            for side, length, cells in zip(images.shape[1:3], target, padded, strict=True)
+        )
+        # Rounded along each axis, halves up, as resizing of uint8 does.
+        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T + 0.5).floor()
+        pixels = (rows @ pixels + 0.5).floor().clamp(0, 255)
+        inside = (torch.arange(padded[0], device=device) < target[0])[:, None] & (
+            torch.arange(padded[1], device=device) < target[1]
+        )
+        return (pixels - self.model.pixel_mean) / self.model.pixel_std * inside
+
+    def masks(
+        self,
+        embed: Tensor,
+        pixels: Tensor,
+        output: tuple[int, int],
+        target: tuple[Tensor, Tensor],
+        padded: tuple[int, int],
+    ) -> results.BatchMasks:
+        """Masks of queries.
+
+        Args:
+            embed: (B, Q, D).
+            pixels: (B, D, h / 4, w / 4).
+            output: (height, width) of the pictures.
+            target: of the resized pictures, from :meth:`target`.
+            padded: (h, w), from :meth:`padded`.
+        """
+        device = pixels.device
+        to_image = [
+            resize_weights(cells, side, cells=(cells, side), antialias=False, device=device)
+            for cells, side in zip(pixels.shape[2:], padded, strict=True)
+        ]
+        to_output = [
+            resize_weights(length, side, cells=(cells, side), antialias=False, device=device)
+            for length, side, cells in zip(target, output, padded, strict=True)
+        ]
+        return results.BatchMasks(embed, pixels, (to_image[0], to_image[1]), (to_output[0], to_output[1]))
+
+    def instances(
+        self,
+        classes: ClassProbabilities,
+        prediction: Prediction,
+        masks: results.BatchMasks | None,
+        threshold: Tensor,
+        output: tuple[int, int],
+        target: tuple[Tensor, Tensor],
+        padded: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """See :func:`detrex.export.results.instances`; sizes are those of :meth:`masks`."""
+        postprocess, device = self.model.postprocess, prediction.boxes.device
+        assert postprocess.instance is not None
+        frame: tuple[Length, Length] = target if self.model.mask_padding else padded
+        corner = self.corner(frame, target, output, device)
+        clip = postprocess.instance.clip_boxes
+        edge = vector([output[1], output[0]] * 2, device)
+
+        def to_pixels(boxes: Tensor) -> Tensor:
+            places = boxes * corner
+            return places.clamp(min=0).minimum(edge) if clip else places
+
+        return results.instances(
+            postprocess.instance,
+            classes.independent,
+            prediction.boxes.float(),
+            masks,
+            threshold,
+            to_pixels,
+            postprocess.thing_classes,
+        )
+
+    def corner(
+        self,
+        size: tuple[Length, Length],
+        image: tuple[Tensor, Tensor],
+        output: tuple[int, int],
+        device: torch.device,
+    ) -> Tensor:
+        """(4,) far corner of the normalised frame, twice, in pixels of the output."""
+        frame, inner, outer = (vector([side[1], side[0]] * 2, device) for side in (size, image, output))
+        return (frame / inner * outer).float()
+
+
+class PictureToResults(Graph):
+    """A detector with the preprocessing and the post-processing that belong to it.
+
+    Args:
+        model, mapper: see :class:`Graph`.
         tasks: of ``instance``, ``panoptic`` and ``semantic``, those of the model that are wanted.
     """
 
     def __init__(self, model: Detector, mapper: EvalMapper, tasks: Sequence[str]):
-        super().__init__()
-        self.model, self.mapper, self.tasks = model, mapper, tuple(tasks)
+        super().__init__(model, mapper)
+        self.tasks = tuple(tasks)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -57,34 +188,19 @@ class PictureToResults(nn.Module):
         """
         limits = dict(zip(self.thresholds, thresholds, strict=True))
         height, width = images.shape[1:3]
-        target = self._target(height, width)
-        padded = self._padded(target)
-        size = self._size_without_padding(target, padded)
-        output = self.model.predict(PaddedImages(self._input(images, target, padded), [size]))
+        target = self.target(height, width)
+        padded = self.padded(target)
+        size = self.size_without_padding(target, padded)
+        output = self.model.predict(PaddedImages(self.input(images, target, padded), [size]))
         prediction, postprocess = output.final, self.model.postprocess
         masks = None
         if prediction.mask_embed is not None and output.pixel_embed is not None:
-            masks = self._masks(prediction.mask_embed, output.pixel_embed, (height, width), target, padded)
+            masks = self.masks(prediction.mask_embed, output.pixel_embed, (height, width), target, padded)
         classes = postprocess.class_score.probabilities(prediction.logits.float())
         found: dict[str, Tensor] = {}
         if "instance" in self.tasks and postprocess.instance is not None:
-            frame: tuple[Length, Length] = target if self.model.mask_padding else padded
-            corner = self._corner(frame, target, (height, width), images.device)
-            clip = postprocess.instance.clip_boxes
-            edge = _vector([width, height] * 2, images.device)
-
-            def to_pixels(boxes: Tensor) -> Tensor:
-                places = boxes * corner
-                return places.clamp(min=0).minimum(edge) if clip else places
-
-            found |= results.instances(
-                postprocess.instance,
-                classes.independent,
-                prediction.boxes.float(),
-                masks,
-                limits["score_threshold"],
-                to_pixels,
-                postprocess.thing_classes,
+            found |= self.instances(
+                classes, prediction, masks, limits["score_threshold"], (height, width), target, padded
             )
         if "panoptic" in self.tasks and postprocess.panoptic is not None and masks is not None:
             found |= results.panoptic(
@@ -99,91 +215,13 @@ class PictureToResults(nn.Module):
             found["semantic"] = results.semantic(postprocess.semantic, classes.exclusive, masks)
         return found
 
-    def _target(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
-        device = self.model.device
-        sides = _vector([height, width], device)
-        scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
-        rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
-        return rows, columns
 
-    def _padded(self, target: tuple[Tensor, Tensor]) -> tuple[int, int]:
-        divisor = self.model.size_divisor
-        most = -(-self.mapper.max_size // divisor)
-        units = []
-        for length in target:
-            count = _whole((length + divisor - 1) // divisor)
-            torch._check(count >= 1)
-            torch._check(count <= most)
-            units.append(count * divisor)
-        return units[0], units[1]
-
-    def _size_without_padding(
-        self, target: tuple[Tensor, Tensor], padded: tuple[int, int]
-    ) -> tuple[int, int]:
-        """What the model is to take for the picture, in one entry for the whole batch."""
-        if not self.model.mask_padding or self.model.size_divisor == 1:
-            return padded
-        sizes = []
-        for length, cells in zip(target, padded, strict=True):
-            count = _whole(length)
-            torch._check(count >= 1)
-            torch._check(count <= cells)
-            sizes.append(count)
-        return sizes[0], sizes[1]
-
-    def _input(self, images: Tensor, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> Tensor:
-        """Resized, normalised and padded: (B, 3, h, w)."""
-        device = images.device
-        rows, columns = (
-            fixed_point(resize_weights(side, length, cells=(side, cells), antialias=True, device=device))
-            for side, length, cells in zip(images.shape[1:3], target, padded, strict=True)
-        )
-        # Rounded along each axis, halves up, as resizing of uint8 does.
-        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T + 0.5).floor()
-        pixels = (rows @ pixels + 0.5).floor().clamp(0, 255)
-        inside = (torch.arange(padded[0], device=device) < target[0])[:, None] & (
-            torch.arange(padded[1], device=device) < target[1]
-        )
-        return (pixels - self.model.pixel_mean) / self.model.pixel_std * inside
-
-    def _masks(
-        self,
-        embed: Tensor,
-        pixels: Tensor,
-        output: tuple[int, int],
-        target: tuple[Tensor, Tensor],
-        padded: tuple[int, int],
-    ) -> results.BatchMasks:
-        device = pixels.device
-        to_image = [
-            resize_weights(cells, side, cells=(cells, side), antialias=False, device=device)
-            for cells, side in zip(pixels.shape[2:], padded, strict=True)
-        ]
-        to_output = [
-            resize_weights(length, side, cells=(cells, side), antialias=False, device=device)
-            for length, side, cells in zip(target, output, padded, strict=True)
-        ]
-        return results.BatchMasks(embed, pixels, (to_image[0], to_image[1]), (to_output[0], to_output[1]))
-
-    def _corner(
-        self,
-        size: tuple[Length, Length],
-        image: tuple[Tensor, Tensor],
-        output: tuple[int, int],
-        device: torch.device,
-    ) -> Tensor:
-        """(4,) far corner of the normalised frame, twice, in pixels of the output."""
-        frame, inner, outer = (_vector([side[1], side[0]] * 2, device) for side in (size, image, output))
-        return (frame / inner * outer).float()
-
-
-def _whole(number: Tensor) -> int:
+def whole(number: Tensor) -> int:
     """The number in a tensor without axes; a symbol while the model is exported."""
     return cast(int, number.item())
 
 
-def _vector(numbers: Sequence[Length], device: torch.device) -> Tensor:
+def vector(numbers: Sequence[Length], device: torch.device) -> Tensor:
     """Numbers, some of which may be tensors, as a vector of float64."""
     # Of one entry each, since OpenVINO does not take tensors that are filled and have no axes.
     return torch.cat(

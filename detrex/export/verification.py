@@ -17,7 +17,7 @@ from detrex.predict import Predictor
 from detrex.predict import Result as TorchResult
 from detrex.predict.inputs import ImageInput
 from detrex.runtime.exported import Predictor as ExportedPredictor
-from detrex.runtime.exported import Result
+from detrex.runtime.exported import PromptPredictor, Result
 
 SCORE_TOLERANCE = 0.01
 """Scores of the same object may differ so much, and objects so near to the threshold may be missing."""
@@ -99,6 +99,66 @@ def verify(
         for ours, theirs in zip(expected, found, strict=True):
             assert isinstance(ours, TorchResult)
             _compare(agreement, ours, theirs, score_threshold)
+    return agreement
+
+
+@dataclass
+class PromptAgreement:
+    """How well the masks of exported graphs agree with the model's.
+
+    Attributes:
+        pictures, masks: how many were compared.
+        lowest_mask_iou: of all masks.
+        largest_quality_change: of the IoUs that are expected of masks.
+    """
+
+    pictures: int = 0
+    masks: int = 0
+    lowest_mask_iou: float = 1.0
+    largest_quality_change: float = 0.0
+
+    @property
+    def same(self) -> bool:
+        """Whether the two agree within the bounds of this module."""
+        return self.lowest_mask_iou > MASK_IOU and self.largest_quality_change <= SCORE_TOLERANCE
+
+    def describe(self) -> str:
+        """In words, for the log."""
+        return (
+            f"{self.pictures} pictures: {self.masks} masks of clicks; lowest IoU {self.lowest_mask_iou:.4f}, "
+            f"largest change of an expected IoU {self.largest_quality_change:.4f}"
+        )
+
+
+def verify_prompts(
+    predictor: Predictor, exported: PromptPredictor, images: Iterable[ImageInput], clicks: int = 3
+) -> PromptAgreement:
+    """Asks both for the masks of a grid of clicks, and compares.
+
+    Args:
+        predictor: the model in PyTorch.
+        exported: the graphs that were made of it.
+        images: pictures, see :meth:`detrex.Predictor.predict`.
+        clicks: of each row and column.
+    """
+    agreement = PromptAgreement()
+    everything: dict[str, Any] = {"min_quality": -torch.inf, "duplicate_iou": torch.inf, "min_region": 0}
+    for image in images:
+        seen = exported.look_at(image)
+        height, width = seen.image.shape[:2]
+        steps = (np.arange(clicks) + 0.5) / clicks
+        points = [(float(x * width), float(y * height)) for y in steps for x in steps]
+        expected = predictor.prompt(image, points=points, **everything)
+        agreement.pictures += 1
+        for ours, theirs in zip(expected, seen.prompt(points=points), strict=True):
+            place = {level: i for i, level in enumerate(theirs.level.tolist())}
+            for i, level in enumerate(ours.level.tolist()):
+                other = place[level]
+                iou = _mask_iou(ours.masks.one(i).numpy(), theirs.masks[other])
+                change = abs(float(ours.quality[i]) - float(theirs.quality[other]))
+                agreement.masks += 1
+                agreement.lowest_mask_iou = min(agreement.lowest_mask_iou, iou)
+                agreement.largest_quality_change = max(agreement.largest_quality_change, change)
     return agreement
 
 

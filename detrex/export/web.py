@@ -12,12 +12,14 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from detrex.export.capture import SIDES, ExportError
 from detrex.export.export import export
+from detrex.export.prompting import answers_prompts, export_prompts
 from detrex.export.quantisation import quantise
-from detrex.predict import Predictor
-from detrex.runtime.exported import Description
+from detrex.predict import Predictor, load
+from detrex.runtime.exported import Description, PromptGraphs
 from detrex.runtime.files import replaced_file
 
 RUNTIME_VERSION = "1.30.0"
@@ -28,7 +30,11 @@ MODEL, DESCRIPTION = "model.onnx", "model.json"
 RUNTIME_FOLDER = "onnxruntime-web"
 """Names in the folder of a page."""
 
-_PAGE = Path(__file__).with_name("page")
+_FOLDER = Path(__file__).with_name("page")
+# Which file of that folder a page has under which name: one for models in a file, one for those of prompts.
+_PAGE = {"index.html": "index.html", "app.js": "app.js"}
+_PROMPT_PAGE = {"index.html": "prompts.html", "prompts.js": "prompts.js"}
+_SHARED = ("common.js", "results.js", "style.css", "worker.js")
 # The build with WebAssembly alone, in one module; package.json says its version and licence.
 _RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm", "package.json")
 _LARGEST_RUNTIME_FILE = 64 * 2**20
@@ -56,7 +62,7 @@ def export_web(
         calibration: pictures, for weights and activations of 8 bits; none for 32.
 
     Returns:
-        The path of the ONNX file in the folder.
+        The path of the ONNX file in the folder; of models that answer prompts, the folder with all of them.
 
     Raises:
         ExportError: the model cannot be exported so, the folder has other files, or ``runtime`` is no
@@ -65,7 +71,10 @@ def export_web(
     """
     check_folder(Path(folder))
     libraries = read_runtime(runtime)
-    path = export(model, Path(folder, MODEL), tasks=tasks, batch=1, sides=sides)
+    predictor = model if isinstance(model, Predictor) else load(model, device="cpu")
+    if answers_prompts(predictor):
+        return _export_prompt_page(predictor, Path(folder), libraries, tasks, sides, calibration)
+    path = export(predictor, Path(folder, MODEL), tasks=tasks, batch=1, sides=sides)
     if calibration:
         quantise(path, path, calibration)
     write_page(path, libraries)
@@ -79,11 +88,46 @@ def write_page(path: Path, libraries: Mapping[str, bytes]) -> None:
         path: the ONNX file in the folder of the page, named :data:`MODEL`.
         libraries: what :func:`read_runtime` returns.
     """
+    description, _ = _descriptions(path)
+    _write(path.parent, _PAGE, asdict(description), libraries)
+
+
+def write_prompt_page(folder: Path, libraries: Mapping[str, bytes]) -> None:
+    """Puts a page beside the graphs of a model that answers prompts.
+
+    Args:
+        folder: with the graphs.
+        libraries: what :func:`read_runtime` returns.
+    """
+    description, metadata = _descriptions(folder / "prompts.onnx")
+    graphs = PromptGraphs.from_metadata(metadata, str(folder))
+    _write(folder, _PROMPT_PAGE, {**asdict(description), "prompts": asdict(graphs)}, libraries)
+
+
+def _export_prompt_page(
+    predictor: Predictor,
+    folder: Path,
+    libraries: Mapping[str, bytes],
+    tasks: Sequence[str] | None,
+    sides: tuple[int, int],
+    calibration: Sequence[str],
+) -> Path:
+    if calibration or tasks is not None:
+        raise ExportError("--int8 and --tasks are not for models that answer clicks")
+    export_prompts(predictor, folder, sides=sides)
+    write_prompt_page(folder, libraries)
+    return folder
+
+
+def _write(
+    folder: Path, page: Mapping[str, str], description: Mapping[str, Any], libraries: Mapping[str, bytes]
+) -> None:
     content = {f"{RUNTIME_FOLDER}/{name}": data for name, data in libraries.items()}
-    content |= {file.name: file.read_bytes() for file in _PAGE.iterdir() if file.is_file()}
-    content[DESCRIPTION] = json.dumps(asdict(_description(path)), indent=1).encode()
+    files = {**page, **{name: name for name in _SHARED}}
+    content |= {name: (_FOLDER / source).read_bytes() for name, source in files.items()}
+    content[DESCRIPTION] = json.dumps(description, indent=1).encode()
     for name, data in content.items():
-        file = path.parent / name
+        file = folder / name
         file.parent.mkdir(exist_ok=True)
         with replaced_file(file) as temporary:
             temporary.write_bytes(data)
@@ -160,8 +204,10 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _description(path: Path) -> Description:
+def _descriptions(path: Path) -> tuple[Description, dict[str, str]]:
+    """What a file says about itself, and all its metadata."""
     import onnx
 
     proto = onnx.load(path, load_external_data=False)
-    return Description.from_metadata({e.key: e.value for e in proto.metadata_props}, str(path))
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return Description.from_metadata(metadata, str(path)), metadata

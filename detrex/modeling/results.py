@@ -204,7 +204,8 @@ class InstanceInference:
         num_classes, scores = scores.shape[2], scores.flatten(1)
         top, index = scores.topk(at_most(self.max_detections, scores.shape[1]))
         query = index // num_classes
-        return top, query, index % num_classes if label is None else label.gather(1, query)
+        # Not as a remainder, which ONNX has no operator for where the number of classes is open.
+        return top, query, index - query * num_classes if label is None else label.gather(1, query)
 
     def _masks(self, masks: QueryMasks, frame: Frame) -> tuple[RunLengthMasks, Tensor]:
         """The masks of N queries, and their mean probability inside (N,)."""

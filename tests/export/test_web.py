@@ -27,6 +27,7 @@ FILES = {
     "index.html",
     "style.css",
     "app.js",
+    "common.js",
     "results.js",
     "worker.js",
     "model.onnx",
@@ -153,7 +154,7 @@ def test_a_page_is_a_folder_of_static_files(tmp_path):
     # Nothing of the page is fetched from elsewhere, and browsers see to it.
     text = (page / "index.html").read_text()
     assert "default-src 'self'" in text and "connect-src 'self'" in text
-    for name in ("index.html", "style.css", "app.js", "results.js", "worker.js"):
+    for name in ("index.html", "style.css", "app.js", "common.js", "results.js", "worker.js"):
         assert "https://" not in (page / name).read_text()
     web.check_folder(page)  # so it can be written anew
 

@@ -29,6 +29,8 @@ examples:
   OpenVINO         %(prog)s output/mine --to openvino mine.xml
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
   8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
+  words            %(prog)s output/openseed_shapes --classes "circle, star" --to onnx mine.onnx
+  clicks           %(prog)s output/promptable_shapes --to onnx graphs
   page             %(prog)s output/mine --to web page --onnxruntime-web onnxruntime-web-1.30.0.tgz
   published        %(prog)s maskdino_r50_coco_instance --weights published --to onnx maskdino.onnx
 
@@ -36,6 +38,9 @@ The graph resizes and normalises pictures as the model wants them, and gives box
 of the picture. Its inputs are `images` (batch, height, width, 3), uint8 RGB, and the score thresholds. The
 file keeps class names, thresholds and preprocessing; detrex.runtime.load loads it without PyTorch. With
 --verify, the exit code is 1 where the file finds something else than the model (docs/deploy.md).
+
+Models that answer clicks are a folder of files: picture.onnx, prompts.onnx and, where they know the words of
+a vocabulary, words.onnx. Models that read any words are exported for those of --classes.
 
 --to web writes a folder for any web server, such as `python -m http.server`: a page that finds objects in the
 browser, in pictures and through the camera, without a network.
@@ -63,6 +68,12 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         "--weights",
         metavar="W",
         help="file, folder or URL, or 'published' to download those of the model zoo; by default the run's",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="WORDS",
+        help="the classes of models that read words, such as OpenSeeD: names with commas between, or a file "
+        "with a name on each line",
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, help="results that the file gives; default: all")
     parser.add_argument(

@@ -1,14 +1,31 @@
 // The page: takes pictures, has them looked at by the worker, and shows what was found.
 
+import {
+  ask,
+  at,
+  complain,
+  decodePicture,
+  drawBox,
+  element,
+  fetchDescription,
+  fetchModel,
+  fitted,
+  onPicture,
+  pixelsOf,
+  save,
+  say,
+  seconds,
+  show,
+  showTimes,
+  unitOf,
+} from "./common.js";
 import { decode, paint, toCoco } from "./results.js";
 
 const DEFAULT_SCORE = 0.5; // of objects; configs often say 0, which is for evaluation
 const CAMERA_SIDE = 640; // pixels
 const SEARCHED_FROM = 12; // classes, from which on one wants to search
 
-const at = (id) => document.getElementById(id);
 const canvas = at("canvas");
-const pen = canvas.getContext("2d", { willReadFrequently: true });
 
 let description;
 let hidden = new Set(); // class indices that are not shown
@@ -20,61 +37,13 @@ let source = null; // what is looked at: {bitmap, name}
 let current = null; // what was found in it: {pixels, result, full, name, used, times}
 let stream = null; // of the camera
 
-// --- the worker ---------------------------------------------------------------------------------------------
-
-const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-const waiting = new Map();
-let calls = 0;
-let broken = null; // why the worker cannot answer
-
-worker.onmessage = ({ data: { id, result, error } }) => {
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (error === undefined) resolve(result);
-  else reject(new Error(error));
-};
-worker.onerror = (event) => {
-  broken = new Error(event.message || "onnxruntime-web could not be loaded.");
-  for (const { reject } of waiting.values()) reject(broken);
-  waiting.clear();
-};
-
-function ask(task, values, transferred = []) {
-  if (broken) return Promise.reject(broken);
-  return new Promise((resolve, reject) => {
-    waiting.set(++calls, { resolve, reject });
-    worker.postMessage({ id: calls, task, values }, transferred);
-  });
-}
-
-async function fetchModel() {
-  const response = await fetch("model.onnx");
-  if (!response.ok) throw new Error(`model.onnx: ${response.status} ${response.statusText}`);
-  const total = Number(response.headers.get("Content-Length"));
-  const parts = [];
-  let received = 0;
-  at("progress").hidden = false;
-  for (const reader = response.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    parts.push(value);
-    received += value.length;
-    if (total) at("progress").value = received / total;
-    say(`Loading the model: ${(received / 1e6).toFixed(1)} MB`);
-  }
-  at("progress").hidden = true;
-  return new Blob(parts).arrayBuffer();
-}
-
 async function start() {
-  const response = await fetch("model.json");
-  if (!response.ok) throw new Error(`model.json: ${response.status} ${response.statusText}`);
-  description = await response.json();
+  description = await fetchDescription();
   buildControls();
   const began = performance.now();
-  const model = await fetchModel();
+  const model = await fetchModel("model.onnx");
   say("Preparing the model …");
-  await ask("load", { model }, [model]);
+  await ask("load", { name: "model", model }, [model]);
   say(`Ready: the model was loaded in ${seconds(performance.now() - began)}.`);
 }
 
@@ -90,14 +59,7 @@ ready.catch(complain);
  * Returns what would be saved: the objects that are shown, in COCO's format.
  */
 export async function predict(picture, name = "picture") {
-  const blob = picture instanceof Blob ? picture : await (await fetch(picture)).blob();
-  let bitmap;
-  try {
-    // As in Python: turned as the camera was held, and with the colours that are in the file.
-    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
-  } catch {
-    throw new Error(`${name} is no picture that this browser can read.`);
-  }
+  const bitmap = await decodePicture(picture, name);
   source = { bitmap, name };
   await look();
   return coco();
@@ -135,13 +97,9 @@ async function lookOnce() {
   const { bitmap, name } = source;
   const began = performance.now();
   const full = { width: bitmap.width, height: bitmap.height };
-  const { width, height } = fitted(full);
-  const sheet = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  sheet.imageSmoothingQuality = "high";
-  sheet.fillStyle = "white"; // behind what is transparent
-  sheet.fillRect(0, 0, width, height);
-  sheet.drawImage(bitmap, 0, 0, width, height);
-  const pixels = sheet.getImageData(0, 0, width, height);
+  const limit = stream ? Math.min(CAMERA_SIDE, limitOfSides()) : limitOfSides();
+  const { width, height } = fitted(full, limit, description);
+  const pixels = pixelsOf(bitmap, { width, height });
   const used = inputs();
   if (!stream) say("Looking at the picture …");
   const prepared = performance.now();
@@ -153,22 +111,8 @@ async function lookOnce() {
   const answered = performance.now();
   draw();
   current.times.Drawing = performance.now() - answered;
-  showTimes();
+  showTimes(current.times);
   at("save").disabled = !result.objects.length;
-}
-
-/** The size at which a picture is looked at. */
-function fitted({ width, height }) {
-  const [[low, high], [narrow, wide]] = description.sides;
-  const limit = stream ? Math.min(CAMERA_SIDE, limitOfSides()) : limitOfSides();
-  const scale = Math.min(1, limit / Math.max(width, height), high / height, wide / width);
-  const size = { width: Math.round(width * scale), height: Math.round(height * scale) };
-  if (size.width < narrow || size.height < low) {
-    throw new Error(
-      `The picture is ${width} × ${height} pixels; the model takes them from ${narrow} × ${low} pixels on.`,
-    );
-  }
-  return size;
 }
 
 function limitOfSides() {
@@ -210,49 +154,18 @@ function draw() {
   } else if (view === "semantic") {
     paint(painted.data, result.semantic, width, height, colors);
   }
-  // Small pictures are enlarged, so that lines and names on them can be read.
-  const scale = Math.max(1, Math.ceil(800 / Math.max(width, height)));
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const sheet = new OffscreenCanvas(width, height);
-  sheet.getContext("2d").putImageData(painted, 0, 0);
-  pen.imageSmoothingEnabled = false;
-  pen.drawImage(sheet, 0, 0, canvas.width, canvas.height);
-  canvas.hidden = false;
-  at("hint").hidden = true;
-  at("drop").classList.add("full");
+  const scale = show(canvas, painted);
   if (showsBoxes) {
-    const shown = Math.min(canvas.clientWidth / canvas.width, canvas.clientHeight / canvas.height);
-    for (const object of objects.toReversed()) drawBox(object, scale, 1 / shown);
+    const unit = unitOf(canvas);
+    for (const { box, label, score } of objects.toReversed()) {
+      const words = `${description.class_names[label]} ${Math.round(100 * score)}%`;
+      drawBox(canvas, { box, words, color: description.colors[label] }, scale, unit);
+    }
   }
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `${current.name} with ${objects.length} objects`);
   showCounts(view === "panoptic" ? result.panoptic.segments : objects);
   if (!stream) say(summary(objects));
-}
-
-/** unit: pixels of the canvas in one of the screen. */
-function drawBox({ box, label, score }, scale, unit) {
-  const [r, g, b] = description.colors[label];
-  const [x0, y0, x1, y1] = box.map((value) => value * scale);
-  const line = 2 * unit;
-  pen.lineWidth = 2 * line;
-  pen.strokeStyle = "rgba(0, 0, 0, 0.6)";
-  pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
-  pen.lineWidth = line;
-  pen.strokeStyle = `rgb(${r}, ${g}, ${b})`;
-  pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
-  const size = 13 * unit;
-  pen.font = `${size}px system-ui, sans-serif`;
-  pen.textBaseline = "top";
-  const words = `${description.class_names[label]} ${Math.round(100 * score)}%`;
-  const wide = pen.measureText(words).width + size / 2;
-  const left = Math.min(Math.max(x0 - line, 0), Math.max(canvas.width - wide, 0));
-  const top = y0 >= 1.25 * size ? y0 - 1.25 * size : Math.max(y0, 0);
-  pen.fillStyle = pen.strokeStyle;
-  pen.fillRect(left, top, wide, 1.25 * size);
-  pen.fillStyle = 0.3 * r + 0.59 * g + 0.11 * b > 128 ? "black" : "white";
-  pen.fillText(words, left + size / 4, top + size / 6);
 }
 
 function summary(objects) {
@@ -266,28 +179,7 @@ function summary(objects) {
   return `${current.name}, ${full.width} × ${full.height} pixels${shrunk}: ${found.join(", ") || "semantic map"}.`;
 }
 
-function showTimes() {
-  const entries = Object.entries(current.times).map(([name, milliseconds]) => {
-    const row = document.createElement("div");
-    row.append(element("dt", name), element("dd", seconds(milliseconds)));
-    return row;
-  });
-  at("times").replaceChildren(...entries);
-  at("times").hidden = false;
-}
-
-function seconds(milliseconds) {
-  return milliseconds < 1000 ? `${milliseconds.toFixed(0)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
-}
-
 // --- controls -----------------------------------------------------------------------------------------------
-
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
 
 function check(type, name, checked, onChange) {
   const label = element("label", undefined, "check");
@@ -390,28 +282,11 @@ function showCounts(objects) {
   });
 }
 
-function say(words) {
-  at("status").textContent = words;
-  at("status").classList.remove("error");
-}
-
-function complain(error) {
-  at("progress").hidden = true;
-  at("status").textContent = error.message;
-  at("status").classList.add("error");
-}
-
 // --- events -------------------------------------------------------------------------------------------------
 
-function take(file) {
-  if (!file) return;
+onPicture((file, name) => {
   stopCamera();
-  predict(file, file.name || "picture").catch(complain);
-}
-
-at("file").addEventListener("change", ({ target }) => {
-  take(target.files[0]);
-  target.value = ""; // so that the same file can be chosen again
+  predict(file, name).catch(complain);
 });
 at("all").addEventListener("click", () => setAll(true));
 at("none").addEventListener("click", () => setAll(false));
@@ -424,29 +299,10 @@ at("search").addEventListener("input", ({ target }) => {
 at("limit").addEventListener("change", () => {
   if (source) look().catch(complain);
 });
-at("save").addEventListener("click", () => {
-  const link = element("a");
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(coco())], { type: "application/json" }));
-  link.download = `${current.name.replace(/\.[^.]*$/, "") || "picture"}.json`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-});
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  at("drop").classList.add("over");
-});
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) at("drop").classList.remove("over");
-});
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  at("drop").classList.remove("over");
-  take(event.dataTransfer.files[0]);
-});
+at("save").addEventListener("click", () => save(coco(), current.name));
 window.addEventListener("resize", () => {
   if (current) draw();
 });
-document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 
 // --- camera -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from detrex.modeling.assignment import Assignment, OneToOne, SupervisedPrediction
 from detrex.modeling.heads import PredictionHeads
@@ -116,6 +117,12 @@ def blocked_pairs(groups: Sequence[QueryGroup]) -> Tensor | None:
 
     True where the query of the row must not see that of the column.
     """
+    if len(groups) == 1:  # the number of blocks may be open while a graph is traced
+        (group,) = groups
+        if statically_known_true(group.blocks == 1):
+            return None
+        block = torch.arange(group.size, device=group.content.device) // (group.size // group.blocks)
+        return block[:, None] != block
     # Plain numbers: what they decide is decided while tracing, too.
     owners = [(i, group) for i, group in enumerate(groups) for _ in range(group.blocks)]
     visible = [

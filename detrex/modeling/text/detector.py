@@ -75,6 +75,7 @@ class TextDetector(Detector):
         self._embedded: dict[str, Tensor] = {}
         self._embedded_by: tuple[Any, ...] = ()  # the weights
         self._current: tuple[str, ...] | None = None  # classes that the heads compare with
+        self._keeps_words = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,6 +108,16 @@ class TextDetector(Detector):
         self._class_names, self.num_classes = tuple(names), len(names)
         self.postprocess.thing_classes = None if things is None else list(things)
         self._update_words()
+
+    @contextmanager
+    def keeping_words(self) -> Iterator[None]:
+        """Embeds the classes, and lets nothing do so anew meanwhile, as while a graph is traced."""
+        self._update_words()
+        self._keeps_words = True
+        try:
+            yield
+        finally:
+            self._keeps_words = False
 
     def sharing_weights(self) -> TextDetector:
         """A copy with the same tensors, whose classes can be others than those of this one."""
@@ -191,6 +202,8 @@ class TextDetector(Detector):
         Raises:
             ValueError: there are no classes.
         """
+        if self._keeps_words:
+            return
         if not self._class_names:
             raise ValueError("this model has no classes yet: give it some, with set_classes(names)")
         # Optimizers, averages and loaded weights change parameters in place, which their versions tell.

@@ -2,7 +2,20 @@
 
 from detrex.runtime.exported.description import Description, ExportedModelError
 from detrex.runtime.exported.predictor import Predictor, load
+from detrex.runtime.exported.prompts import Answer, PromptGraphs, PromptPredictor, load_prompts
 from detrex.runtime.exported.result import Detection, Result
 from detrex.runtime.exported.runners import Runner
 
-__all__ = ["Description", "Detection", "ExportedModelError", "Predictor", "Result", "Runner", "load"]
+__all__ = [
+    "Answer",
+    "Description",
+    "Detection",
+    "ExportedModelError",
+    "Predictor",
+    "PromptGraphs",
+    "PromptPredictor",
+    "Result",
+    "Runner",
+    "load",
+    "load_prompts",
+]

@@ -65,23 +65,30 @@ class OnnxRunner:
     """Runs an ONNX file with onnxruntime."""
 
     def __init__(self, path: Path, threads: int | None, providers: Sequence[str] | None):
-        onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors: what it warns of here is which constants it does not fold
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        wanted = list(providers or onnxruntime.get_available_providers())
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:  # onnxruntime's own errors have no public base class
-            raise ExportedModelError(f"{path} cannot be loaded by onnxruntime: {error}") from error
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.session, metadata = onnx_session(path, threads, providers)
         self.description = Description.from_metadata(metadata, str(path))
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
         inputs = {name: np.array(value, np.float32) for name, value in thresholds.items()}
         return dict(zip(self.outputs, self.session.run(None, {"images": images, **inputs}), strict=True))
+
+
+def onnx_session(
+    path: Path, threads: int | None = None, providers: Sequence[str] | None = None
+) -> tuple[Any, dict[str, str]]:
+    """A file in onnxruntime, and its metadata; arguments and errors as of :func:`open_runner`."""
+    onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: what it warns of here is which constants it does not fold
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    wanted = list(providers or onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # onnxruntime's own errors have no public base class
+        raise ExportedModelError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+    return session, session.get_modelmeta().custom_metadata_map
 
 
 class OpenVinoRunner:
