@@ -119,8 +119,12 @@ def check(
     batch: int | None,
     size: tuple[int, int] | None,
     sides: tuple[int, int],
+    prompts: bool = False,
 ) -> None:
-    """Finds what keeps a model from being exported; arguments and errors as of :func:`capture`."""
+    """Finds what keeps a model from being exported; arguments and errors as of :func:`capture`.
+
+    With ``prompts``, a model that answers clicks may be exported, too.
+    """
     # Clicks for evaluation change nothing about how pictures are resized.
     if type(predictor.mapper) not in (EvalMapper, OneClickMapper):
         raise ExportError(
@@ -128,7 +132,7 @@ def check(
             "detrex.data.EvalMapper does: set dataloader.test.mapper to one"
         )
     kind = type(predictor.model)
-    if kind.detect_once is not Detector.detect_once or kind.detect is not Detector.detect:
+    if not prompts and (kind.detect_once is not Detector.detect_once or kind.detect is not Detector.detect):
         raise ExportError(
             f"{kind.__name__} finds objects in its own way, such as by clicks or from picture to picture, "
             "which is no part of a graph: use it by 'detrex predict' or detrex.load"

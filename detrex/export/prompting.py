@@ -185,7 +185,7 @@ def export_prompts(
             f"{folder}: a model that answers clicks is several files; name a folder for them, such as "
             f"{folder.with_suffix('')}"
         )
-    check(predictor, ("instance",), 1, None, sides)
+    check(predictor, ("instance",), 1, None, sides, prompts=True)
     if model.mask_padding:
         raise ExportError(
             "the model masks padding, which graphs of prompts do not: set model.mask_padding=false"
