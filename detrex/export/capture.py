@@ -186,7 +186,7 @@ def describe(
     thresholds: Mapping[str, float],
     batch: int | None,
     ranges: Sequence[tuple[int, int]],
-    name: str,
+    name: str = "",
 ) -> Description:
     """What is kept with a graph.
 
@@ -201,7 +201,7 @@ def describe(
     assert isinstance(predictor.mapper, EvalMapper)
     model, categories = predictor.model, predictor.categories
     things = model.postprocess.thing_classes
-    kept = predictor.score_thresholds
+    kept, precise = predictor.score_thresholds, predictor.precision_thresholds
     return Description(
         tasks=tuple(tasks),
         class_names=categories.names,
@@ -225,4 +225,5 @@ def describe(
         precision="fp32",
         name=name,
         detrex_version=detrex.__version__,
+        precision_thresholds=None if precise is None else tuple(dict(of_class) for of_class in precise),
     )

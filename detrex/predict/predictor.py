@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any, Literal, cast
 
@@ -22,32 +21,13 @@ from detrex.predict.prompting import Boxes, Points, PromptedImage
 from detrex.predict.result import TASKS, Result
 from detrex.predict.tracking import LOWEST_SCORE, ObjectTracks
 from detrex.runtime.device import autocast
+from detrex.runtime.exported.thresholds import Precision, best_thresholds, thresholds_for_precision
 from detrex.structures import Categories, PromptedMasks, Sample, class_map
-
-logger = logging.getLogger(__name__)
 
 # How many batches of images are read at a time, to find those that may share a batch.
 _WINDOW = 4
 _VIDEOS = count(1)  # so that no two have one name
 _NAMED = 4  # classes in the words about a predictor
-
-DEFAULT_THRESHOLD = 0.5
-"""Score from which on objects of a class are shown whose best threshold is not known."""
-
-
-@dataclass(frozen=True)
-class Precision:
-    """A score threshold: the lowest one of each class that had this precision in the evaluation.
-
-    Classes that did not reach it with any threshold are left out. Kept are thresholds for some precisions
-    (:data:`detrex.evaluation.thresholds.PRECISIONS`); of those between two, the higher one's is taken.
-
-    Attributes:
-        share: of the shown objects that are right, from 0 to 1.
-    """
-
-    share: float
-
 
 Threshold = float | Mapping[str, float] | Literal["best"] | Precision | None
 Classes = str | Sequence[str] | Categories
@@ -368,33 +348,9 @@ class Predictor:
             ValueError: the precision is not in (0, 1] or higher than those that are kept, or none are kept
                 with these weights.
         """
-        if precision is not None:
-            return torch.tensor(self._for_precision(precision))
-        known = self.score_thresholds or [None] * len(self.names)
-        return torch.tensor([DEFAULT_THRESHOLD if one is None else one for one in known])
-
-    def _for_precision(self, precision: float) -> list[float]:
-        if not 0 < precision <= 1:
-            raise ValueError(f"precision={precision}: expected a number above 0, up to 1")
-        if self.precision_thresholds is None:
-            raise ValueError(
-                f"precision={precision}: no thresholds for it are kept with these weights; 'detrex eval' of "
-                "their run finds them and keeps them there"
-            )
-        wanted = [
-            min((p for p in kept if p >= precision), default=None) for kept in self.precision_thresholds
-        ]
-        thresholds = [
-            float("inf") if p is None else kept[p]
-            for p, kept in zip(wanted, self.precision_thresholds, strict=True)
-        ]
-        if all(p is None for p in wanted):
-            raise ValueError(f"precision={precision}: no class reached it in the evaluation of these weights")
-        lacking = [name for name, p in zip(self.names, wanted, strict=True) if p is None]
-        if lacking:
-            named = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
-            logger.warning("left out, as no threshold has a precision of %g: %s", precision, named)
-        return thresholds
+        if precision is None:
+            return torch.tensor(best_thresholds(self.score_thresholds, len(self.names)))
+        return torch.tensor(thresholds_for_precision(self.precision_thresholds, precision, self.names))
 
     def _postprocess(
         self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detrex.runtime.exported import Detection, Predictor, Result, load
+    from detrex.runtime.exported import Detection, Precision, Predictor, Result, load
 
-__all__ = ["Detection", "Predictor", "Result", "load"]
+__all__ = ["Detection", "Precision", "Predictor", "Result", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from detrex.predict import Precision, Predictor, Result
-from detrex.predict.predictor import DEFAULT_THRESHOLD
+from detrex.runtime.exported.thresholds import DEFAULT_THRESHOLD
 from detrex.serve.requests import Options, RequestError
 from detrex.serve.settings import ServerSettings
 

@@ -73,6 +73,7 @@ def test_openvino_finds_nearly_what_the_model_finds(run, exported, file, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two minutes each on a quiet machine
 @pytest.mark.parametrize("project", PROJECTS)
 def test_files_of_every_project_find_what_the_model_finds(project, tmp_path):
     predictor = small_model(project)

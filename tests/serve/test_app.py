@@ -1,9 +1,11 @@
 """A server of a tiny model: its answers are the model's, and hostile requests are refused."""
 
 import base64
+import copy
 import io
 import json
 import logging
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ from detrex.structures.panoptic import ids_from_rgb
 from tests.predict.tiny_run import noise, write_run
 
 pytest.importorskip("fastapi_offline")
+import httpx  # noqa: E402
+import uvicorn  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
 from detrex.serve.app import create_app  # noqa: E402
@@ -228,6 +232,52 @@ def test_too_many_requests_are_refused_and_those_that_wait_are_answered(predicto
         text = client.get("/metrics").text
     assert 'detrex_requests_total{status="429"} 1.0' in text
     assert 'detrex_requests_total{status="200"} 3.0' in text
+
+
+def test_a_server_that_is_stopped_answers_what_it_has_taken(predictor):
+    slow = Slow(predictor)
+    app = create_app(slow, ServerSettings(max_batch=2, timeout=30))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=30))
+    running = threading.Thread(target=server.run, daemon=True)
+    running.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        taken = [threads.submit(ask, http, picture(seed=seed)) for seed in range(6)]
+        while http.get("/health").json()["waiting"] < len(taken) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        server.handle_exit(signal.SIGTERM, None)
+        while server.servers[0].is_serving() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/health")
+        slow.gate.set()
+        assert [one.result().status_code for one in taken] == [200] * len(taken)
+    running.join(30)
+    assert not running.is_alive()
+
+
+def test_requests_get_the_thresholds_that_are_kept_with_the_weights(predictor):
+    kept = copy.copy(predictor)
+    everything = ask_once(kept, tasks="instance", score_threshold="0")
+    scores = sorted(one["score"] for one in everything)
+    high = scores[len(scores) * 3 // 4]
+    kept.score_thresholds, kept.precision_thresholds = [high, high, high], [{0.9: 0.0}, {}, {}]
+    best = ask_once(kept, tasks="instance")
+    assert [one["score"] for one in best] == [one["score"] for one in everything if one["score"] >= high]
+    cats = ask_once(kept, tasks="instance", precision="0.9")
+    assert {one["category_id"] for one in cats} == {3}
+    assert len(cats) == sum(one["category_id"] == 3 for one in everything)
+
+
+def ask_once(predictor, **fields):
+    with TestClient(create_app(predictor, SETTINGS)) as client:
+        return ask(client, picture(), **fields).json()["annotations"]
 
 
 def test_a_request_that_takes_too_long(predictor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class Description:
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         name: of the model that was exported.
         detrex_version: of the package that wrote the file.
+        precision_thresholds: of each class, by precision, the lowest score threshold that had it in the
+            evaluation of the weights; None where there is none.
     """
 
     tasks: tuple[str, ...]
@@ -55,6 +57,7 @@ class Description:
     precision: str
     name: str
     detrex_version: str
+    precision_thresholds: tuple[dict[float, float], ...] | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Text by key, JSON each, as it lies in files."""
@@ -79,7 +82,8 @@ class Description:
                 else f"{path} is of version {found} of exported files, this detrex reads {VERSION}"
             )
         try:
-            values = {key: json.loads(metadata[key]) for key in cls.__dataclass_fields__}
+            known = [key for key in cls.__dataclass_fields__ if key in metadata]
+            values = {key: json.loads(metadata[key]) for key in known}
             return cls(**values)._checked()
         except (KeyError, TypeError, ValueError) as error:
             raise ExportedModelError(f"{path}: its metadata are damaged ({error})") from error
@@ -91,8 +95,8 @@ class Description:
             TypeError, ValueError: values are not what they should be.
         """
         count = len(self.class_names)
-        known = [] if self.class_thresholds is None else [self.class_thresholds]
-        for values in (self.category_ids, self.is_thing, self.colors, *known):
+        kept: list[Sized] = [k for k in (self.class_thresholds, self.precision_thresholds) if k is not None]
+        for values in (self.category_ids, self.is_thing, self.colors, *kept):
             if len(values) != count:
                 raise ValueError(f"{count} class names, but {len(values)} values for classes")
         if not self.tasks or set(self.tasks) - set(TASKS):
@@ -117,4 +121,7 @@ class Description:
             precision=str(self.precision),
             name=str(self.name),
             detrex_version=str(self.detrex_version),
+            precision_thresholds=None
+            if self.precision_thresholds is None
+            else tuple({float(p): float(t) for p, t in of.items()} for of in self.precision_thresholds),
         )

@@ -13,10 +13,10 @@ from detrex.runtime.exported.description import Description
 from detrex.runtime.exported.pictures import PictureInput, to_array
 from detrex.runtime.exported.result import Result
 from detrex.runtime.exported.runners import Arrays, Runner, open_runner
+from detrex.runtime.exported.thresholds import Precision, best_thresholds, thresholds_for_precision
 
-Threshold = float | Mapping[str, float] | Literal["best"] | None
+Threshold = float | Mapping[str, float] | Literal["best"] | Precision | None
 
-_DEFAULT_THRESHOLD = 0.5  # of classes whose best threshold is not known
 _INPUT_OF_TASK = {"instance": "score_threshold", "panoptic": "panoptic_threshold"}
 
 
@@ -92,7 +92,8 @@ class Predictor:
             score_threshold: objects and panoptic segments with lower scores are left out; one number for
                 both, or a dictionary such as ``{"instance": 0.5}``. None: what the model's config says.
                 ``"best"``: objects from the best threshold of their class on, which the evaluation of the
-                weights found, and from 0.5 on where there is none.
+                weights found, and from 0.5 on where there is none. ``Precision(0.9)``: objects from the
+                scores on that had this precision in the evaluation.
             max_detections: at most so many objects a picture, the best ones; None for all.
             tasks: those of the model's ``tasks`` that are wanted, None for all.
             batch_size: how many pictures of one size go through the model together.
@@ -133,9 +134,21 @@ class Predictor:
         unknown = sorted(set(wanted_tasks) - set(self.tasks))
         if unknown or not wanted_tasks:
             raise ValueError(f"tasks={list(wanted_tasks)}: this model gives {', '.join(self.tasks)}")
+        best = None
+        if score_threshold == "best" or isinstance(score_threshold, Precision):
+            best = self.class_thresholds(None if score_threshold == "best" else score_threshold.share)
+            score_threshold = {"instance": min(float(best.min()), 1.0)}
         thresholds = self._thresholds(score_threshold)
-        best = self._best_thresholds() if score_threshold == "best" else None
         return self._stream(images, thresholds, best, max_detections, wanted_tasks, batch_size)
+
+    def class_thresholds(self, precision: float | None = None) -> np.ndarray:
+        """The score threshold of each class (C,) float32; see :meth:`detrex.Predictor.class_thresholds`."""
+        kept = self.description
+        if precision is None:
+            return np.array(best_thresholds(kept.class_thresholds, len(self.names)), np.float32)
+        return np.array(
+            thresholds_for_precision(kept.precision_thresholds, precision, self.names), np.float32
+        )
 
     def _stream(
         self,
@@ -208,17 +221,10 @@ class Predictor:
                     f"{wanted} pixels {name}"
                 )
 
-    def _best_thresholds(self) -> np.ndarray:
-        """A threshold for each class, (C,) float32."""
-        known = self.description.class_thresholds or [None] * len(self.names)
-        return np.array([_DEFAULT_THRESHOLD if one is None else one for one in known], np.float32)
-
-    def _thresholds(self, value: Threshold) -> dict[str, float]:
+    def _thresholds(self, value: float | Mapping[str, float] | str | None) -> dict[str, float]:
         """A value for each input of the graph besides the pictures."""
         given: Mapping[str, float]
-        if value == "best":
-            given = {"instance": float(self._best_thresholds().min())}
-        elif isinstance(value, str):
+        if isinstance(value, str):
             raise ValueError(f"score_threshold={value!r}: expected a number from 0 to 1, or 'best'")
         elif isinstance(value, Mapping):
             given = value

@@ -1,0 +1,63 @@
+"""Score thresholds of classes, as an evaluation keeps them with weights and exported files keep them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DEFAULT_THRESHOLD = 0.5
+"""Score from which on objects of a class are shown whose best threshold is not known."""
+
+_NAMED = 4  # classes in a warning
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A score threshold: the lowest one of each class that had this precision in the evaluation.
+
+    Classes that did not reach it with any threshold are left out. Kept are thresholds for some precisions
+    (:data:`detrex.evaluation.thresholds.PRECISIONS`); of those between two, the higher one's is taken.
+
+    Attributes:
+        share: of the shown objects that are right, from 0 to 1.
+    """
+
+    share: float
+
+
+def best_thresholds(kept: Sequence[float | None] | None, count: int) -> list[float]:
+    """The thresholds of ``count`` classes with the best F1, where they are known."""
+    return [DEFAULT_THRESHOLD if one is None else one for one in kept or [None] * count]
+
+
+def thresholds_for_precision(
+    kept: Sequence[Mapping[float, float]] | None, precision: float, names: Sequence[str]
+) -> list[float]:
+    """The threshold of each class; it is infinite for those that did not reach the precision, with a warning.
+
+    Args:
+        kept: of each class, by precision, the lowest score threshold that had it; None: nothing is kept.
+        precision: that is wanted, see :class:`Precision`.
+        names: of the classes.
+
+    Raises:
+        ValueError: the precision is not in (0, 1] or higher than those that are kept, or none are kept.
+    """
+    if not 0 < precision <= 1:
+        raise ValueError(f"precision={precision}: expected a number above 0, up to 1")
+    if kept is None:
+        raise ValueError(
+            f"precision={precision}: no thresholds for it are kept with these weights; 'detrex eval' of "
+            "their run finds them and keeps them there"
+        )
+    wanted = [min((p for p in of_class if p >= precision), default=None) for of_class in kept]
+    if all(p is None for p in wanted):
+        raise ValueError(f"precision={precision}: no class reached it in the evaluation of these weights")
+    lacking = [name for name, p in zip(names, wanted, strict=True) if p is None]
+    if lacking:
+        named = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+        logger.warning("left out, as no threshold has a precision of %g: %s", precision, named)
+    return [float("inf") if p is None else of_class[p] for p, of_class in zip(wanted, kept, strict=True)]
