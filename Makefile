@@ -1,6 +1,6 @@
 # make demo: set up .venv, train a small Mask DINO on generated images, evaluate it, draw its predictions.
 # make demo-prompts: set up .venv, train a small model of words and clicks on generated scenes, evaluate it on
-# combinations of words that training never showed, draw what it finds. It takes about 20 minutes of two cores.
+# combinations of words that training never showed, draw what it finds: 16 minutes of processor time.
 # make web: after make demo, write its page for the browser to output/web. It needs onnxruntime-web of npm: 33 MB are
 # downloaded once, or give the package that you have, ONNXRUNTIME_WEB=onnxruntime-web-1.30.0.tgz.
 # make test: set up .venv with the test extra, run the linter and all tests.

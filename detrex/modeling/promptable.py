@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from detrex.modeling.decoder import Decoder
-from detrex.modeling.prompts import EncodedImages, PromptCriterion, PromptDetector
+from detrex.modeling.prompts import PromptCriterion, PromptDetector
 from detrex.modeling.prompts.detector import without_classes
 from detrex.modeling.results import PostProcess
 from detrex.modeling.text import TextDetector
@@ -76,8 +76,6 @@ class PromptableDetector(TextDetector, PromptDetector):
                 result["prompted"] = self.masks(self.encode_images([sample]), sample["prompts"])
         return results
 
-    def read(self, encoded: EncodedImages, postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
-        """Results of words as of :meth:`detect`, on images that are encoded already."""
-        self._update_words()
-        output = self.decode(encoded.memory, encoded.pixel_embed)
-        return (postprocess or self.postprocess)(output.final, output.pixel_embed, encoded.frames)
+    def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
+        """Results of words, of one look at each image."""
+        return super(PromptDetector, self).detect_once(samples, postprocess)

@@ -179,6 +179,16 @@ class Predictor:
         other.set_classes(classes)
         return other
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether classes can be given by their names, see :meth:`set_classes`."""
+        return isinstance(self.model, TextDetector)
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether clicks and boxes can be asked about, see :meth:`prompt`."""
+        return isinstance(self.model, PromptDetector)
+
     def _reader(self) -> TextDetector:
         if not isinstance(self.model, TextDetector):
             raise ValueError(

@@ -7,9 +7,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from pycocotools import mask as coco_mask
+
 from detrex.predict import Result
 from detrex.predict.result import by_content
-from detrex.structures import Categories
+from detrex.structures import Categories, PromptedMasks
 
 
 def coco_answer(results: Sequence[Result], names: Sequence[str], categories: Categories) -> dict[str, Any]:
@@ -46,6 +48,43 @@ def coco_answer(results: Sequence[Result], names: Sequence[str], categories: Cat
         if result.semantic is not None:
             answer.setdefault("semantic", []).extend(result.to_coco_semantic(i))
     return answer
+
+
+def prompted_answer(found: Sequence[PromptedMasks], name: str) -> dict[str, Any]:
+    """COCO's JSON of the masks that answer clicks and boxes on one picture.
+
+    Args:
+        found: of each prompt, best first. An annotation says by ``prompt`` which one it answers, from 0 on,
+            by ``level`` its granularity, and by ``score`` the IoU that the model expects.
+        name: of the file.
+    """
+    height, width = found[0].masks.size
+    annotations: list[dict[str, Any]] = []
+    for number, masks in enumerate(found):
+        rows = zip(masks.masks.rles, masks.quality.tolist(), masks.level.tolist(), strict=True)
+        for rle, quality, level in rows:
+            code = {"size": list(rle["size"]), "counts": rle["counts"]}
+            if isinstance(code["counts"], bytes):
+                code["counts"] = code["counts"].decode("ascii")
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": 1,
+                    "category_id": 1,
+                    "prompt": number,
+                    "level": level,
+                    "score": quality,
+                    "bbox": coco_mask.toBbox(rle).tolist(),
+                    "area": float(coco_mask.area(rle)),
+                    "iscrowd": 0,
+                    "segmentation": code,
+                }
+            )
+    return {
+        "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": annotations,
+    }
 
 
 def drawn_answer(result: Result) -> bytes:

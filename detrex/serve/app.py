@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -28,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import detrex
 from detrex.predict import Predictor
 from detrex.predict.result import by_content
-from detrex.serve.answers import coco_answer, drawn_answer
+from detrex.serve.answers import coco_answer, drawn_answer, prompted_answer
 from detrex.serve.batching import Batcher
 from detrex.serve.requests import FORMATS, Options, RequestError, decode, read_fields, read_json
 from detrex.serve.settings import ServerSettings
@@ -40,12 +41,20 @@ _MAX_FIELD = 1024  # bytes of a text field of a form
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
+
+def _numbers(count: int) -> dict[str, Any]:
+    return {"type": "array", "minItems": count, "maxItems": count, "items": {"type": "number"}}
+
+
 _OPTIONS_SCHEMA: dict[str, Any] = {
     "tasks": {"type": "array", "items": {"type": "string", "enum": ["instance", "panoptic", "semantic"]}},
     "score_threshold": {"type": "number", "minimum": 0, "maximum": 1},
     "precision": {"type": "number", "minimum": 0, "maximum": 1},
     "max_detections": {"type": "integer", "minimum": 1},
     "format": {"type": "string", "enum": ["json", "png"], "default": "json"},
+    "classes": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+    "points": {"type": "array", "items": _numbers(2)},
+    "boxes": {"type": "array", "items": _numbers(4)},
 }
 _FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
 _TEXTS = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "byte"}}
@@ -214,8 +223,10 @@ async def _answered(request: Request, batcher: Batcher, settings: ServerSettings
     if tasks is None:
         tasks = by_content(batcher.predictor.tasks)[:1]  # type: ignore[assignment] # names of tasks
     # Pictures that are drawn afterwards share batches with the others.
-    options = Options(tasks, options.score_threshold, options.precision, options.max_detections)
+    options = msgspec.structs.replace(options, tasks=tasks, format="json")
     batcher.check(options)
+    if options.asks and (drawn or len(files) != 1):
+        raise RequestError(422, "points and boxes are about one picture, and answered in JSON")
     if drawn and len(files) > 1:
         raise RequestError(422, "format=png draws one picture: send them one at a time")
     pictures = await asyncio.to_thread(decode, files, settings)
@@ -223,7 +234,9 @@ async def _answered(request: Request, batcher: Batcher, settings: ServerSettings
     if drawn:
         return Response(await asyncio.to_thread(drawn_answer, results[0]), media_type="image/png")
     names = [picture.name for picture in pictures]
-    answer = await asyncio.to_thread(coco_answer, results, names, batcher.predictor.categories)
+    if options.asks:
+        return JSONResponse(await asyncio.to_thread(prompted_answer, results[0], names[0]))
+    answer = await asyncio.to_thread(coco_answer, results, names, results[0].categories)
     return JSONResponse(answer)
 
 

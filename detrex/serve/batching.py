@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from detrex.predict import Precision, Predictor, Result
+from detrex.predict import Precision, Predictor
 from detrex.runtime.exported.thresholds import DEFAULT_THRESHOLD
 from detrex.serve.requests import Options, RequestError
 from detrex.serve.settings import ServerSettings
@@ -29,7 +29,7 @@ class _Job:
 
     image: Image.Image
     options: Options
-    done: asyncio.Future[Result] = field(repr=False)
+    done: asyncio.Future[Any] = field(repr=False)
 
 
 class Batcher:
@@ -68,8 +68,11 @@ class Batcher:
             self._loop.cancel()
         self._thread.shutdown()
 
-    async def predict(self, images: Sequence[Image.Image], options: Options) -> list[Result]:
+    async def predict(self, images: Sequence[Image.Image], options: Options) -> list[Any]:
         """The results of the pictures of one request.
+
+        They are of :meth:`detrex.Predictor.predict`, or with clicks and boxes of
+        :meth:`detrex.Predictor.prompt`.
 
         Raises:
             RequestError: with status 429 if too many pictures wait already, or 422 if the model cannot do
@@ -101,6 +104,12 @@ class Batcher:
         Raises:
             RequestError: with status 422.
         """
+        if options.classes is not None and not self.predictor.reads_words:
+            raise RequestError(422, "classes: this model finds its own classes only, and reads no words")
+        if options.asks and not self.predictor.takes_prompts:
+            raise RequestError(422, "points and boxes: this model takes no prompts")
+        if options.asks and options.classes is not None:
+            raise RequestError(422, "give classes or points and boxes, not both")
         unknown = sorted(set(options.tasks or ()) - set(self.predictor.tasks))
         if unknown or options.tasks == ():
             there = ", ".join(self.predictor.tasks)
@@ -113,7 +122,7 @@ class Batcher:
             except ValueError as error:
                 raise RequestError(422, str(error)) from None
 
-    def _finished(self, done: asyncio.Future[Result]) -> None:
+    def _finished(self, done: asyncio.Future[Any]) -> None:
         self._waiting -= 1
         if not done.cancelled():
             done.exception()  # looked at, so that nothing is logged where nobody waits any more
@@ -140,7 +149,7 @@ class Batcher:
     async def _run(self, jobs: Sequence[_Job]) -> None:
         """Pictures with the same options; if they fail together, one by one."""
         loop = asyncio.get_running_loop()
-        start = perf_counter()
+        start, options = perf_counter(), jobs[0].options
         try:
             results = await loop.run_in_executor(self._thread, self._predict, jobs)
         except Exception as error:
@@ -148,7 +157,9 @@ class Batcher:
                 for job in jobs:
                     await self._run([job])
                 return
-            logger.exception("a picture of %s pixels failed", jobs[0].image.size)
+            # Words and prompts that the model does not take are told to whoever sent them.
+            if not (isinstance(error, ValueError) and (options.classes is not None or options.asks)):
+                logger.exception("a picture of %s pixels failed", jobs[0].image.size)
             if not jobs[0].done.done():
                 jobs[0].done.set_exception(error)
             return
@@ -158,8 +169,10 @@ class Batcher:
             if not job.done.done():
                 job.done.set_result(result)
 
-    def _predict(self, jobs: Sequence[_Job]) -> list[Result]:
+    def _predict(self, jobs: Sequence[_Job]) -> list[Any]:
         options = jobs[0].options
+        if options.asks:
+            return [self.predictor.prompt(job.image, options.points, options.boxes) for job in jobs]
         threshold: Any = options.score_threshold
         if options.precision is not None:
             threshold = Precision(options.precision)
@@ -173,5 +186,6 @@ class Batcher:
                 max_detections=options.max_detections,
                 tasks=options.tasks,
                 batch_size=self.settings.max_batch,
+                classes=options.classes,
             )
         )

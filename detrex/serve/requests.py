@@ -46,6 +46,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         precision: instead of it, one that was reached in the evaluation of the model.
         max_detections: objects of a picture at most.
         format: COCO's JSON, or a drawn picture.
+        classes: names to look for, of models that read words; None: those of the model.
+        points, boxes: clicks (x, y) and boxes (x0, y0, x1, y1) in pixels of the one picture, which models
+            that take prompts answer with masks.
     """
 
     tasks: tuple[Task, ...] | None = None
@@ -53,6 +56,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Threshold | None = None
     max_detections: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     format: Literal["json", "png"] = "json"
+    classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
+    points: tuple[tuple[float, float], ...] | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether there are clicks or boxes."""
+        return self.points is not None or self.boxes is not None
 
 
 class JsonRequest(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,14 +107,21 @@ def read_json(body: bytes) -> tuple[list[tuple[str, bytes]], Options]:
 
 
 def read_fields(fields: Sequence[tuple[str, str]]) -> Options:
-    """Options from the text fields of a form; tasks may be several fields, or one with commas.
+    """Options from the text fields of a form.
+
+    Tasks and classes may be several fields, or one with commas; points and boxes are JSON lists.
 
     Raises:
         RequestError: with status 422.
     """
     values: dict[str, Any] = {}
     for name, text in fields:
-        if name == "tasks":
+        if name in ("points", "boxes"):
+            try:
+                values[name] = msgspec.json.decode(text)
+            except msgspec.DecodeError as error:
+                raise RequestError(422, f"'{name}' is no JSON list: {error}") from None
+        elif name in ("tasks", "classes"):
             values[name] = [*values.get(name, []), *(part.strip() for part in text.split(","))]
         elif name in values:
             raise RequestError(422, f"the field '{name}' is there twice")

@@ -10,9 +10,10 @@ from PIL import Image
 from detrex.checkpoint import CheckpointError, load_pretrained
 from detrex.checkpoint.published import from_published, to_published
 from detrex.config import LazyConfig, instantiate
-from detrex.data import CocoInstances, DataError, OneClickMapper, SegmentAnythingFolder
+from detrex.data import CocoInstances, DataError, EvalMapper, OneClickMapper, SegmentAnythingFolder
 from detrex.data.image_dataset import OneClass
 from detrex.evaluation import OneClickEvaluator
+from detrex.modeling.inference import Tiles
 from detrex.modeling.prompts import AutomaticMasks, PromptDetector, RandomPrompts
 from detrex.modeling.prompts.regions import stability, without_small_regions
 from detrex.predict import Predictor
@@ -84,6 +85,25 @@ def test_clicks_are_answered_by_all_masks_around_their_pixel_and_boxes_by_their_
     assert RandomPrompts()(Targets.empty(8, 8)) is None
     with pytest.raises(ValueError, match="these data have boxes only"):
         RandomPrompts()(Targets(torch.zeros(0), torch.zeros(0, 4), None, torch.zeros(0)))
+
+
+def test_tiles_find_the_masks_of_each(model):
+    """The masks of two tiles side by side are those that each has by itself, in its place."""
+    settings = AutomaticMasks(points_per_side=2, quality=-9, stability=0.0)
+    mapper, categories = EvalMapper(128, 128), Categories.from_names(["object"])
+    picture = image().permute(1, 2, 0).numpy()
+    before, model.automatic = model.automatic, settings
+    try:
+        alone = Predictor(model, mapper, categories)(picture, score_threshold=0.0)
+        model.inference = Tiles(size=128, overlap=0)
+        found = Predictor(model, mapper, categories)(
+            np.concatenate([picture, picture], 1), score_threshold=0.0
+        )
+    finally:
+        model.automatic, model.inference = before, None
+    assert len(alone) > 0 and len(found) == 2 * len(alone)
+    left = found.masks[:, :, :128].flatten(1).any(1)
+    assert int(left.sum()) == len(alone) and found.masks.shape[1:] == (128, 256)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """Words and clicks in one small model, on scenes of which some combinations are held out."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detrex.cli.main import main
 from detrex.config import LazyConfig, instantiate
+from detrex.data import EvalMapper
+from detrex.modeling.inference import Tiles
 from detrex.modeling.promptable import PromptableDetector
 from detrex.modeling.prompts import PromptCriterion
 from detrex.modeling.text import Vocabulary, WordEncoder
@@ -143,17 +147,15 @@ def test_queries_without_a_mask_learn_how_badly_they_fit(small):
     assert isinstance(small.prompt_criterion, PromptCriterion)
 
 
-def test_one_look_answers_words_and_prompts(small):
+def test_one_model_answers_words_and_prompts(small):
     small.eval()
-    predictor = Predictor(small, config_mapper(), Categories.from_names(small.class_names))
+    predictor = Predictor(small, EvalMapper(64, 64), Categories.from_names(small.class_names))
     sample = Sample(image=image(), prompts=Prompts.clicks(torch.tensor([[[0.3, 0.3], [0.8, 0.6]]])))
     with torch.inference_mode():
         both, words = small([sample])[0], small([Sample(image=image())])[0]
-        (read,) = small.read(small.encode_images([Sample(image=image())]))
     assert set(both) == {"instances", "prompted"} and set(words) == {"instances"}
     assert len(both["prompted"]) == 2 * 3
-    for other in (both, read):
-        torch.testing.assert_close(other["instances"].scores, words["instances"].scores)
+    torch.testing.assert_close(both["instances"].scores, words["instances"].scores)
     picture = image().permute(1, 2, 0).numpy()
     (answer,) = predictor.prompt(picture, points=[(20, 20)])
     assert len(answer) >= 1 and answer.masks.size == (64, 64)
@@ -163,10 +165,75 @@ def test_one_look_answers_words_and_prompts(small):
         predictor(picture, classes="zebra")
 
 
-def config_mapper():
-    from detrex.data import EvalMapper
+def test_tiles_find_words(small):
+    small.eval()
+    predictor = Predictor(small, EvalMapper(64, 64), Categories.from_names(small.class_names))
+    picture = np.concatenate([image(k).permute(1, 2, 0).numpy() for k in range(2)], 1)
+    small.inference = Tiles(size=64, overlap=16)
+    try:
+        found = predictor(picture, classes=["red star", "badge"], score_threshold=0.0)
+        (answer,) = predictor.prompt(picture, points=[(100, 20)])
+    finally:
+        small.inference = None
+    assert found.masks.shape[1:] == (64, 128) and found.boxes[:, 2].max() > 80
+    assert answer.masks.size == (64, 128)
 
-    return EvalMapper(64, 64)
+
+@pytest.fixture(scope="module")
+def client(small):
+    pytest.importorskip("fastapi_offline")
+    from starlette.testclient import TestClient
+
+    from detrex.serve.app import create_app
+
+    predictor = Predictor(small.eval(), EvalMapper(64, 64), Categories.from_names(small.class_names))
+    with TestClient(create_app(predictor)) as client:
+        client.predictor = predictor
+        yield client
+
+
+def ask(client, pictures: int = 1, **fields: str):
+    buffer = io.BytesIO()
+    Image.fromarray(image().permute(1, 2, 0).numpy()).save(buffer, "png")
+    files = [("images", ("a.png", buffer.getvalue()))] * pictures
+    return client.post("/predict", files=files, data=fields)
+
+
+def test_a_server_answers_words_and_prompts(client):
+    picture = image().permute(1, 2, 0).numpy()
+    answer = ask(client, classes="red star, badge", score_threshold="0").json()
+    expected = client.predictor(picture, classes="red star, badge", score_threshold=0.0)
+    assert [c["name"] for c in answer["categories"]] == ["red star", "badge"]
+    assert [a["score"] for a in answer["annotations"]] == pytest.approx(expected.scores.tolist(), abs=1e-4)
+    answer = ask(client, points="[[20, 20], [50, 10]]", boxes="[[5, 5, 40, 30]]").json()
+    expected = client.predictor.prompt(picture, points=[(20, 20), (50, 10)], boxes=[(5, 5, 40, 30)])
+    assert {a["prompt"] for a in answer["annotations"]} == {0, 1, 2}
+    assert len(answer["annotations"]) == sum(map(len, expected))
+    first = answer["annotations"][0]
+    assert first["score"] == pytest.approx(expected[0].quality[0].item(), abs=1e-4)
+    assert first["segmentation"]["size"] == [64, 64] and answer["images"][0]["file_name"] == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": "zebra"}, "does not know 'zebra'"),
+        ({"classes": "star, star"}, "named more than once: star"),
+        ({"classes": ""}, "expected the name of a class"),
+        ({"points": "[[1]]"}, "points"),
+        ({"points": "here"}, "'points' is no JSON list"),
+        ({"points": "[]"}, "give points="),
+        ({"points": "[[99, 3]]"}, "not within the image of 64 x 64 pixels"),
+        ({"boxes": "[[9, 9, 9, 20]]"}, "x0 < x1"),
+        ({"points": "[[1, 1]]", "classes": "star"}, "not both"),
+        ({"points": "[[1, 1]]", "format": "png"}, "answered in JSON"),
+        ({"points": "[[1, 1]]", "pictures": 2}, "about one picture"),
+    ],
+)
+def test_wrong_words_and_prompts_are_told(client, fields, message, caplog):
+    response = ask(client, **fields)
+    assert response.status_code == 422 and message in response.json()["detail"]
+    assert not caplog.records
 
 
 def test_a_run_is_evaluated_on_what_it_was_not_shown(root, tmp_path):
@@ -181,4 +248,13 @@ def test_a_run_is_evaluated_on_what_it_was_not_shown(root, tmp_path):
     main(["eval", HELD_OUT_CONFIG, "--weights", str(run), *words, f"train.output_dir={other}"])
     kept = json.loads((other / "results.json").read_text())
     assert set(kept["metrics"]) == set(results)
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(" ".join(kind.name.split()[::-1]) for kind in UNSEEN))  # order says nothing
+    again = ["eval", HELD_OUT_CONFIG, "--weights", str(run), "--classes", str(names), *words]
+    main([*again, f"train.output_dir={tmp_path / 'again'}"])
+    assert json.loads((tmp_path / "again/results.json").read_text())["metrics"] == kept["metrics"]
+    photo, found = f"{root}/held_out/000000.png", tmp_path / "found"
+    options = ["--classes", "red star, badge", "--confidence-threshold", "0.05"]
+    main(["predict", photo, "--model", str(run), "--output", str(found), *options])
+    assert list(found.glob("*"))
     assert load(run, device="cpu").names == tuple([kind.name for kind in SEEN] + [BADGE])

@@ -193,13 +193,20 @@ class PromptDetector(Detector):
             One dictionary per sample with ``prompted``, all :class:`~detrex.structures.PromptedMasks` of its
             prompts, or without prompts ``instances``: those of :meth:`everything`, of class 0.
         """
-        chosen = (postprocess or self.postprocess).instance
+        results: list[dict[str, Any]] = []
+        for sample in samples:
+            if "prompts" in sample:
+                results.append({"prompted": self.masks(self.encode_images([sample]), sample["prompts"])})
+            else:
+                results += super().detect([sample], postprocess)
+        return results
+
+    def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
+        """``instances`` as of :meth:`detect`, of one look at each image."""
+        chosen = postprocess.instance
         results: list[dict[str, Any]] = []
         for sample in samples:
             encoded = self.encode_images([sample])
-            if "prompts" in sample:
-                results.append({"prompted": self.masks(encoded, sample["prompts"])})
-                continue
             found = self.everything(encoded)
             scores = found.quality.clamp(0, 1)
             if chosen is not None:

@@ -58,7 +58,7 @@ scheduler.warmup_iters = 60
 train.clip_grad.max_norm = 0.1
 
 train.output_dir = "output/promptable_shapes"
-train.max_iter = 3000
+train.max_iter = 4500
 train.log_period = 50
 train.pictures.count = 4
 train.eval_period = 0

@@ -56,7 +56,7 @@ model.decoder.query_init.leave_out_invalid = True
 
 model.prompts = L(PromptQueries)(granularities=3, hidden_dim="${..encoder.hidden_dim}")
 model.levels = [0, 1, 2]
-model.drawing = L(RandomPrompts)(num_prompts=10, max_masks=3, box_share=0.2)
+model.drawing = L(RandomPrompts)(num_prompts=8, max_masks=3, box_share=0.2)
 model.automatic = L(AutomaticMasks)(points_per_side=12, quality=0.7)
 model.prompt_decoder = L(Decoder)(
     query_init=None,
