@@ -156,12 +156,19 @@ class Predictor:
             classes: names, see :meth:`detrex.structures.Categories.from_words`; or categories.
 
         Raises:
-            ValueError: the model knows its own classes only, or there are no names.
+            ValueError: the model knows its own classes only, does not know a word, or finds no stuff; or
+                there are no names.
             ImportError: the tokenizer is not installed.
         """
         categories = classes if isinstance(classes, Categories) else Categories.from_words(classes)
         things = None if all(categories.is_thing) else categories.thing_classes
-        self._reader().set_classes(categories.names, things)
+        reader = self._reader()
+        if things is not None and self.tasks == ("instance",):
+            stuff = ", ".join(
+                name for name, thing in zip(categories.names, categories.is_thing, strict=True) if not thing
+            )
+            raise ValueError(f"this model finds instances alone, which stuff has none of: {stuff}")
+        reader.set_classes(categories.names, things)
         self.categories = categories
         self.score_thresholds = self.precision_thresholds = None
 

@@ -70,7 +70,8 @@ class Categories:
         names = [entry["name"] for entry in entries]
         if not names:
             raise ValueError('expected names of classes, such as "red car, person, sky:stuff"')
-        twice = sorted({name for name in names if names.count(name) > 1})
+        read = [name.casefold() for name in names]  # text encoders do not tell large letters from small ones
+        twice = sorted({name for name in read if read.count(name) > 1})
         if twice:
             raise ValueError(f"classes are named more than once: {', '.join(twice)}")
         return cls.from_coco({"id": i, **entry} for i, entry in enumerate(entries))

@@ -138,6 +138,7 @@ def test_the_graphs_find_words_as_the_model_does(promptable, exported):
         (lambda seen: seen.prompt(boxes=[(9, 9, 9, 12)]), "x0 < x1"),
         (lambda seen: seen.find([]), "expected a list with the names of classes"),
         (lambda seen: seen.find("star"), "expected a list with the names of classes"),
+        (lambda seen: seen.find(["star", "STAR"]), "named more than once"),
         (lambda seen: seen.find(["star", "zebra"]), "does not know zebra; the words that it knows are red, "),
         (lambda seen: seen.find(["star", " "]), "cannot find nothing"),
     ],

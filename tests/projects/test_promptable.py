@@ -161,8 +161,18 @@ def test_one_model_answers_words_and_prompts(small):
     assert len(answer) >= 1 and answer.masks.size == (64, 64)
     found = predictor(picture, classes=["red star", "badge"], score_threshold=0.0)
     assert set(found.class_names) == {"red star", "badge"}
-    with pytest.raises(ValueError, match="does not know 'zebra'"):
-        predictor(picture, classes="zebra")
+    for classes, message in (
+        ("zebra", "does not know 'zebra'"),
+        (["star", "Star"], "named more than once: star"),
+        ("star, circle:stuff", "finds instances alone, which stuff has none of: circle"),
+        ([], "expected names of classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predictor(picture, classes=classes)
+    for levels in ([], [4], [1, 1]):
+        with pytest.raises(ValueError, match="expected some of 1, the largest, to 3, each once"):
+            predictor.everything(picture, levels=levels)
+    assert len(predictor.prompt(picture, points=[(x % 64, 5) for x in range(300)])) == 300
 
 
 def test_tiles_find_words(small):

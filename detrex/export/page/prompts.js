@@ -39,7 +39,8 @@ async function start() {
   const { levels, words } = description.prompts;
   if (description.name) at("title").textContent = document.title = description.name;
   const count = levels.length === 1 ? "a mask" : `${levels.length} masks`;
-  at("about").textContent = `Answers a click with ${count}. Pictures stay on this machine.`;
+  const reads = words ? ", and finds what words say" : "";
+  at("about").textContent = `Answers a click with ${count}${reads}. Pictures stay on this machine.`;
   if (words) {
     at("reading").hidden = false;
     at("known").textContent = words.join(", ");
@@ -156,6 +157,9 @@ function needPicture() {
 function idsOf(names) {
   const { words } = description.prompts;
   if (!names.length) throw new Error("Type what to find, such as “" + at("text").placeholder + "”.");
+  if (new Set(names.map((name) => name.toLowerCase())).size < names.length) {
+    throw new Error("A name is there more than once.");
+  }
   const rows = names.map((name) => name.toLowerCase().split(BETWEEN_WORDS).filter(Boolean));
   const unknown = rows.flat().filter((word) => !words.includes(word));
   if (unknown.length || rows.some((row) => !row.length)) {
@@ -240,9 +244,12 @@ function drawPrompt([x0, y0, x1, y1], scale, unit) {
     pen.arc(x0 * scale, y0 * scale, 6 * unit, 0, 2 * Math.PI);
     pen.fill();
   } else {
-    pen.setLineDash([6 * unit, 4 * unit]);
     pen.rect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
   }
+  pen.stroke();
+  if (x0 === x1 && y0 === y1) return;
+  pen.strokeStyle = pen.fillStyle;
+  pen.setLineDash([6 * unit, 4 * unit]);
   pen.stroke();
   pen.setLineDash([]);
 }

@@ -264,8 +264,16 @@ class PromptDetector(Detector):
             encoded: one image.
             settings: in place of the model's.
             isolated: see :meth:`answer`.
+
+        Raises:
+            ValueError: the settings name a level that there is not.
         """
         settings = settings or self.automatic
+        known, levels = set(range(1, len(self.levels) + 1)), settings.levels
+        if levels is not None and (not levels or sorted(known.intersection(levels)) != sorted(levels)):
+            raise ValueError(
+                f"levels={list(levels)}: expected some of 1, the largest, to {len(known)}, each once"
+            )
         parts = Prompts.clicks(settings.grid()[None]).split(settings.points_per_call)
         kept = []
         for part in parts:

@@ -207,6 +207,9 @@ def _ids(texts: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     """Ids (C, T) int64 of the words of texts, filled up with 0."""
     if isinstance(texts, str) or not len(texts):
         raise ValueError("expected a list with the names of classes")
+    read = [text.casefold() for text in texts]
+    if len(set(read)) < len(read):
+        raise ValueError(f"classes are named more than once: {', '.join(texts)}")
     known = {word: number for number, word in enumerate(vocabulary, start=1)}
     split = [[word for word in _BETWEEN_WORDS.split(text.lower()) if word] for text in texts]
     unknown = [word for words in split for word in words if word not in known]
