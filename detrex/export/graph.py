@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.data import EvalMapper
+from detrex.data.transforms import shortest_side_size
 from detrex.export import results
 from detrex.export.resizing import Length, fixed_point, resize_weights
 from detrex.modeling import Detector
@@ -33,15 +34,20 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.mapper = model, mapper
 
-    def target(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`."""
+    def target(self, height: int, width: int) -> tuple[Length, Length]:
+        """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`.
+
+        Whole numbers where all pictures have one size, so that the graph has fixed sizes throughout.
+        """
+        if type(height) is int and type(width) is int:
+            return shortest_side_size(height, width, self.mapper.size, self.mapper.max_size)
         device = self.model.device
         sides = vector([height, width], device)
         scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
         rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
         return rows, columns
 
-    def padded(self, target: tuple[Tensor, Tensor]) -> tuple[int, int]:
+    def padded(self, target: tuple[Length, Length]) -> tuple[int, int]:
         """Size of the padded input."""
         divisor = self.model.size_divisor
         most = -(-self.mapper.max_size // divisor)
@@ -53,7 +59,7 @@ class Graph(nn.Module):
             units.append(count * divisor)
         return units[0], units[1]
 
-    def size_without_padding(self, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> tuple[int, int]:
+    def size_without_padding(self, target: tuple[Length, Length], padded: tuple[int, int]) -> tuple[int, int]:
         """What the model is to take for the picture, in one entry for the whole batch."""
         if not self.model.mask_padding or self.model.size_divisor == 1:
             return padded
@@ -65,7 +71,7 @@ class Graph(nn.Module):
             sizes.append(count)
         return sizes[0], sizes[1]
 
-    def input(self, images: Tensor, target: tuple[Tensor, Tensor], padded: tuple[int, int]) -> Tensor:
+    def input(self, images: Tensor, target: tuple[Length, Length], padded: tuple[int, int]) -> Tensor:
         """Resized, normalised and padded: (B, 3, h, w)."""
         device = images.device
         rows, columns = (
@@ -85,7 +91,7 @@ class Graph(nn.Module):
         embed: Tensor,
         pixels: Tensor,
         output: tuple[int, int],
-        target: tuple[Tensor, Tensor],
+        target: tuple[Length, Length],
         padded: tuple[int, int],
     ) -> results.BatchMasks:
         """Masks of queries.
@@ -115,7 +121,7 @@ class Graph(nn.Module):
         masks: results.BatchMasks | None,
         threshold: Tensor,
         output: tuple[int, int],
-        target: tuple[Tensor, Tensor],
+        target: tuple[Length, Length],
         padded: tuple[int, int],
     ) -> dict[str, Tensor]:
         """See :func:`detrex.export.results.instances`; sizes are those of :meth:`masks`."""
@@ -143,7 +149,7 @@ class Graph(nn.Module):
     def corner(
         self,
         size: tuple[Length, Length],
-        image: tuple[Tensor, Tensor],
+        image: tuple[Length, Length],
         output: tuple[int, int],
         device: torch.device,
     ) -> Tensor:
@@ -216,9 +222,9 @@ class PictureToResults(Graph):
         return found
 
 
-def whole(number: Tensor) -> int:
+def whole(number: Length) -> int:
     """The number in a tensor without axes; a symbol while the model is exported."""
-    return cast(int, number.item())
+    return cast(int, number.item()) if isinstance(number, Tensor) else number
 
 
 def vector(numbers: Sequence[Length], device: torch.device) -> Tensor:

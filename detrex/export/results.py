@@ -169,8 +169,11 @@ def semantic(inference: SemanticInference, probabilities: Tensor, masks: BatchMa
         masks: of the queries.
     """
     totals = []
-    shares = probabilities.transpose(1, 2).split(_QUERIES_AT_ONCE, 2)  # (B, C, n)
-    for share, part in zip(shares, masks.split(_QUERIES_AT_ONCE), strict=True):
+    queries = probabilities.shape[1]
+    # All at once where their number depends on the picture, which no graph can count pieces of.
+    size = _QUERIES_AT_ONCE if type(queries) is int else queries
+    shares = probabilities.transpose(1, 2).split(size, 2)  # (B, C, n)
+    for share, part in zip(shares, masks.split(size), strict=True):
         logits = part.at_output() if inference.resize_masks else part.at_input()
         totals.append((share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:]))
     total = torch.stack(totals).sum(0)

@@ -73,7 +73,8 @@ class RunLengthMasks:
 
     def areas(self) -> np.ndarray:
         """Pixels of each mask (N,) int64."""
-        return np.asarray(coco_mask.area(self.rles), dtype=np.int64) if self.rles else np.zeros(0, np.int64)
+        # One at a time: pycocotools cannot take more than 255 together.
+        return np.array([int(coco_mask.area(rle)) for rle in self.rles], np.int64)
 
     def to_coco(self) -> list[dict[str, Any]]:
         """The masks ready for JSON: ``size`` and ``counts`` (text) of each."""

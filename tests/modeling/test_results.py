@@ -400,6 +400,11 @@ def test_masks_with_more_pixels_than_can_be_counted():
         run(PostProcess(InstanceInference()), prediction, masks, frame)
 
 
+def test_areas_of_more_masks_than_a_byte_counts():
+    masks = rle.RunLengthMasks.encode(torch.ones(300, 4, 5, dtype=torch.bool).tril())
+    assert masks.areas().tolist() == [10] * 300
+
+
 def test_masks_of_large_images_are_compressed_until_they_are_asked_for(monkeypatch):
     prediction, masks = one_prediction(FRAMES[0])
     frame = Frame(FRAMES[0].padded, FRAMES[0].image, output=(3000, 10000))
