@@ -53,9 +53,8 @@ class PictureToMemory(Graph):
         padded_images = PaddedImages(self.input(images, target, padded), [padded])
         features, memory = self.model.features(padded_images)
         assert self.model.pixel_head is not None
-        frame = [torch.full((1,), side, device=images.device) for side in (height, width)]
         found = {
-            "frame": torch.cat([*frame, *(side.view(1) for side in target)]),
+            "frame": vector([height, width, *target], images.device).long(),
             "pixels": self.model.pixel_head(features, memory),
         }
         return found | {f"memory_{i}": level for i, level in enumerate(memory.maps())}

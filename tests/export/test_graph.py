@@ -55,7 +55,7 @@ def test_pictures_are_resized_as_for_the_predictor(size):
     expected = predictor.mapper(record)["image"]
     assert expected.shape[1:] == v2.functional.resize(image, list(expected.shape[1:])).shape[1:]
     target = torch.tensor(expected.shape[1:]).unbind()
-    found = graph._input(image.permute(1, 2, 0)[None], target, (96, 96))
+    found = graph.input(image.permute(1, 2, 0)[None], target, (96, 96))
     pixels = found[0] * predictor.model.pixel_std + predictor.model.pixel_mean
     change = (pixels[:, : expected.shape[1], : expected.shape[2]] - expected).abs()
     assert change.max() < 1e-3
