@@ -4,6 +4,7 @@ The data set is drawn at first use and read as COCO's. Layout under ``root``::
 
     {split}/000000.png                      pictures
     annotations/instances_{split}.json      things and the badges on them, COCO instance format (RLE masks)
+    annotations/pairs_held_out.json         the same things by the two words that are held out
 
 ``train`` and ``val`` never show a colour and a shape, or a texture and a shape, of :data:`HELD_OUT` together.
 Each picture of ``held_out`` does, among other things; only the held-out ones are annotated.
@@ -12,7 +13,7 @@ Each picture of ``held_out`` does, among other things; only the held-out ones ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -39,7 +40,7 @@ HELD_OUT = (("red", "star"), ("blue", "square"), ("striped", "circle"), ("dotted
 BADGE = "badge"
 WORDS = (*HUES, *TEXTURES, *THINGS, BADGE)
 
-_VERSION = 1  # raised whenever the pictures or files change, so that old copies on disk are replaced
+_VERSION = 2  # raised whenever the pictures or files change, so that old copies on disk are replaced
 _HUE_SPREAD = 0.025
 _SMALLEST = 0.3  # diameter of a thing, in images; textures of smaller ones are hard to see
 _MOST_THINGS = 4
@@ -199,9 +200,17 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
             if region.name in names:
                 number = len(annotations) + 1
                 annotations.append(_annotation(region, number, i + 1, names.index(region.name) + 1))
+    _write_annotations(root / "annotations" / f"instances_{split}.json", images, annotations, names)
+    if held_out:
+        pair_of = [next(i for i, p in enumerate(HELD_OUT, 1) if set(p) <= set(n.split())) for n in names]
+        by_pairs = [{**one, "category_id": pair_of[one["category_id"] - 1]} for one in annotations]
+        pairs = [" ".join(pair) for pair in HELD_OUT]
+        _write_annotations(root / "annotations" / f"pairs_{split}.json", images, by_pairs, pairs)
+
+
+def _write_annotations(path: Path, images: list[Any], annotations: list[Any], names: Sequence[str]) -> None:
     categories = [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    write_json(root / "annotations" / f"instances_{split}.json", content)
+    write_json(path, {"images": images, "annotations": annotations, "categories": categories})
 
 
 def _annotation(region: Region, number: int, image_id: int, category_id: int) -> dict[str, Any]:

@@ -81,6 +81,12 @@ def test_training_never_shows_what_is_held_out(root):
         content = json.loads(open(f"{root}/annotations/instances_{split}.json").read())
         listed = [category["name"] for category in content["categories"]]
         assert listed == [kind.name for kind in kinds] + [BADGE] * (split == "train")
+        if split == "held_out":
+            pairs = json.loads(open(f"{root}/annotations/pairs_held_out.json").read())
+            assert [category["name"] for category in pairs["categories"]] == [" ".join(p) for p in HELD_OUT]
+            for one, other in zip(pairs["annotations"], content["annotations"], strict=True):
+                assert set(HELD_OUT[one["category_id"] - 1]) <= set(listed[other["category_id"] - 1].split())
+                assert one["segmentation"] == other["segmentation"]
         assert content["annotations"] and len(content["images"]) == {"train": 4, "held_out": 2}[split]
 
 
