@@ -31,7 +31,7 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
 
 $(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp
 	$(PYTHON) -m venv $(VENV)
