@@ -1,9 +1,9 @@
-"""Linear layers and convolutions through oneDNN on CPUs, for a model that is built of plain ``nn.Linear``.
+"""Linear layers through oneDNN on CPUs: one switch for a model that is built of plain ``nn.Linear``.
 
 PyTorch multiplies float32 matrices on CPUs with MKL, which on AMD's processors reaches half of oneDNN's
 speed. oneDNN is part of PyTorch, but PyTorch asks it only for convolutions and for lower precision. The
-operators that multiply with it are private to PyTorch, and this is the only module that knows them. Where a
-version of PyTorch lacks them, or computes something else with them, PyTorch's own layers are used.
+operator that multiplies with it is private to PyTorch, and this is the only module that knows it. Where a
+version of PyTorch lacks it, or computes something else with it, PyTorch's own linear layers are used.
 
 Shape letters: N rows, I channels in, J channels out, K channels after a second layer.
 """
@@ -217,44 +217,3 @@ def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and not python_dispatch.is_in_torch_dispatch_mode()
         and onednn_works()
     )
-
-
-def takes_packed(x: Tensor) -> bool:
-    """Whether a convolution of x (B, I, H, W) may have its weights in oneDNN's own layout."""
-    return (
-        x.is_cpu
-        and x.dim() == 4
-        and x.numel() > 0
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and bool(torch.backends.mkldnn.enabled)
-        and packed_convolution_works(x.dtype)
-    )
-
-
-@cache
-def packed_convolution_works(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has convolutions with packed weights as they are called here, tried with one."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    layer = nn.Conv2d(2, 3, 2, stride=2, padding=1, dtype=dtype, device="cpu").requires_grad_(False)
-    x = torch.linspace(-1, 1, 72, dtype=torch.float32, device="cpu").view(1, 2, 6, 6).to(dtype)
-    with torch.no_grad():
-        try:
-            found = convolve(x, pack_convolution(layer.weight, layer, x.shape), layer.bias, layer)
-        except (AttributeError, RuntimeError, TypeError):  # no such operator, or not for this processor
-            return False
-        return torch.allclose(found, layer(x), atol=0.05)
-
-
-def pack_convolution(weight: Tensor, layer: nn.Conv2d, shape: Sequence[int]) -> Tensor:
-    """A layer's weight (J, I / groups, h, w) as oneDNN wants it for inputs of a shape (B, I, H, W)."""
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its stub lacks the shape
-    settings = layer.padding, layer.stride, layer.dilation, layer.groups
-    packed: Tensor = reorder(weight.to_mkldnn(), *settings, list(shape))
-    return packed
-
-
-def convolve(x: Tensor, packed: Tensor, bias: Tensor | None, layer: nn.Conv2d) -> Tensor:
-    """The convolution of a layer with a weight of :func:`pack_convolution`: (B, I, H, W) to (B, J, H, W)."""
-    settings = layer.padding, layer.stride, layer.dilation, layer.groups
-    return torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *settings, "none", [], "")

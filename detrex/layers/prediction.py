@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils._pytree import tree_leaves
 
-from detrex.layers.onednn import OneDNNLinear, convolve, pack_convolution, takes_packed
+from detrex.layers.onednn import OneDNNLinear
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:
@@ -77,20 +77,16 @@ class _Kept(nn.Module):
     """A layer that keeps tensors made of its parameters."""
 
     def _kept(self, sources: Sequence[Tensor | None], purpose: Any, make: Callable[[], Any]) -> Any:
-        """What ``make()`` gives, made anew when a source has changed; for the last two purposes."""
+        """What ``make()`` gives, made anew for another purpose, or when a source has changed."""
         key = purpose, _state(sources)
-        copies: tuple[tuple[Any, Any], ...] = vars(self).get("_copies", ())
-        for made_for, copy in copies:
-            if made_for == key:
-                return copy
-        others = [entry for entry in copies if entry[0][0] != purpose]
-        copy = make()
-        vars(self)["_copies"] = (*others[-1:], (key, copy))  # exchanged whole: other threads read it
-        return copy
+        kept = vars(self).get("_copy")
+        if kept is None or kept[0] != key:
+            kept = vars(self)["_copy"] = key, make()
+        return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Packed weights can be neither copied nor saved.
-        return {name: value for name, value in vars(self).items() if name != "_copies"}
+        # Copies and files of a layer hold its parameters only.
+        return {name: value for name, value in vars(self).items() if name != "_copy"}
 
 
 class PredictionConv2d(_Kept, nn.Conv2d):
@@ -109,33 +105,18 @@ class PredictionConv2d(_Kept, nn.Conv2d):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         x = x.to(dtype)
         norm = self._norm if self.folds() else None
-        packs = takes_packed(x) and self._recurs(x.shape)
 
         def prepare() -> tuple[Tensor, Tensor | None]:
             weight, bias = self._folded(norm)
-            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-            if x.is_cpu:
+            if x.is_cpu:  # oneDNN computes 1x1 convolutions then, which are MKL's with one thread
                 weight = weight.contiguous(memory_format=torch.channels_last)
-            return (pack_convolution(weight, self, x.shape) if packs else weight), bias
+            return weight.to(dtype), None if bias is None else bias.to(dtype)
 
         sources = [self.weight, self.bias]
         if norm is not None:
             sources += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
-        weight, bias = self._kept(sources, (dtype, x.shape if packs else None), prepare)
-        if packs:
-            return convolve(x, weight, bias, self)
+        weight, bias = self._kept(sources, dtype, prepare)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def _recurs(self, shape: torch.Size) -> bool:
-        """Whether inputs of this shape are usual: the first one, and later one that came twice in succession.
-
-        Weights are packed for one shape. Packing them for each image would cost more than it gains.
-        """
-        usual, last = vars(self).get("_shapes", (shape, shape))
-        if shape == last:
-            usual = shape
-        vars(self)["_shapes"] = usual, shape
-        return shape == usual
 
     def _folded(self, norm: Any) -> tuple[Tensor, Tensor | None]:
         """Weight (J, I / groups, h, w) and bias (J,) with the norm in them."""
