@@ -125,7 +125,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         parsed.output = Path(words[0])
     if parsed.size is not None and parsed.sides is not None:
         parser.error("--size and --sides exclude each other")
-    if parsed.int8 and parsed.to == "torch":
+    if parsed.int8 and parsed.to not in ("onnx", "web"):
         parser.error("--int8 goes with --to onnx and --to web")
     _check_web(parser, parsed)
     return parsed
