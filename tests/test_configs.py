@@ -31,7 +31,7 @@ RUNS = sorted(ROOT.glob("projects/*/configs/*.py"))
 # What is made smaller for a step of training, where a config has it.
 REDUCTIONS = {
     "model.num_classes": 6,
-    "model.vocabulary.names": list("abcdef"),
+    "model.vocabulary.names": ["red", "green", "blue", "circle", "square", "star"],  # known to all
     "model.others": "null",
     "model.text.width": 16,
     "model.drawing.num_prompts": 5,

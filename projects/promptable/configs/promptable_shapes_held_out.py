@@ -1,6 +1,7 @@
 """Evaluation of `promptable_shapes.py` on what its training never showed, such as a red star.
 
-detrex eval projects/promptable/configs/promptable_shapes_held_out.py --weights output/promptable_shapes
+    python -m detrex eval --config-file projects/promptable/configs/promptable_shapes_held_out.py \\
+        --weights output/promptable_shapes
 """
 
 from .promptable_shapes import dataloader, model, optimizer, scenes, scheduler, train
