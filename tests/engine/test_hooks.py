@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+import mmap
 import re
 import sys
 
@@ -214,7 +215,9 @@ def test_memory_of_the_process(tmp_path, monkeypatch):
     real = torch.Tensor.backward
 
     def backward(*args, **kwargs):
-        kept.append(torch.ones(50 * 2**20))  # 200 MiB a step
+        # 200 MiB a step from the system: what tensors left in earlier tests would serve for a tensor.
+        kept.append(mmap.mmap(-1, 200 * 2**20))
+        kept[-1].write(b"1" * (200 * 2**20))
         return real(*args, **kwargs)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
