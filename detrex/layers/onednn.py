@@ -125,9 +125,13 @@ class OneDNNFeedForward(FeedForward):
 
 
 def _is_product(layer: nn.Module) -> bool:
-    """Whether calling the layer does no more than multiply. Hooks, for instance, prune or watch layers."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return isinstance(layer, OneDNNLinear) and layer.bias is not None and not hooked
+    """Whether calling the layer does no more than multiply."""
+    return isinstance(layer, OneDNNLinear) and layer.bias is not None and not is_hooked(layer)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether calls do more than the layer says: hooks prune weights before, or watch results."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils._pytree import tree_leaves
 
-from detrex.layers.onednn import OneDNNLinear
+from detrex.layers.onednn import OneDNNLinear, is_hooked
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:
@@ -42,13 +42,8 @@ def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None
         vars(norm)["_convolution"], vars(convolution)["_norm"] = convolution, norm
         norm.__class__ = _FOLDED[type(norm)]
     for module in model.modules():
-        if type(module) in _PREPARED and not _is_hooked(module) and not _pads(module):
+        if type(module) in _PREPARED and not is_hooked(module) and not _pads(module):
             module.__class__ = _PREPARED[type(module)]
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    """Hooks, for instance, prune weights before each call, or watch results."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _pads(module: nn.Module) -> bool:
@@ -219,7 +214,7 @@ def _followers(model: nn.Module, forward: Callable[[], Any]) -> list[tuple[nn.Mo
         if id(inputs[0]) in made:
             before[module] = made[id(inputs[0])], inputs[0].untyped_storage().data_ptr()
 
-    convolutions = [m for m in model.modules() if type(m) is nn.Conv2d and not _is_hooked(m) and not _pads(m)]
+    convolutions = [m for m in model.modules() if type(m) is nn.Conv2d and not is_hooked(m) and not _pads(m)]
     norms = [m for m in model.modules() if _can_fold(m)]
     if not norms:
         return []
@@ -240,5 +235,5 @@ def _followers(model: nn.Module, forward: Callable[[], Any]) -> list[tuple[nn.Mo
 def _can_fold(module: nn.Module) -> bool:
     """Whether it is a batch norm with all that belongs to one."""
     tensors = ("weight", "bias", "running_mean", "running_var")
-    known = type(module) in _FOLDED and not _is_hooked(module)
+    known = type(module) in _FOLDED and not is_hooked(module)
     return known and all(getattr(module, name) is not None for name in tensors)

@@ -64,7 +64,7 @@ class _Axis:
             values = resized(values, (cells, output), interpolation)
         weights = values[0, 0].T.contiguous()
         used = weights != 0
-        return cls(weights.to(device), _first_and_end(used.T).tolist(), _first_and_end(used).tolist())
+        return cls(weights, _first_and_end(used.T).tolist(), _first_and_end(used).tolist())
 
     def covered(self, first: int, last: int) -> tuple[slice, slice]:
         """Pixels that cells from ``first`` to ``last`` have a part in, and all cells these pixels need."""
