@@ -209,8 +209,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool 
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether this product goes to oneDNN: a large one, of which nobody asks which operator computes it."""
     return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        not is_traced()
         and x.is_cpu
         and weight.is_cpu
         and x.dtype == weight.dtype == torch.float32
@@ -218,6 +217,12 @@ def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() * len(weight) >= LEAST_WORK
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
-        and not python_dispatch.is_in_torch_dispatch_mode()
         and onednn_works()
+    )
+
+
+def is_traced() -> bool:
+    """Whether operators are compiled, recorded or counted, and so should be PyTorch's usual ones."""
+    return (
+        torch.compiler.is_compiling() or torch.jit.is_tracing() or python_dispatch.is_in_torch_dispatch_mode()
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils._pytree import tree_leaves
 
-from detrex.layers.onednn import OneDNNLinear, is_hooked
+from detrex.layers.onednn import OneDNNLinear, is_hooked, is_traced
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:
@@ -55,12 +55,7 @@ def _pads(module: nn.Module) -> bool:
 
 def _keeps_weights() -> bool:
     """Whether the weights of this moment will serve for other calls, too."""
-    return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or python_dispatch.is_in_torch_dispatch_mode()
-    )
+    return not (torch.is_grad_enabled() or is_traced())
 
 
 def _state(tensors: Sequence[Tensor | None]) -> list[Any]:
