@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -101,10 +100,10 @@ class OneDNNLinear(nn.Linear):
 
 
 class OneDNNFeedForward(FeedForward):
-    """A :class:`~detrex.layers.FeedForward` whose hidden layer never exists as a whole if it is large.
+    """A :class:`~detrex.layers.FeedForward` with the ReLU inside of the first product, if it has many rows.
 
-    A block of rows passes both layers before the next one does; the backward pass computes the hidden layer
-    again. For many rows this is faster than writing the whole layer to memory, and needs less of it.
+    Without gradients a block of rows passes both layers before the next one does, so that the hidden layer
+    never exists as a whole. With gradients it is kept: computing it again in the backward pass costs more.
     """
 
     def transform(self, x: Tensor) -> Tensor:
@@ -115,13 +114,13 @@ class OneDNNFeedForward(FeedForward):
             and _is_product(first)
             and _is_product(second)
         )
-        large = x.numel() // x.shape[-1] >= 4 * items_in_cache(FLOAT_BYTES * first.out_features, x.device)
-        if not (plain and large and _takes_onednn(x, first.weight)):
+        if not (plain and _takes_onednn(x, first.weight)):
             return super().transform(x)
         parameters = first.weight, first.bias, second.weight, second.bias
         if torch.is_grad_enabled():
-            return _TwoLayers.apply(x, *parameters)
-        return _through_both(x, *parameters)
+            return _TwoLayers.apply(x.flatten(0, -2), *parameters).unflatten(0, x.shape[:-1])
+        large = x.numel() // x.shape[-1] >= 4 * items_in_cache(FLOAT_BYTES * first.out_features, x.device)
+        return _through_both(x, *parameters) if large else super().transform(x)
 
 
 def _is_product(layer: nn.Module) -> bool:
@@ -149,29 +148,29 @@ def _blocks(hidden: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
 
 
 class _TwoLayers(torch.autograd.Function):
-    """:func:`_through_both` with its gradients."""
+    """Both layers with their gradients: rows (N, I) to (N, K)."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(x, weight1, bias1, weight2)
-        return _through_both(x, weight1, bias1, weight2, bias2)
+        hidden = _multiply(x, weight1, bias1, relu=True)  # (N, J)
+        ctx.save_for_backward(x, weight1, weight2, hidden)
+        return _multiply(hidden, weight2, bias2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        saved: Sequence[Tensor] = ctx.saved_tensors  # read once, as activation checkpointing demands
-        x, weight1, bias1, weight2 = saved
-        x_grad, weight1_grad, bias1_grad, weight2_grad = (x.new_zeros(t.shape) for t in saved)
-        for rows, grad_rows, result in _blocks(len(weight1), x, grad, x_grad):
-            hidden = _multiply(rows, weight1, bias1, relu=True)  # (N, J)
-            hidden_grad = torch.ops.aten.threshold_backward(_multiply(grad_rows, weight2.t()), hidden, 0)
-            result.copy_(_multiply(hidden_grad, weight1.t()))
-            weight1_grad += _transposed_product(hidden_grad, rows)
-            bias1_grad += hidden_grad.sum(0)
-            weight2_grad += _transposed_product(grad_rows, hidden)
-        return x_grad, weight1_grad, bias1_grad, weight2_grad, grad.flatten(0, -2).sum(0)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight1, weight2, hidden = ctx.saved_tensors  # read once, as activation checkpointing demands
+        needed = ctx.needs_input_grad
+        hidden_grad = torch.ops.aten.threshold_backward(_multiply(grad, weight2.t()), hidden, 0)  # (N, J)
+        return (
+            _multiply(hidden_grad, weight1.t()) if needed[0] else None,
+            _transposed_product(hidden_grad, x) if needed[1] else None,
+            hidden_grad.sum(0) if needed[2] else None,
+            _transposed_product(grad, hidden) if needed[3] else None,
+            grad.sum(0) if needed[4] else None,
+        )
 
 
 class _Product(torch.autograd.Function):

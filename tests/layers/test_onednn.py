@@ -195,21 +195,21 @@ def test_feed_forward_in_blocks(monkeypatch, shape, out, transposed):
 
 
 @needs_onednn
-def test_the_hidden_layer_comes_in_blocks(monkeypatch):
+def test_the_hidden_layer_comes_in_blocks_without_gradients(monkeypatch):
     monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer = feed_forward(2 * DIM)
     x = torch.randn(2, 150, DIM, requires_grad=True)
-    assert len(products(lambda: layer(x))) == 2 * 6
-    assert len(products(lambda: layer.transform(x).sum().backward())) == 2 * 6 + 5 * 6
-    few = x[:, :99]
-    assert len(products(lambda: layer(few))) == 2
+    assert len(products(lambda: layer.transform(x).sum().backward())) == 2 + 4  # kept, not computed again
+    with torch.no_grad():
+        assert len(products(lambda: layer(x))) == 2 * 6
+        assert len(products(lambda: layer(x[:, :99]))) == 2
     with torch.autocast("cpu", torch.bfloat16):
         assert layer.transform(x).dtype == torch.bfloat16
     with torch.backends.mkldnn.flags(enabled=False):
         assert not products(lambda: layer(x))
 
 
-def test_blocks_computed_again(monkeypatch):
+def test_layers_computed_again(monkeypatch):
     monkeypatch.setattr(chunking, "CPU_BYTES", 4 * 50 * 2 * DIM)
     layer = feed_forward(2 * DIM)
     x = torch.randn(2, 150, DIM, requires_grad=True)
