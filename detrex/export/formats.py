@@ -14,7 +14,7 @@ import torch
 
 from detrex.export.capture import Captured, ExportError
 from detrex.export.operators import translations
-from detrex.export.sequences import replace_sequences
+from detrex.export.simplification import simplify
 from detrex.layers.suppression import not_suppressed_in_one_space
 from detrex.runtime.exported import Description
 from detrex.runtime.files import replaced_file
@@ -64,7 +64,7 @@ def write_onnx(captured: Captured, path: Path) -> Path:
             logger.setLevel(level)
     assert program is not None
     proto = program.model_proto
-    replace_sequences(proto.graph)
+    simplify(proto.graph)
     set_metadata(proto, captured.description)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as temporary:

@@ -99,7 +99,7 @@ def instances(
         return {"boxes": places, "scores": top, "classes": label.masked_fill(top < 0, NONE)}
     logits = masks[query].at_output()
     inside = logits > 0
-    quality = (logits.sigmoid() * inside).sum((2, 3)) / (inside.sum((2, 3)) + 1e-6)
+    quality = _areas(logits.sigmoid() * inside) / (_areas(inside) + 1e-6)
     score = torch.where(top < 0, top, top * quality)
     score = score.masked_fill(score < threshold, NONE)
     score, order = score.topk(score.shape[1], 1)
@@ -107,7 +107,7 @@ def instances(
         "boxes": take_rows(places, order),
         "scores": score,
         "classes": label.gather(1, order).masked_fill(score < 0, NONE),
-        "masks": inside.gather(1, order[..., None, None].expand_as(inside)),
+        "masks": _in_order(inside, order),
     }
 
 
@@ -145,8 +145,8 @@ def panoptic(
     weighted = probability * scores.masked_fill(~valid, NONE)[..., None, None]
     owner = weighted.argmax(1, keepdim=True)  # (B, 1, H, W)
     mine = owner == torch.arange(query.shape[1], device=owner.device)[:, None, None]
-    won_area, visible = mine.sum((2, 3)), (mine & covered).sum((2, 3))
-    stays = (visible > 0) & (won_area >= inference.overlap_threshold * covered.sum((2, 3)))
+    visible = _areas(mine & covered)
+    stays = (visible > 0) & (_areas(mine) >= inference.overlap_threshold * _areas(covered))
     is_thing = torch.ones_like(stays)
     if things is not None:
         is_thing = (labels[..., None] == torch.tensor(things, device=labels.device)).any(-1)
@@ -178,6 +178,18 @@ def semantic(inference: SemanticInference, probabilities: Tensor, masks: BatchMa
         totals.append((share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:]))
     total = torch.stack(totals).sum(0)
     return (total if inference.resize_masks else resize(total, *masks.to_output)).argmax(1)
+
+
+def _areas(masks: Tensor) -> Tensor:
+    """(B, N) sums over the pixels of ``masks`` (B, N, H, W); float32, as runtimes add whole numbers slowly."""
+    return masks.to(torch.float32).sum((2, 3))
+
+
+def _in_order(masks: Tensor, order: Tensor) -> Tensor:
+    """Masks (B, N, H, W) in the order of each image, (B, N); each is copied as a whole."""
+    images, rows = order.shape
+    place = order + rows * torch.arange(images, device=order.device)[:, None]
+    return masks.flatten(0, 1).index_select(0, place.flatten()).unflatten(0, (images, rows))
 
 
 def _rows(kept: Tensor) -> int:
