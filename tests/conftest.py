@@ -23,7 +23,12 @@ def pytest_configure() -> None:
 
 
 # Fixtures that take long to make and last for a session: workers of pytest-xdist do not make them twice.
-_SHARED_FIXTURES = {"python_folder": "shell", "compiled": "packaging", "plain": "packaging"}
+_SHARED_FIXTURES = {
+    "python_folder": "shell",
+    "compiled": "packaging",
+    "plain": "packaging",
+    "onnx_file": "export",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -181,7 +181,7 @@ def semantic(inference: SemanticInference, probabilities: Tensor, masks: BatchMa
 
 
 def _areas(masks: Tensor) -> Tensor:
-    """(B, N) sums over the pixels of ``masks`` (B, N, H, W); float32, as runtimes add whole numbers slowly."""
+    """(B, N) sums over the pixels of ``masks`` (B, N, H, W); float32: runtimes add whole numbers slowly."""
     return masks.to(torch.float32).sum((2, 3))
 
 

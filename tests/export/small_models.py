@@ -36,6 +36,7 @@ def small_model(project: str, categories: Categories = CATEGORIES) -> Predictor:
         words = [
             f"model.vocabulary.names={list(categories.names)}",
             "model.postprocess.interpolation=bilinear",
+            "model.text={width: 8, num_layers: 1, num_heads: 2}",
         ]
     overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things, *words]
     torch.manual_seed(0)

@@ -252,6 +252,22 @@ def test_tracing_and_counting_see_the_usual_operator():
     assert counter.get_total_flops() == 2 * x.numel() * DIM
 
 
+def test_feed_forward_is_exported_for_any_number_of_rows():
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = feed_forward(2 * DIM)
+
+        def forward(self, x, kept):
+            return self.layer(x[kept])
+
+    x = torch.randn(20, DIM)
+    exported = torch.export.export(
+        Kept(), (x, x[:, 0] > 0), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) * 2
+    )
+    assert exported.module()(torch.randn(30, DIM), torch.arange(30) > 9).shape == (20, DIM)
+
+
 def test_mlp_ends_without_relu():
     mlp = MLP(DIM, DIM, DIM, 3)
     x = torch.randn(5, DIM)
