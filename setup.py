@@ -30,8 +30,8 @@ class BuildPackage(build_py):
         package = ROOT / "detrex" if self.editable_mode else Path(self.build_lib) / "detrex"
         KERNEL["try_to_compile"](package / "ops" / KERNEL["LIBRARY_NAME"])
         if not self.editable_mode:
-            for source in ("SOURCE", "CUDA_SOURCE"):
-                shutil.copy(KERNEL[source], package / "ops")
+            for source in (*KERNEL["SOURCES"], KERNEL["CUDA_SOURCE"]):
+                shutil.copy(source, package / "ops")
             ignored = shutil.ignore_patterns("__pycache__")
             for folder in ("configs", "projects"):
                 shutil.copytree(ROOT / folder, package / folder, dirs_exist_ok=True, ignore=ignored)

@@ -1,4 +1,4 @@
-"""Compiles the CPU kernel with the system's C++ compiler.
+"""Compiles the CPU kernels with the system's C++ compiler.
 
 ``setup.py`` calls it while the package is built; ``python ops/build.py`` does the same for a checkout. It
 needs the standard library only, since a build has no torch. The compiler is ``$CXX``, or the first of c++,
@@ -15,10 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().with_name("msda_cpu.cpp")
-CUDA_SOURCE = SOURCE.with_name("msda_cuda.cu")  # compiled where it runs, by detrex/ops/cuda.py
+FOLDER = Path(__file__).resolve().parent
+SOURCES = (FOLDER / "msda_cpu.cpp", FOLDER / "masks_cpu.cpp")
+CUDA_SOURCE = FOLDER / "msda_cuda.cu"  # compiled where it runs, by detrex/ops/cuda.py
 LIBRARY_NAME = "_msda_cpu.so"  # detrex/ops/library.py looks for it in its own folder
-PACKAGE_FOLDER = SOURCE.parent.parent / "detrex" / "ops"
+PACKAGE_FOLDER = FOLDER.parent / "detrex" / "ops"
 BASIC_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared")
 # In the order of preference: with threads; one thread, but vectorised sums; what every compiler takes.
 VARIANTS = (("-fopenmp",), ("-fopenmp-simd",), ())
@@ -26,7 +27,7 @@ TIME_LIMIT = 300  # seconds
 
 
 class BuildError(RuntimeError):
-    """The kernel cannot be compiled here."""
+    """The kernels cannot be compiled here."""
 
 
 def find_compiler() -> list[str]:
@@ -46,14 +47,16 @@ def find_compiler() -> list[str]:
     raise BuildError("there is no C++ compiler (set CXX, or install g++ or clang++)")
 
 
-def _command(compiler: list[str], flags: tuple[str, ...], source: Path, target: Path) -> list[str]:
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+def _command(
+    compiler: list[str], flags: tuple[str, ...], sources: tuple[Path, ...], target: Path
+) -> list[str]:
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     names = [f'-DMSDA_SOURCE="{digest}"', f'-DMSDA_FLAGS="{" ".join(flags)}"']
-    return [*compiler, *flags, *names, str(source), "-o", str(target)]
+    return [*compiler, *flags, *names, *map(str, sources), "-o", str(target)]
 
 
-def compile_library(target: Path, source: Path = SOURCE) -> tuple[str, ...]:
-    """Compiles ``source`` to the library ``target``; a library that was there before is gone in any case.
+def compile_library(target: Path, sources: tuple[Path, ...] = SOURCES) -> tuple[str, ...]:
+    """Compiles ``sources`` to the library ``target``; a library that was there before is gone in any case.
 
     Returns:
         The compiler's flags.
@@ -70,7 +73,7 @@ def compile_library(target: Path, source: Path = SOURCE) -> tuple[str, ...]:
     try:
         for variant in VARIANTS:
             flags = (*BASIC_FLAGS, *variant)
-            command = _command(compiler, flags, source, fresh)
+            command = _command(compiler, flags, sources, fresh)
             run = subprocess.run(
                 command,
                 capture_output=True,
@@ -96,7 +99,7 @@ def try_to_compile(target: Path) -> bool:
         flags = compile_library(target)
     except (BuildError, OSError) as error:
         sys.stderr.write(
-            f"detrex: deformable attention runs in PyTorch, its CPU kernel is not built: {error}\n"
+            f"detrex: deformable attention and masks use PyTorch, their CPU kernels are not built: {error}\n"
         )
         return False
     sys.stderr.write(f"detrex: built {target} ({' '.join(flags)})\n")

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 #if defined(__GNUC__)
 #define MSDA_INLINE __attribute__((always_inline)) inline
@@ -42,6 +44,7 @@ extern "C" struct MsdaSizes {
 namespace {
 
 constexpr int64_t kQueriesPerTask = 512;
+constexpr int64_t kQueriesAhead = 6;  // whose samples are fetched: what one head reads is too far apart for the processor to guess
 
 template <typename T>
 struct Forward {
@@ -51,6 +54,7 @@ struct Forward {
   const T* locations;
   const T* weights;
   T* output;
+  int64_t stride;  // from a cell of a head to the next one, in channels
 };
 
 template <typename T>
@@ -115,37 +119,117 @@ MSDA_INLINE T dot(const T* __restrict a, const T* __restrict b, int64_t dim) {
   return sum;
 }
 
-// A task is one (image, head) and a block of queries.
+// Channels that are summed in registers at a time. A type of the compiler, so that it need not find out that it can.
 template <typename T>
-MSDA_INLINE void forward_task(const Forward<T>& p, int64_t task) {
+struct Lanes {
+  static constexpr int64_t count = 32 / sizeof(T);
+  typedef T type __attribute__((vector_size(32)));
+};
+
+template <typename T>
+MSDA_INLINE void load(typename Lanes<T>::type& lanes, const T* source) {
+  std::memcpy(&lanes, source, sizeof lanes);
+}
+
+// Asks for numbers that will be read; they may lie beyond the end of a tensor.
+template <typename T>
+MSDA_INLINE void prefetch(const T* numbers, int64_t count) {
+#if defined(__GNUC__)
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(numbers + i);
+#else
+  (void)numbers, (void)count;
+#endif
+}
+
+// Adds what one query and head samples: for kBlocks vectors of channels, in registers, or for any number, in memory. Both
+// add in the same order.
+template <typename T, int kBlocks>
+MSDA_INLINE void forward_query(const Forward<T>& p, const T* value, const T* location, const T* weight, T* output) {
+  const MsdaSizes& n = p.n;
+  constexpr int64_t width = Lanes<T>::count;
+  typename Lanes<T>::type sums[kBlocks > 0 ? kBlocks : 1] = {};
+  Corner<T> corners[4];
+  for (int64_t level = 0; level < n.levels; ++level) {
+    const int64_t rows = p.shapes[2 * level], columns = p.shapes[2 * level + 1];
+    for (int64_t point = 0; point < n.points; ++point, ++weight, location += 2) {
+      const T x = location[0] * columns - T(0.5), y = location[1] * rows - T(0.5);
+      if constexpr (kBlocks > 0) {
+        const T right = static_cast<T>(columns - 1), bottom = static_cast<T>(rows - 1);
+        if (x >= 0 && y >= 0 && x < right && y < bottom) {  // all four corners are inside, as mostly
+          const int64_t left = static_cast<int64_t>(x), top = static_cast<int64_t>(y);
+          const T right_share = x - static_cast<T>(left), bottom_share = y - static_cast<T>(top);
+          const T factors[4] = {*weight * ((1 - right_share) * (1 - bottom_share)), *weight * (right_share * (1 - bottom_share)),
+                                *weight * ((1 - right_share) * bottom_share), *weight * (right_share * bottom_share)};
+          const T* upper = value + (top * columns + left) * p.stride;
+          const T* lower = upper + columns * p.stride;
+          const T* cells[4] = {upper, upper + p.stride, lower, lower + p.stride};
+          for (int i = 0; i < 4; ++i) {
+            for (int block = 0; block < kBlocks; ++block) {
+              typename Lanes<T>::type channels;
+              load<T>(channels, cells[i] + block * width);
+              sums[block] += factors[i] * channels;
+            }
+          }
+          continue;
+        }
+      }
+      const int count = corners_around(x, y, rows, columns, corners);
+      for (int i = 0; i < count; ++i) {
+        const T factor = *weight * corners[i].share;
+        const T* cell = value + corners[i].cell * p.stride;
+        if constexpr (kBlocks == 0) {
+          add_scaled(output, factor, cell, n.dim);
+        } else {
+          for (int block = 0; block < kBlocks; ++block) {
+            typename Lanes<T>::type channels;
+            load<T>(channels, cell + block * width);
+            sums[block] += factor * channels;
+          }
+        }
+      }
+      if (count > 0) continue;
+      const T nothing = *weight * nan_unless_finite(x, y);
+      if (nothing == 0) continue;
+      if constexpr (kBlocks == 0) {
+        for (int64_t d = 0; d < n.dim; ++d) output[d] += nothing;
+      } else {
+        for (int block = 0; block < kBlocks; ++block) sums[block] += nothing;
+      }
+    }
+    value += rows * columns * p.stride;
+  }
+  if constexpr (kBlocks > 0) std::memcpy(output, sums, sizeof sums);
+}
+
+// A task is one (image, head) and a block of queries.
+template <typename T, int kBlocks>
+MSDA_INLINE void forward_queries(const Forward<T>& p, int64_t task) {
   const MsdaSizes& n = p.n;
   const int64_t blocks = (n.queries + kQueriesPerTask - 1) / kQueriesPerTask;
   const int64_t first = task % blocks * kQueriesPerTask, last = std::min(first + kQueriesPerTask, n.queries);
   const int64_t head = task / blocks % n.heads, image = task / blocks / n.heads;
-  const int64_t stride = n.heads * n.dim;
-  Corner<T> corners[4];
+  const int64_t cells = p.stride == n.dim ? (image * n.heads + head) * n.tokens : image * n.tokens * n.heads + head;
+  const T* value = p.value + cells * n.dim;
   for (int64_t query = first; query < last; ++query) {
-    const int64_t row = (image * n.queries + query) * n.heads + head;
+    const int64_t row = (image * n.queries + query) * n.heads + head, samples = row * n.levels * n.points;
     T* output = p.output + row * n.dim;
-    const T* weight = p.weights + row * n.levels * n.points;
-    const T* location = p.locations + row * n.levels * n.points * 2;
-    const T* value = p.value + (image * n.tokens * n.heads + head) * n.dim;
-    std::fill(output, output + n.dim, T(0));
-    for (int64_t level = 0; level < n.levels; ++level) {
-      const int64_t height = p.shapes[2 * level], width = p.shapes[2 * level + 1];
-      for (int64_t point = 0; point < n.points; ++point, ++weight, location += 2) {
-        const T x = location[0] * width - T(0.5), y = location[1] * height - T(0.5);
-        const int count = corners_around(x, y, height, width, corners);
-        for (int i = 0; i < count; ++i)
-          add_scaled(output, *weight * corners[i].share, value + corners[i].cell * stride, n.dim);
-        if (count > 0) continue;
-        const T nothing = *weight * nan_unless_finite(x, y);
-        if (nothing != 0)
-          for (int64_t d = 0; d < n.dim; ++d) output[d] += nothing;
-      }
-      value += height * width * stride;
-    }
+    const int64_t samples_ahead = samples + kQueriesAhead * n.heads * n.levels * n.points;
+    prefetch(p.locations + 2 * samples_ahead, 2 * n.levels * n.points);
+    prefetch(p.weights + samples_ahead, n.levels * n.points);
+    if constexpr (kBlocks == 0) std::fill(output, output + n.dim, T(0));
+    forward_query<T, kBlocks>(p, value, p.locations + 2 * samples, p.weights + samples, output);
   }
+}
+
+template <typename T>
+MSDA_INLINE void forward_task(const Forward<T>& p, int64_t task) {
+  constexpr int64_t width = Lanes<T>::count;
+  if (p.n.dim == 4 * width)
+    forward_queries<T, 4>(p, task);  // 32 channels of float, the usual number
+  else if (p.n.dim == 2 * width)
+    forward_queries<T, 2>(p, task);
+  else
+    forward_queries<T, 0>(p, task);
 }
 
 // A task is one (image, head): the only one that adds to that head's part of the value's gradient.
@@ -228,10 +312,35 @@ void run(const Problem& problem, int64_t tasks, int threads, int baseline) {
   for (int64_t task = 0; task < tasks; ++task) task_runner(problem, task);
 }
 
+// Values by head, (B, M, S, D). The cells of one head of (B, S, M, D) are far apart in memory, by a power of two mostly, so
+// that they share few of a cache's places. Null where memory does not suffice.
 template <typename T>
-void forward(const Forward<T>& p, int threads, int baseline) {
+T* values_by_head(const Forward<T>& p, int threads) {
+  const MsdaSizes& n = p.n;
+  T* copy = static_cast<T*>(std::malloc(sizeof(T) * n.batch * n.tokens * n.heads * n.dim));
+  if (copy == nullptr) return nullptr;
+  (void)threads;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t token = 0; token < n.batch * n.tokens; ++token) {
+    const int64_t image = token / n.tokens, cell = token % n.tokens;
+    for (int64_t head = 0; head < n.heads; ++head)
+      std::memcpy(copy + ((image * n.heads + head) * n.tokens + cell) * n.dim, p.value + (token * n.heads + head) * n.dim,
+                  sizeof(T) * n.dim);
+  }
+  return copy;
+}
+
+template <typename T>
+void forward(Forward<T> p, int threads, int baseline) {
   const int64_t blocks = (p.n.queries + kQueriesPerTask - 1) / kQueriesPerTask;
+  T* copy = nullptr;
+  if (p.n.heads > 1 && p.n.queries >= p.n.tokens / 2) copy = values_by_head(p, threads);  // as in encoders
+  if (copy != nullptr) {
+    p.value = copy;
+    p.stride = p.n.dim;
+  }
   run(p, p.n.batch * p.n.heads * blocks, threads, baseline);
+  std::free(copy);
 }
 
 // The gradient of the value is added to, those of locations and weights are written.
@@ -263,7 +372,7 @@ int msda_has_openmp() {
 #define MSDA_DEFINE(NAME, T)                                                                                          \
   void msda_forward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,         \
                            const T* weights, T* output, int threads, int baseline) {                                  \
-    forward(Forward<T>{*sizes, shapes, value, locations, weights, output}, threads, baseline);                        \
+    forward(Forward<T>{*sizes, shapes, value, locations, weights, output, sizes->heads * sizes->dim}, threads, baseline);                        \
   }                                                                                                                   \
   void msda_backward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,        \
                             const T* weights, const T* grad_output, T* grad_value, T* grad_locations,                 \

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "ops": {"runtime"},
     "ops_info": {"ops", "runtime"},
     "layers": BOTTOM | {"ops"},
-    "modeling": BOTTOM | {"layers"},
+    "modeling": BOTTOM | {"layers", "ops"},
     "data": BOTTOM,
     "evaluation": BOTTOM | {"data"},
     "checkpoint": BOTTOM | {"data"},

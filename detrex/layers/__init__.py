@@ -14,7 +14,7 @@ from detrex.layers.functional import (
     take_rows,
 )
 from detrex.layers.mlp import MLP
-from detrex.layers.onednn import linear, use_onednn
+from detrex.layers.onednn import is_traced, linear, use_onednn
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
 from detrex.layers.prediction import prepare_for_prediction
 from detrex.layers.row_column_attention import (
@@ -58,6 +58,7 @@ __all__ = [
     "at_most",
     "box_sine_encoding",
     "inverse_sigmoid",
+    "is_traced",
     "linear",
     "TrackInteraction",
     "multi_scale_deformable_attention",

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 LIBRARY = PACKAGE / "_msda_cpu.so"  # ops/build.py writes it
+CPU_SOURCES = ("msda_cpu.cpp", "masks_cpu.cpp")
 # An installed package has copies of the sources; a checkout has them in ops/.
 SOURCE_FOLDERS = (PACKAGE, PACKAGE.parent.parent / "ops")
 
@@ -30,6 +31,26 @@ class Sizes(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_int64) for name in ("batch", "tokens", "heads", "dim", "queries", "levels", "points")
+    )
+
+
+class MaskAxis(ctypes.Structure):
+    """``MaskAxis`` of the C interface."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("cells", "pixels", "taps")),
+        *((name, _POINTER) for name in ("first", "weights", "pixels_of")),
+    )
+
+
+class MaskResult(ctypes.Structure):
+    """``MaskResult`` of the C interface."""
+
+    _fields_ = (
+        ("counts", _POINTER),
+        ("length", ctypes.c_int64),
+        ("area", ctypes.c_int64),
+        ("probability", ctypes.c_double),
     )
 
 
@@ -79,6 +100,9 @@ def open_library(path: Path) -> KernelLibrary:
     for dtype in ("float32", "float64"):
         _declare(getattr(handle, f"msda_forward_{dtype}"), _FORWARD_TENSORS)
         _declare(getattr(handle, f"msda_backward_{dtype}"), _BACKWARD_TENSORS)
+    axis, results, integer = ctypes.POINTER(MaskAxis), ctypes.POINTER(MaskResult), ctypes.c_int
+    handle.masks_encode.argtypes = [_POINTER, ctypes.c_int64, axis, axis, integer, results, integer, integer]
+    handle.masks_release.argtypes, handle.masks_release.restype = [results, ctypes.c_int64], None
     return KernelLibrary(
         path,
         handle.msda_flags().decode(),
@@ -96,7 +120,11 @@ def cpu_library() -> KernelLibrary | KernelError:
     except KernelError as error:
         # A kernel that was never built is a choice of the installation; a useless one is worth a word.
         level = logging.WARNING if LIBRARY.exists() else logging.INFO
-        logger.log(level, "the CPU kernel of deformable attention is not used, PyTorch code runs: %s", error)
+        logger.log(
+            level,
+            "the CPU kernels of deformable attention and masks are not used, PyTorch code runs: %s",
+            error,
+        )
         return error
 
 
@@ -113,7 +141,8 @@ def source_file(name: str) -> Path:
 
 
 def _source_digest() -> str:
-    return hashlib.sha256(source_file("msda_cpu.cpp").read_bytes()).hexdigest()[:16]
+    content = b"".join(source_file(name).read_bytes() for name in CPU_SOURCES)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _declare(function: Any, tensors: int) -> None:

@@ -91,15 +91,15 @@ def test_a_compiler_without_openmp_makes_a_library_of_one_thread(
 
 def test_it_compiles_without_warnings(build, library, tmp_path):
     compiler = build.find_compiler()[0]
-    command = [compiler, *library.flags.split(), "-Wall", "-Wextra", "-Werror", str(build.SOURCE)]
+    command = [compiler, *library.flags.split(), "-Wall", "-Wextra", "-Werror", *map(str, build.SOURCES)]
     subprocess.run([*command, "-o", str(tmp_path / "library.so")], check=True)
 
 
 @pytest.mark.usefixtures("library")
 def test_a_library_of_another_source_is_stale(build, tmp_path, installed, caplog, make_inputs):
     source = tmp_path / "other.cpp"
-    source.write_text(build.SOURCE.read_text() + "// another version\n")
-    build.compile_library(tmp_path / "stale.so", source)
+    source.write_text(build.SOURCES[0].read_text() + "// another version\n")
+    build.compile_library(tmp_path / "stale.so", (source, *build.SOURCES[1:]))
     with pytest.raises(KernelError, match=r"stale\.so is stale: built from source \w{16}"):
         loader.open_library(tmp_path / "stale.so")
 
@@ -125,7 +125,7 @@ def test_a_broken_library_is_not_used(tmp_path, installed, content):
 def test_a_library_of_something_else_is_not_used(build, tmp_path):
     source = tmp_path / "other.cpp"
     source.write_text("int other() { return 0; }\n")
-    build.compile_library(tmp_path / "other.so", source)
+    build.compile_library(tmp_path / "other.so", (source,))
     with pytest.raises(KernelError, match="cannot be loaded"):
         loader.open_library(tmp_path / "other.so")
 
