@@ -33,7 +33,7 @@ test: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
 
-$(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp ops/masks_cpu.cpp
+$(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp ops/masks_cpu.cpp ops/points_cpu.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e .
 	touch $@

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-SOURCES = (FOLDER / "msda_cpu.cpp", FOLDER / "masks_cpu.cpp")
+SOURCES = tuple(FOLDER / f"{name}_cpu.cpp" for name in ("msda", "masks", "points"))
 CUDA_SOURCE = FOLDER / "msda_cuda.cu"  # compiled where it runs, by detrex/ops/cuda.py
 LIBRARY_NAME = "_msda_cpu.so"  # detrex/ops/library.py looks for it in its own folder
 PACKAGE_FOLDER = FOLDER.parent / "detrex" / "ops"

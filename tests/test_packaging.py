@@ -116,7 +116,9 @@ def shipped(folder):
 
 def test_a_wheel_with_the_kernel_is_for_one_platform_and_any_python(compiled):
     assert "-py3-none-" in compiled.name and not compiled.name.endswith("-any.whl")
-    sources = {f"detrex/ops/{name}" for name in ("masks_cpu.cpp", "msda_cpu.cpp", "msda_cuda.cu")}
+    sources = {
+        f"detrex/ops/{name}" for name in ("masks_cpu.cpp", "msda_cpu.cpp", "points_cpu.cpp", "msda_cuda.cu")
+    }
     assert {LIBRARY, "detrex/configs/common/train.py", "detrex/py.typed"} | sources <= compiled.files()
 
 
@@ -191,6 +193,7 @@ def test_a_source_archive_has_all_that_the_build_needs(project):
         "ops/build.py",
         "ops/masks_cpu.cpp",
         "ops/msda_cpu.cpp",
+        "ops/points_cpu.cpp",
         "ops/msda_cuda.cu",
         "detrex/py.typed",
     }

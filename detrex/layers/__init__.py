@@ -9,12 +9,11 @@ from detrex.layers.functional import (
     at_most,
     inverse_sigmoid,
     put_rows,
-    sample_bool_masks,
-    sample_maps,
     take_rows,
 )
 from detrex.layers.mlp import MLP
 from detrex.layers.onednn import is_traced, linear, use_onednn
+from detrex.layers.points import sample_bool_masks, sample_maps, uncertain_points
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
 from detrex.layers.prediction import prepare_for_prediction
 from detrex.layers.row_column_attention import (
@@ -70,5 +69,6 @@ __all__ = [
     "sample_maps",
     "sine_encoding",
     "take_rows",
+    "uncertain_points",
     "use_onednn",
 ]

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from detrex.layers import sample_maps
+from detrex.layers import uncertain_points
 
 
 class RandomPoints:
@@ -34,26 +33,10 @@ class RandomPoints:
         """(B, K, 2): points that all masks of an image share."""
         return torch.rand(batch, self.num_points, 2, device=device)
 
-    @torch.no_grad()
     def per_mask(self, logits: Tensor) -> Tensor:
         """(M, K, 2) for mask logits (M, H, W): a mask is uncertain where its logit is near 0."""
-        masks = len(logits)
         keep = int(self.uncertain * self.num_points)
-        candidates = torch.rand(masks, self.num_candidates, 2, device=logits.device)
-        certainty = sample_maps(logits[:, None], candidates).squeeze(1).abs()
-        best = _smallest(certainty, keep)
-        chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
-        rest = torch.rand(masks, self.num_points - keep, 2, device=logits.device)
-        return torch.cat([chosen, rest], 1)
-
-
-def _smallest(values: Tensor, count: int) -> Tensor:
-    """Where the ``count`` smallest of every row of (M, N) are, in any order: (M, count)."""
-    if not values.is_cpu:
-        return values.topk(count, dim=1, largest=False, sorted=False).indices
-    # NumPy's selection has vector instructions and takes a fifth of the time.
-    order = np.argpartition(values.float().numpy(), count - 1, axis=1)
-    return torch.from_numpy(order[:, :count])
+        return uncertain_points(logits, self.num_candidates, keep, self.num_points)
 
 
 class GridPoints:

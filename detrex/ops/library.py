@@ -1,4 +1,4 @@
-"""The compiled CPU kernel: where its library is, whether it fits this source, and its C interface."""
+"""The compiled CPU kernels: where their library is, whether it fits this source, and its C interface."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 LIBRARY = PACKAGE / "_msda_cpu.so"  # ops/build.py writes it
-CPU_SOURCES = ("msda_cpu.cpp", "masks_cpu.cpp")
+CPU_SOURCES = ("msda_cpu.cpp", "masks_cpu.cpp", "points_cpu.cpp")
 # An installed package has copies of the sources; a checkout has them in ops/.
 SOURCE_FOLDERS = (PACKAGE, PACKAGE.parent.parent / "ops")
 
-_POINTER = ctypes.c_void_p
+_POINTER, _INT, _NUMBER = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _FORWARD_TENSORS, _BACKWARD_TENSORS = 4, 7
+# Arguments before the number of threads and the baseline switch, see ops/points_cpu.cpp.
+_POINT_FUNCTIONS = {
+    "uncertain": [_POINTER, *[_NUMBER] * 3, _POINTER, *[_NUMBER] * 3, _POINTER],
+    "read": [_POINTER, *[_NUMBER] * 3, _POINTER, _NUMBER, _POINTER],
+    "read_backward": [_POINTER, *[_NUMBER] * 3, _POINTER, _NUMBER, _POINTER],
+    "read_masks": [_POINTER, _POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER],
+}
 
 
 class KernelError(RuntimeError):
@@ -100,9 +107,12 @@ def open_library(path: Path) -> KernelLibrary:
     for dtype in ("float32", "float64"):
         _declare(getattr(handle, f"msda_forward_{dtype}"), _FORWARD_TENSORS)
         _declare(getattr(handle, f"msda_backward_{dtype}"), _BACKWARD_TENSORS)
-    axis, results, integer = ctypes.POINTER(MaskAxis), ctypes.POINTER(MaskResult), ctypes.c_int
-    handle.masks_encode.argtypes = [_POINTER, ctypes.c_int64, axis, axis, integer, results, integer, integer]
-    handle.masks_release.argtypes, handle.masks_release.restype = [results, ctypes.c_int64], None
+    axis, results = ctypes.POINTER(MaskAxis), ctypes.POINTER(MaskResult)
+    handle.masks_encode.argtypes = [_POINTER, _NUMBER, axis, axis, _INT, results, _INT, _INT]
+    handle.masks_release.argtypes, handle.masks_release.restype = [results, _NUMBER], None
+    for name, arguments in _POINT_FUNCTIONS.items():
+        function = getattr(handle, f"points_{name}")
+        function.argtypes, function.restype = [*arguments, _INT, _INT], None
     return KernelLibrary(
         path,
         handle.msda_flags().decode(),
@@ -120,11 +130,7 @@ def cpu_library() -> KernelLibrary | KernelError:
     except KernelError as error:
         # A kernel that was never built is a choice of the installation; a useless one is worth a word.
         level = logging.WARNING if LIBRARY.exists() else logging.INFO
-        logger.log(
-            level,
-            "the CPU kernels of deformable attention and masks are not used, PyTorch code runs: %s",
-            error,
-        )
+        logger.log(level, "the CPU kernels are not used, PyTorch code runs: %s", error)
         return error
 
 
@@ -146,6 +152,6 @@ def _source_digest() -> str:
 
 
 def _declare(function: Any, tensors: int) -> None:
-    """All functions take the sizes, the shapes, tensors, the number of threads and the baseline switch."""
-    function.argtypes = [ctypes.POINTER(Sizes), *[_POINTER] * (1 + tensors), ctypes.c_int, ctypes.c_int]
+    """For one that takes the sizes, the shapes, tensors, the number of threads and the baseline switch."""
+    function.argtypes = [ctypes.POINTER(Sizes), *[_POINTER] * (1 + tensors), _INT, _INT]
     function.restype = None

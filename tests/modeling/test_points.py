@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from detrex.layers import sample_maps
 from detrex.modeling import GridPoints, RandomPoints
 
 CPU = torch.device("cpu")
@@ -63,16 +62,3 @@ def test_a_grid_by_hand():
 def test_a_grid_needs_a_square_number():
     with pytest.raises(ValueError, match="12 is not a square"):
         GridPoints(12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_least_certain_candidates_are_kept(dtype):
-    # Certainty falls with y, and at the map's edges.
-    logits = torch.linspace(9, 1, 64, dtype=dtype)[None, :, None].expand(1, 64, 64)
-    torch.manual_seed(0)
-    candidates = torch.rand(1, 300, 2)
-    torch.manual_seed(0)
-    kept = RandomPoints(100, oversample=3, uncertain=0.5).per_mask(logits)[0, :50]
-    certainty = sample_maps(logits[:, None], candidates)[0, 0]
-    expected = sample_maps(logits[:, None], kept[None])[0, 0].sort().values
-    assert torch.equal(certainty.sort().values[:50], expected)

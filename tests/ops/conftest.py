@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detrex.ops import cpu, cuda, dispatch, force_implementation, masks, operator
+from detrex.ops import cpu, cuda, dispatch, force_implementation, masks, operator, points
 from detrex.ops.library import KernelError, open_library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def use_library(monkeypatch):
     """A function that makes a library, or the error of having no kernel, this installation's."""
 
     def use(library):
-        for module in (cpu, dispatch, masks):
+        for module in (cpu, dispatch, masks, points):
             monkeypatch.setattr(module, "cpu_library", lambda: library)
         if isinstance(library, KernelError):
             monkeypatch.setattr(dispatch, "cuda_obstacle", lambda _device: str(library))
