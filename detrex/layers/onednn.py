@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ import torch.utils._python_dispatch as python_dispatch
 from torch import Tensor, nn
 
 from detrex.layers.transformer import FeedForward
-from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache
+from detrex.runtime.chunking import items_in_cache
 
 # Multiply-adds below which oneDNN spends more time on finding the routine for a new size than it saves.
 LEAST_WORK = 2**22
@@ -55,20 +55,22 @@ def use_onednn(model: nn.Module) -> bool:
 
 
 @cache
-def onednn_works() -> bool:
-    """Whether this PyTorch multiplies through oneDNN as it is called here, tried with a small product."""
+def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether PyTorch multiplies numbers of ``dtype`` through oneDNN here, tried with a small product."""
     if not torch.backends.mkldnn.is_available() or not hasattr(python_dispatch, "is_in_torch_dispatch_mode"):
         return False
     x, weight, bias = (
-        torch.linspace(-1, 1, math.prod(shape), dtype=torch.float32, device="cpu").view(shape)
+        torch.linspace(-1, 1, math.prod(shape), dtype=torch.float32, device="cpu").view(shape).to(dtype)
         for shape in ((2, 3), (4, 3), (4,))
     )
     expected = F.linear(x, weight, bias)
     try:
         found = _multiply(x, weight, bias), _multiply(x, weight, bias, relu=True)
-    except (AttributeError, RuntimeError, TypeError):  # no such operator, or one with other arguments
+    except (AttributeError, RuntimeError, TypeError):  # no such operator, not for this processor, or another
         return False
-    return all(map(torch.allclose, found, (expected, expected.relu())))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    pairs = zip(found, (expected, expected.relu()), strict=True)
+    return all(torch.allclose(one, other, atol=tolerance) for one, other in pairs)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -96,7 +98,11 @@ class OneDNNLinear(nn.Linear):
     """``nn.Linear`` through :func:`linear`: (..., in_features) to (..., out_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        return linear(*self.factors(x))
+
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is multiplied for x (..., I): x, weight and bias, as they are or rounded."""
+        return x, self.weight, self.bias
 
 
 class OneDNNFeedForward(FeedForward):
@@ -108,22 +114,25 @@ class OneDNNFeedForward(FeedForward):
 
     def transform(self, x: Tensor) -> Tensor:
         first, second = self.linear1, self.linear2
-        plain = (
-            type(self.activation) is nn.ReLU
-            and not (self.training and self.dropout.p)
-            and _is_product(first)
-            and _is_product(second)
-        )
-        if not (plain and _takes_onednn(x, first.weight)):
+        if (
+            type(self.activation) is not nn.ReLU
+            or (self.training and self.dropout.p)
+            or not (_is_product(first) and _is_product(second))
+        ):
             return super().transform(x)
-        parameters = first.weight, first.bias, second.weight, second.bias
+        rows, weight1, bias1 = first.factors(x)
+        _, weight2, bias2 = second.factors(rows)
+        assert bias1 is not None and bias2 is not None, "looked at above"
+        if not _takes_onednn(rows, weight1):
+            return super().transform(x)
+        parameters = weight1, bias1, weight2, bias2
         if torch.is_grad_enabled():
-            return _TwoLayers.apply(x.flatten(0, -2), *parameters).unflatten(0, x.shape[:-1])
-        large = x.numel() // x.shape[-1] >= 4 * items_in_cache(FLOAT_BYTES * first.out_features, x.device)
-        return _through_both(x, *parameters) if large else super().transform(x)
+            return _TwoLayers.apply(rows.flatten(0, -2), *parameters).unflatten(0, rows.shape[:-1])
+        many = rows.numel() // rows.shape[-1] >= 4 * _rows_at_once(rows, first.out_features)
+        return _through_both(rows, *parameters) if many else super().transform(rows)
 
 
-def _is_product(layer: nn.Module) -> bool:
+def _is_product(layer: nn.Module) -> TypeGuard[OneDNNLinear]:
     """Whether calling the layer does no more than multiply."""
     return isinstance(layer, OneDNNLinear) and layer.bias is not None and not is_hooked(layer)
 
@@ -143,8 +152,13 @@ def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bi
 
 def _blocks(hidden: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
     """The same rows of all tensors (..., I), as many at a time as have a hidden layer that fits the cache."""
-    rows = items_in_cache(FLOAT_BYTES * hidden, tensors[0].device)
+    rows = _rows_at_once(tensors[0], hidden)
     return zip(*(t.flatten(0, -2).split(rows) for t in tensors), strict=True)
+
+
+def _rows_at_once(x: Tensor, hidden: int) -> int:
+    """How many rows of x have a hidden layer that fits the cache."""
+    return items_in_cache(x.element_size() * hidden, x.device)
 
 
 class _TwoLayers(torch.autograd.Function):
@@ -211,13 +225,18 @@ def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
         not is_traced()
         and x.is_cpu
         and weight.is_cpu
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
+        and (_is_plain_float32(x) or (x.dtype == torch.bfloat16 and not torch.is_grad_enabled()))
         and x.dim() > 1
         and x.numel() * len(weight) >= LEAST_WORK
         and bool(torch.backends.mkldnn.enabled)
-        and not torch.is_autocast_enabled("cpu")
-        and onednn_works()
+        and onednn_works(x.dtype)
     )
+
+
+def _is_plain_float32(x: Tensor) -> bool:
+    """Whether x is float32, and stays so in products."""
+    return x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def is_traced() -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils._pytree import tree_leaves
 
-from detrex.layers.onednn import OneDNNLinear, is_hooked, is_traced
+from detrex.layers.onednn import OneDNNLinear, is_hooked, is_traced, linear
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:
@@ -98,7 +98,7 @@ class PredictionConv2d(_Kept, nn.Conv2d):
 
         def prepare() -> tuple[Tensor, Tensor | None]:
             weight, bias = self._folded(norm)
-            if x.is_cpu:  # oneDNN computes 1x1 convolutions then, which are MKL's with one thread
+            if x.is_cpu:
                 weight = weight.contiguous(memory_format=torch.channels_last)
             return weight.to(dtype), None if bias is None else bias.to(dtype)
 
@@ -106,7 +106,20 @@ class PredictionConv2d(_Kept, nn.Conv2d):
         if norm is not None:
             sources += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         weight, bias = self._kept(sources, dtype, prepare)
+        if self._is_product(x):  # a convolution goes to MKL with one thread, which takes longer
+            return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def _is_product(self, x: Tensor) -> bool:
+        """Whether this is a linear layer over the pixels of x (B, I, H, W), as they lie in memory."""
+        return (
+            x.is_cpu
+            and x.dim() == 4
+            and self.kernel_size == self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
 
     def _folded(self, norm: Any) -> tuple[Tensor, Tensor | None]:
         """Weight (J, I / groups, h, w) and bias (J,) with the norm in them."""
@@ -121,14 +134,16 @@ class PredictionConv2d(_Kept, nn.Conv2d):
 class PredictionLinear(_Kept, OneDNNLinear):
     """``nn.Linear`` that rounds its weights once, if at all: (..., in_features) to (..., out_features)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         kind = x.device.type
         if not torch.is_autocast_enabled(kind) or not _keeps_weights():
-            return super().forward(x)
+            return super().factors(x)
         dtype = torch.get_autocast_dtype(kind)
         sources = [self.weight, self.bias]
-        rounded = self._kept(sources, dtype, lambda: [None if t is None else t.to(dtype) for t in sources])
-        return F.linear(x.to(dtype), *rounded)
+        weight, bias = self._kept(
+            sources, dtype, lambda: [None if t is None else t.to(dtype) for t in sources]
+        )
+        return x.to(dtype), weight, bias
 
 
 class _FoldedNorm(nn.Module):

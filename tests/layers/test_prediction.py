@@ -8,9 +8,11 @@ import timm
 import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from detrex.layers import prepare_for_prediction, use_onednn
+from detrex.layers import FeedForward, prepare_for_prediction, use_onednn
+from detrex.layers.onednn import onednn_works
 from detrex.layers.prediction import PredictionConv2d
 
 
@@ -104,6 +106,22 @@ def test_lower_precision_stays_lower(nets, image):
         found = prepared(image)
         assert {y.dtype for y in found} == {torch.bfloat16}
         assert_agree([y.float() for y in found], expected, atol=0.15, rtol=0.05)
+
+
+@pytest.mark.skipif(not onednn_works(torch.bfloat16), reason="this processor has no products of bfloat16")
+@pytest.mark.parametrize("rows", [300, 9000])  # below and above what goes through both layers in blocks
+def test_feed_forward_layers_of_lower_precision_go_to_onednn(rows):
+    plain = FeedForward(128, 256).eval()
+    prepared = copy.deepcopy(plain)
+    use_onednn(prepared)
+    prepare_for_prediction(prepared, lambda: None)
+    x = torch.randn(2, rows // 2, 128)
+    with torch.inference_mode():
+        expected = plain.double()(x.double())
+        with torch.autocast("cpu", torch.bfloat16), profile(activities=[ProfilerActivity.CPU]) as operators:
+            found = prepared(x)
+    assert {event.name for event in operators.events()} >= {"mkldnn::_linear_pointwise"}
+    torch.testing.assert_close(found.double(), expected, atol=0.05, rtol=0.02)
 
 
 def test_new_weights_count_at_once(nets, image):
