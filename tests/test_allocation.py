@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from detrex.engine import run as runs
-from detrex.engine.run import prepare_device
+from detrex.engine import settings
 from detrex.predict import loading
 from tests.engine.runs import load
 
@@ -83,14 +82,14 @@ def test_free_memory_is_released_on_demand():
 
 def test_other_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not runs.keep_freed_memory()
+    assert not settings.keep_freed_memory()
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_config_decides(tmp_path, monkeypatch, keep):
     calls = []
-    monkeypatch.setattr(runs, "keep_freed_memory", lambda: calls.append(1))
-    prepare_device(load(tmp_path, f"train.keep_memory={keep}").train)
+    monkeypatch.setattr(settings, "keep_freed_memory", lambda: calls.append(1))
+    settings.prepare_device(load(tmp_path, f"train.keep_memory={keep}").train)
     assert bool(calls) == keep
 
 

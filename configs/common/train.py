@@ -51,6 +51,10 @@ train = dict(
     # Steps from 1 on, both included, that are profiled; 0 and 0: none. Files are in output_dir/profile.
     profiler=dict(start=0, stop=0),
     eval_period=5000,  # iterations; 0: only at the end
+    # Evaluate on the way in a process of its own, while training goes on; the last evaluation is as usual. It
+    # needs processor cores, or memory of the GPU, besides. device: None: that of training; or such as "cpu".
+    # threads: on a CPU; None: half of PyTorch's number.
+    eval_beside=dict(enabled=False, device=None, threads=None),
     # The loss on test images at every evaluation: "val/loss" and its parts. max_images: only the first ones.
     validation_loss=dict(enabled=False, max_images=None),
     # Ends training when `patience` evaluations in a row have not improved on the best one by more than

@@ -19,7 +19,7 @@ from detrex.config import ConfigError, instantiate
 from detrex.config.untrusted import load_config_file
 from detrex.engine import Trainer
 from detrex.engine.parallel import compile_modules
-from detrex.engine.run import prepare_device
+from detrex.engine.settings import prepare_device
 from detrex.engine.weights import load_initial
 from detrex.modeling.build import build_model, prepare_detector
 from detrex.runtime.device import autocast

@@ -64,6 +64,9 @@ class Checkpointer:
     that averages its weights, ``model_ema.safetensors``; it appears under that name only when all files are
     complete on the disk. The file ``last_checkpoint`` names the
     newest one, ``best_checkpoint`` (JSON) the best one. Call the methods that write on one process only.
+
+    Attributes:
+        in_use: iterations whose checkpoints are not deleted, however old, as long as they are here.
     """
 
     def __init__(self, directory: str | Path, keep: int = 3):
@@ -76,6 +79,7 @@ class Checkpointer:
             raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
         self.directory = Path(directory)
         self.keep = keep
+        self.in_use: set[int] = set()
 
     def save(
         self,
@@ -194,12 +198,12 @@ class Checkpointer:
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
         found = [path for path in self.directory.glob("iteration_*") if _NAME.match(path.name)]
-        return sorted(found, key=_iteration)
+        return sorted(found, key=iteration_of)
 
     def _prune(self, newest: Path) -> None:
         # Later ones than the newest are of a run that went on from an earlier checkpoint, or unreadable.
-        past = [path for path in self.paths() if _iteration(path) <= _iteration(newest)]
-        kept = {path.name for path in past[-self.keep :]}
+        past = [path for path in self.paths() if iteration_of(path) <= iteration_of(newest)]
+        kept = {path.name for path in past[-self.keep :]} | {self.path_of(i).name for i in self.in_use}
         if (best := self.best()) is not None:
             kept.add(best["checkpoint"])
         for path in self.paths():
@@ -211,5 +215,6 @@ class Checkpointer:
             temporary.write_text(text + "\n")
 
 
-def _iteration(path: Path) -> int:
+def iteration_of(path: Path) -> int:
+    """The training steps that a checkpoint's folder is named after."""
     return int(path.name.rpartition("_")[2])

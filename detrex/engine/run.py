@@ -24,6 +24,7 @@ from detrex.checkpoint import (
 )
 from detrex.config import fix_values, instantiate
 from detrex.data.census import Census
+from detrex.engine.beside import EvaluationProcess
 from detrex.engine.data_checks import check_data
 from detrex.engine.ema import WeightAverage, build_average, read_average
 from detrex.engine.evaluation import Evaluation, build_evaluation
@@ -54,7 +55,7 @@ from detrex.engine.hooks import (
 from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.optimizer import scale_learning_rates
 from detrex.engine.parallel import compile_modules, distribute
-from detrex.engine.settings import check_numbers
+from detrex.engine.settings import check_numbers, prepare_device
 from detrex.engine.thresholds import evaluates_folder, keep_thresholds
 from detrex.engine.trainer import Trainer
 from detrex.engine.weights import (
@@ -67,8 +68,6 @@ from detrex.engine.weights import (
 from detrex.engine.writers import JsonLinesWriter, Writers
 from detrex.modeling.build import build_model
 from detrex.report import save_report
-from detrex.runtime.allocation import keep_freed_memory
-from detrex.runtime.device import resolve_device, set_tf32
 from detrex.runtime.distributed import is_main_process, rank, world_size
 from detrex.runtime.random_state import seed_everything
 from detrex.structures import Categories
@@ -220,19 +219,6 @@ def _prepare(
     return _Prepared(trainer, evaluation, saving)
 
 
-def prepare_device(train: DictConfig) -> torch.device:
-    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    device = resolve_device(train.device)
-    set_tf32(train.tf32)
-    if train.keep_memory and device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
 def _build_trainer(config: DictConfig, model: nn.Module, loader: Iterable) -> Trainer:
     train = config.train
     compile_modules(model, **train.compile)
@@ -281,7 +267,7 @@ def _build_hooks(
     content = cast(dict[str, Any], OmegaConf.to_container(config))
     hooks: list[Hook] = [LogHook(train.log_period, writers, content, measures), saving]
     if evaluation is not None:
-        hooks.append(_build_eval_hook(train, writers, saving, checkpointer, evaluation, categories))
+        hooks.append(_build_eval_hook(config, writers, saving, checkpointer, evaluation, categories))
     if train.profiler.start or train.profiler.stop:
         directory = Path(train.output_dir) / PROFILES
         hooks.append(ProfilerHook(train.profiler.start, train.profiler.stop, directory))
@@ -299,13 +285,14 @@ def _build_writers(train: DictConfig) -> Writers:
 
 
 def _build_eval_hook(
-    train: DictConfig,
+    config: DictConfig,
     writers: Writers,
     saving: CheckpointHook,
     checkpointer: Checkpointer,
     evaluation: Evaluation,
     categories: Categories | None,
 ) -> EvalHook:
+    train = config.train
     best = stopping = None
     if (metric := train.checkpoint.best_metric) is not None:
         goal = Goal(metric, train.checkpoint.best_mode, "train.checkpoint.best_metric")
@@ -323,7 +310,8 @@ def _build_eval_hook(
     def draw():
         return evaluation.draw(categories)
 
-    return EvalHook(evaluation.run, train.eval_period, writers, history, saving, best, stopping, draw)
+    beside = EvaluationProcess(config) if train.eval_beside.enabled else None
+    return EvalHook(evaluation.run, train.eval_period, writers, history, saving, best, stopping, draw, beside)
 
 
 def _save_report(

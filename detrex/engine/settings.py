@@ -1,10 +1,14 @@
-"""Numbers of ``train`` that would only show when they are used: checked before a run starts."""
+"""Settings of ``train``: numbers that would only show when they are used, and those of the whole process."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+
+from detrex.runtime.allocation import keep_freed_memory
+from detrex.runtime.device import resolve_device, set_tf32
 
 # Key below `train`, the smallest and the largest value.
 _RANGES: list[tuple[str, float, float]] = [
@@ -13,6 +17,7 @@ _RANGES: list[tuple[str, float, float]] = [
     ("max_skipped_steps", 0, math.inf),
     ("process_timeout", 0, math.inf),
     ("eval_period", 0, math.inf),
+    ("eval_beside.threads", 1, math.inf),
     ("checkpoint.period", 0, math.inf),
     ("profiler.start", 0, math.inf),
     ("profiler.stop", 0, math.inf),
@@ -42,3 +47,16 @@ def check_numbers(train: DictConfig) -> None:
             wrong.append(f"train.{key}={value}: expected a number {limits}")
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def prepare_device(train: DictConfig) -> torch.device:
+    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = resolve_device(train.device)
+    set_tf32(train.tf32)
+    if train.keep_memory and device.type == "cpu":
+        keep_freed_memory()
+    return device

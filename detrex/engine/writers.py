@@ -195,6 +195,7 @@ class WandbWriter:
         self._directory = Path(directory)
         self._options = {"project": project, "name": name, "entity": entity, "mode": mode}
         self._run: Any = None
+        self._step = 0
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
         """
@@ -214,9 +215,13 @@ class WandbWriter:
             dir=str(self._directory), config=dict(config), id=known, resume="allow", **self._options
         )
         marker.write_text(self._run.id)
+        self._step = iteration
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        self._run.log(dict(metrics), step=iteration)
+        """Steps of W&B cannot go back: what comes later is at the last one, with its own ``iteration``."""
+        late = {"iteration": iteration} if iteration < self._step else {}
+        self._step = max(iteration, self._step)
+        self._run.log({**metrics, **late}, step=self._step)
 
     def picture(self, iteration: int, name: str, image: Image.Image) -> None:
         self._run.log({name: self._image(image)}, step=iteration)

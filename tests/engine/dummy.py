@@ -165,3 +165,13 @@ class Given:
         if (value := next(self._values)) is None:
             raise Killed
         return {self._name: value}
+
+
+class Broken(Given):
+    """Fails when it is to give figures."""
+
+    def __init__(self):
+        super().__init__("dummy/accuracy", [])
+
+    def evaluate(self) -> dict[str, float]:
+        raise RuntimeError("no figures")

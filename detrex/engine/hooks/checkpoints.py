@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from detrex.checkpoint import FINAL_AVERAGE, FINAL_WEIGHTS, Checkpointer, CheckpointError, write_weights
+from detrex.checkpoint.checkpointer import iteration_of
 from detrex.engine.hooks.hook import Hook, Training
 from detrex.engine.parallel import is_split
 from detrex.runtime import interruption
@@ -97,6 +98,19 @@ class CheckpointHook(Hook):
         state, weights = trainer.state_dict(), trainer.weights()
         if self._attempt("the last checkpoint", lambda: self._write_checkpoint(trainer, weights, state)):
             self._saved = trainer.iteration
+
+    def saved(self) -> list[int]:
+        """The iterations of all checkpoints that there are."""
+        return [iteration_of(path) for path in self._checkpointer.paths()]
+
+    def use(self, iteration: int) -> Path:
+        """The folder of a checkpoint, which stays until it is released."""
+        self._checkpointer.in_use.add(iteration)
+        return self._checkpointer.path_of(iteration)
+
+    def release(self, iteration: int) -> None:
+        """Lets a checkpoint be deleted like any other; the next one that is saved may do so."""
+        self._checkpointer.in_use.discard(iteration)
 
     def check(self) -> None:
         """Checks the last checkpoint; to be called at the very end of a run.

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 from PIL import Image
 
 from detrex.checkpoint import Checkpointer
+from detrex.engine.beside import EvaluationError, EvaluationProcess
 from detrex.engine.hooks.checkpoints import CheckpointHook
 from detrex.engine.hooks.hook import Hook, Training
 from detrex.engine.writers import Writers
+from detrex.evaluation import format_table
 from detrex.runtime import interruption
 from detrex.runtime.distributed import all_gather_objects, barrier, is_main_process
 from detrex.runtime.files import replaced_file
@@ -137,8 +140,16 @@ class BestCheckpoint:
         self._checkpoints = checkpoints
         self._checkpointer = checkpointer
 
-    def update(self, trainer: Training, metrics: Mapping[str, float], before: EvaluationHistory) -> None:
+    def update(
+        self, trainer: Training, iteration: int, metrics: Mapping[str, float], before: EvaluationHistory
+    ) -> None:
         """Saves and marks a checkpoint if ``metrics`` are better than all evaluations ``before``.
+
+        Args:
+            trainer: the run.
+            iteration: what was evaluated: the run as it is, or an earlier checkpoint that is still there.
+            metrics: of it.
+            before: the evaluations before.
 
         Raises:
             ValueError: the evaluation does not return the metric.
@@ -151,17 +162,15 @@ class BestCheckpoint:
         if not self.goal.improves(value, best):
             return
         logger.info("best %s so far: %.4g", self.goal.metric, value)
-        self._checkpoints.save(trainer)
+        if iteration == trainer.iteration:
+            self._checkpoints.save(trainer)
         # A checkpoint that could not be written is in the log; the best one before it stays.
-        if is_main_process() and self._checkpointer.path_of(trainer.iteration).is_dir():
+        path = self._checkpointer.path_of(iteration)
+        if is_main_process() and path.is_dir():
             try:
-                self._checkpointer.mark_best(trainer.iteration, self.goal.metric, value)
+                self._checkpointer.mark_best(iteration, self.goal.metric, value)
             except OSError as error:
-                logger.warning(
-                    "%s could not be marked as the best: %s",
-                    self._checkpointer.path_of(trainer.iteration),
-                    error.strerror or error,
-                )
+                logger.warning("%s could not be marked as the best: %s", path, error.strerror or error)
         barrier()
 
 
@@ -214,6 +223,9 @@ class EvalHook(Hook):
         best: keeps the best checkpoint, if given.
         stopping: ends training early, if given.
         draw: makes a picture of results, on the main process alone; None where nothing can be drawn.
+        beside: evaluates checkpoints on the way, while training goes on, one at a time. Their metrics are
+            acted on when they come; the next evaluation waits for them, and so does the end. There are no
+            pictures of these. What fails is an error in the log, and training goes on.
     """
 
     def __init__(
@@ -226,6 +238,7 @@ class EvalHook(Hook):
         best: BestCheckpoint | None = None,
         stopping: EarlyStopping | None = None,
         draw: Callable[[], Image.Image | None] | None = None,
+        beside: EvaluationProcess | None = None,
     ):
         self._evaluate = evaluate
         self._period = period
@@ -236,30 +249,90 @@ class EvalHook(Hook):
         self._stopping = stopping
         self._draw = draw
         self._evaluated: int | None = None  # by this process
+        self._beside = beside
+        self._waiting: deque[int] = deque()  # checkpoints to be evaluated beside; the first one is at work
 
     def before_train(self, trainer: Training) -> None:
         """Makes up for an evaluation that an earlier process was to do after it had saved the checkpoint."""
         self._history.restore(trainer.iteration)
-        if self._is_due(trainer) and trainer.iteration not in self._history:
+        if self._beside is not None:
+            for iteration in self._checkpoints.saved():
+                was_due = iteration <= trainer.iteration and self._is_due(iteration, trainer)
+                if was_due and iteration not in self._history:
+                    self._begin_beside(self._beside, iteration)
+        elif self._is_due(trainer.iteration, trainer) and trainer.iteration not in self._history:
             self._run(trainer)
         self._stop_if_reached(trainer)
 
     def after_step(self, trainer: Training) -> None:
+        if self._beside is not None and self._waiting and self._beside.is_done():
+            self._take(self._beside, trainer)
+            self._stop_if_reached(trainer)
         # Who was asked to stop may have seconds left; the resumed run makes up for the evaluation.
-        if self._is_due(trainer) and not trainer.stopping:
+        if self._is_due(trainer.iteration, trainer) and not trainer.stopping:
             if any(all_gather_objects(interruption.requested())):
                 trainer.stopping = True  # together, so that all can save
                 return
-            self._run(trainer)
+            if self._beside is None or not self._run_beside(self._beside, trainer):
+                self._run(trainer)
             self._stop_if_reached(trainer)
 
     def after_train(self, trainer: Training) -> None:
+        if self._beside is not None:
+            self._take_all(self._beside, trainer)
         if self._evaluated != trainer.iteration:
             self._run(trainer)
 
-    def _is_due(self, trainer: Training) -> bool:
-        done = trainer.iteration
+    def close(self) -> None:
+        if self._beside is not None:
+            self._beside.close()
+
+    def _is_due(self, done: int, trainer: Training) -> bool:
         return self._period > 0 and done > 0 and done % self._period == 0 and done < trainer.max_iter
+
+    def _run_beside(self, beside: EvaluationProcess, trainer: Training) -> bool:
+        """Lets the present weights be evaluated; not where they cannot be saved, which is in the log."""
+        self._take_all(beside, trainer)
+        self._checkpoints.save(trainer)
+        if trainer.iteration not in self._checkpoints.saved():
+            return False
+        self._begin_beside(beside, trainer.iteration)
+        return True
+
+    def _begin_beside(self, beside: EvaluationProcess, iteration: int) -> None:
+        path = self._checkpoints.use(iteration)
+        self._waiting.append(iteration)
+        if len(self._waiting) == 1:
+            beside.start(path)
+
+    def _take_all(self, beside: EvaluationProcess, trainer: Training) -> None:
+        while self._waiting:
+            if not beside.is_done():
+                logger.info("waiting for the evaluation after iteration %d", self._waiting[0])
+            self._take(beside, trainer)
+
+    def _take(self, beside: EvaluationProcess, trainer: Training) -> None:
+        """Acts on the metrics of the checkpoint at work, for which it may have to wait."""
+        iteration = self._waiting[0]
+        results = None
+        try:
+            results = beside.metrics()
+        except EvaluationError as error:
+            logger.error(
+                "the evaluation after iteration %d, beside training, failed: %s\nTraining goes on.",
+                iteration,
+                error,
+            )
+        self._waiting.popleft()
+        if results is not None:
+            logger.info(
+                "evaluation after iteration %d, beside training:\n%s", iteration, format_table(results)
+            )
+            self._writers.write(iteration, results)
+            self._act(trainer, iteration, results)
+        self._checkpoints.release(iteration)
+        if self._waiting:
+            beside.start(self._checkpoints.use(self._waiting[0]))
 
     def _run(self, trainer: Training) -> None:
         start = time.perf_counter()
@@ -277,11 +350,14 @@ class EvalHook(Hook):
                 return
             if is_main_process():
                 self._write(trainer.iteration, results)
+        self._act(trainer, trainer.iteration, results)
+
+    def _act(self, trainer: Training, iteration: int, results: dict[str, float]) -> None:
         if self._best is not None:
-            self._best.update(trainer, results, self._history)
+            self._best.update(trainer, iteration, results, self._history)
         if self._stopping is not None:
             self._stopping.goal.value(results)  # is an error, if there is none
-        self._history.add(trainer.iteration, results)
+        self._history.add(iteration, results)
 
     def _write(self, iteration: int, results: dict[str, float]) -> None:
         self._writers.write(iteration, results)
