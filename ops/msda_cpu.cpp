@@ -232,18 +232,47 @@ MSDA_INLINE void forward_task(const Forward<T>& p, int64_t task) {
     forward_queries<T, 0>(p, task);
 }
 
-// A task is one (image, head): the only one that adds to that head's part of the value's gradient.
-template <typename T>
-MSDA_INLINE void backward_task(const Backward<T>& p, int64_t task) {
+// What four cells of one query's channels have in common with the gradient of its output, and their part of it. `grads` are
+// the latter's channels: kBlocks vectors in registers, or none, and then `grad_output` is read.
+template <typename T, int kBlocks>
+MSDA_INLINE T backward_cell(const typename Lanes<T>::type* grads, const T* grad_output, T factor, const T* cell, T* grad_cell,
+                            int64_t dim) {
+  if constexpr (kBlocks == 0) {
+    add_scaled(grad_cell, factor, grad_output, dim);
+    return dot(grad_output, cell, dim);
+  } else {
+    constexpr int64_t width = Lanes<T>::count;
+    typename Lanes<T>::type products = {};
+    for (int block = 0; block < kBlocks; ++block) {
+      typename Lanes<T>::type channels, sums;
+      load<T>(channels, cell + block * width);
+      products += grads[block] * channels;
+      load<T>(sums, grad_cell + block * width);
+      sums += factor * grads[block];
+      std::memcpy(grad_cell + block * width, &sums, sizeof sums);
+    }
+    for (int64_t half = width / 2; half > 0; half /= 2)  // by pairs, which do not wait for one another
+      for (int64_t lane = 0; lane < half; ++lane) products[lane] += products[lane + half];
+    return products[0];
+  }
+}
+
+// All queries of one image and head. `value` and `grad_value` are its cells, `stride` channels apart.
+template <typename T, int kBlocks>
+MSDA_INLINE void backward_queries(const Backward<T>& p, int64_t image, int64_t head, const T* value, T* grad_value,
+                                  int64_t stride) {
   const MsdaSizes& n = p.n;
-  const int64_t head = task % n.heads, image = task / n.heads;
-  const int64_t stride = n.heads * n.dim;
+  constexpr int64_t width_of_lanes = Lanes<T>::count;
+  typename Lanes<T>::type grads[kBlocks > 0 ? kBlocks : 1] = {};
   Corner<T> corners[4];
   for (int64_t query = 0; query < n.queries; ++query) {
     const int64_t row = (image * n.queries + query) * n.heads + head;
     const T* grad_output = p.grad_output + row * n.dim;
-    int64_t sample = row * n.levels * n.points;
-    int64_t start = (image * n.tokens * n.heads + head) * n.dim;
+    for (int block = 0; block < kBlocks; ++block) load<T>(grads[block], grad_output + block * width_of_lanes);
+    int64_t sample = row * n.levels * n.points, start = 0;
+    const int64_t ahead = sample + kQueriesAhead * n.heads * n.levels * n.points;
+    prefetch(p.locations + 2 * ahead, 2 * n.levels * n.points);
+    prefetch(p.weights + ahead, n.levels * n.points);
     for (int64_t level = 0; level < n.levels; ++level) {
       const int64_t height = p.shapes[2 * level], width = p.shapes[2 * level + 1];
       for (int64_t point = 0; point < n.points; ++point, ++sample) {
@@ -253,9 +282,9 @@ MSDA_INLINE void backward_task(const Backward<T>& p, int64_t task) {
         const T nothing = nan_unless_finite(x, y);
         T grad_weight = nothing, grad_x = nothing, grad_y = nothing;
         for (int i = 0; i < count; ++i) {
-          const int64_t cell = start + corners[i].cell * stride;
-          const T product = dot(grad_output, p.value + cell, n.dim);
-          add_scaled(p.grad_value + cell, weight * corners[i].share, grad_output, n.dim);
+          const int64_t cell = (start + corners[i].cell) * stride;
+          const T product = backward_cell<T, kBlocks>(grads, grad_output, weight * corners[i].share, value + cell,
+                                                      grad_value + cell, n.dim);
           grad_weight += corners[i].share * product;
           grad_x += corners[i].slope_x * product;
           grad_y += corners[i].slope_y * product;
@@ -264,9 +293,41 @@ MSDA_INLINE void backward_task(const Backward<T>& p, int64_t task) {
         p.grad_locations[2 * sample] = weight * width * grad_x;
         p.grad_locations[2 * sample + 1] = weight * height * grad_y;
       }
-      start += height * width * stride;
+      start += height * width;
     }
   }
+}
+
+// A task is one (image, head): the only one that adds to that head's part of the value's gradient. With many queries it works
+// on copies whose cells follow one another, for the reason given at values_by_head.
+template <typename T>
+MSDA_INLINE void backward_task(const Backward<T>& p, int64_t task) {
+  const MsdaSizes& n = p.n;
+  const int64_t head = task % n.heads, image = task / n.heads;
+  const int64_t start = (image * n.tokens * n.heads + head) * n.dim, numbers = n.tokens * n.dim;
+  const T* value = p.value + start;
+  T* grad_value = p.grad_value + start;
+  int64_t stride = n.heads * n.dim;
+  T* copy = nullptr;
+  if (n.heads > 1 && n.queries >= n.tokens / 2) copy = static_cast<T*>(std::malloc(2 * sizeof(T) * numbers));
+  if (copy != nullptr) {
+    for (int64_t cell = 0; cell < n.tokens; ++cell) {
+      std::memcpy(copy + cell * n.dim, value + cell * stride, sizeof(T) * n.dim);
+      std::memcpy(copy + numbers + cell * n.dim, grad_value + cell * stride, sizeof(T) * n.dim);
+    }
+    value = copy;
+    grad_value = copy + numbers;
+    stride = n.dim;
+  }
+  constexpr int64_t width = Lanes<T>::count;
+  if (n.dim == 4 * width)
+    backward_queries<T, 4>(p, image, head, value, grad_value, stride);  // 32 channels of float, the usual number
+  else
+    backward_queries<T, 0>(p, image, head, value, grad_value, stride);
+  if (copy != nullptr)
+    for (int64_t cell = 0; cell < n.tokens; ++cell)
+      std::memcpy(p.grad_value + start + cell * n.heads * n.dim, grad_value + cell * n.dim, sizeof(T) * n.dim);
+  std::free(copy);
 }
 
 template <typename T>

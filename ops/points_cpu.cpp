@@ -1,7 +1,7 @@
 // Reading maps and masks at points on CPUs, for mask losses (PointRend, arXiv 1912.08193).
 //
 // A plain C interface like that of msda_cpu.cpp, in the same library. All tensors are dense and row-major:
-//   maps (M, H, W), points (M, K, 2) as normalised (x, y), values (M, K).
+//   maps (M, D, H, W), points (M, K, 2) as normalised (x, y), values (M, D, K). D is 1 where it is not given.
 //
 // Values are bilinear and zero outside. A task is one map or mask: no two write to the same place, and every sum runs in a
 // fixed order, so the bits of a result do not depend on the number of threads. Points are clamped to a border of zeros
@@ -129,14 +129,14 @@ struct Read {
   const float* maps;
   const float* points;
   float* values;
-  int64_t height, width, count;
+  int64_t channels, height, width, count;
 };
 
 struct ReadBackward {
   const float* points;
   const float* grad_values;
   float* grad_maps;
-  int64_t height, width, count;
+  int64_t channels, height, width, count;
 };
 
 struct ReadMasks {
@@ -178,9 +178,9 @@ POINTS_INLINE void run_inline(const Read& p, int64_t map) {
   frame(p.maps + map * p.height * p.width, p.height, p.width, framed.data());
   Places places;
   for (int64_t first = 0; first < p.count; first += kBlock) {
-    const int64_t count = std::min(kBlock, p.count - first), start = map * p.count + first;
-    locate(p.points + 2 * start, count, p.height, p.width, places);
-    read(framed.data(), p.width + 3, places, count, p.values + start);
+    const int64_t count = std::min(kBlock, p.count - first);
+    locate(p.points + 2 * (map / p.channels * p.count + first), count, p.height, p.width, places);
+    read(framed.data(), p.width + 3, places, count, p.values + map * p.count + first);
   }
 }
 
@@ -191,7 +191,7 @@ POINTS_INLINE void run_inline(const ReadBackward& p, int64_t map) {
   Places places;
   for (int64_t first = 0; first < p.count; first += kBlock) {
     const int64_t count = std::min(kBlock, p.count - first), start = map * p.count + first;
-    locate(p.points + 2 * start, count, p.height, p.width, places);
+    locate(p.points + 2 * (map / p.channels * p.count + first), count, p.height, p.width, places);
     for (int64_t k = 0; k < count; ++k) {
       float* upper = framed.data() + places.cell[k];
       float* lower = upper + stride;
@@ -275,15 +275,15 @@ void points_uncertain(const float* maps, int64_t count, int64_t height, int64_t 
   run(Uncertain{maps, points, height, width, candidates, keep, total, keys}, count, threads, baseline);
 }
 
-void points_read(const float* maps, int64_t count, int64_t height, int64_t width, const float* points, int64_t each,
-                 float* values, int threads, int baseline) {
-  run(Read{maps, points, values, height, width, each}, count, threads, baseline);
+void points_read(const float* maps, int64_t count, int64_t channels, int64_t height, int64_t width, const float* points,
+                 int64_t each, float* values, int threads, int baseline) {
+  run(Read{maps, points, values, channels, height, width, each}, count * channels, threads, baseline);
 }
 
 // The gradient of the maps is written.
-void points_read_backward(const float* points, int64_t count, int64_t height, int64_t width, const float* grad_values,
-                          int64_t each, float* grad_maps, int threads, int baseline) {
-  run(ReadBackward{points, grad_values, grad_maps, height, width, each}, count, threads, baseline);
+void points_read_backward(const float* points, int64_t count, int64_t channels, int64_t height, int64_t width,
+                          const float* grad_values, int64_t each, float* grad_maps, int threads, int baseline) {
+  run(ReadBackward{points, grad_values, grad_maps, channels, height, width, each}, count * channels, threads, baseline);
 }
 
 // `rows` (N, H + 3, columns) are masks as detrex/structures/masks.py packs them; mask index[m] is read at points m.

@@ -177,7 +177,8 @@ class _TwoLayers(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight1, weight2, hidden = ctx.saved_tensors  # read once, as activation checkpointing demands
         needed = ctx.needs_input_grad
-        hidden_grad = torch.ops.aten.threshold_backward(_multiply(grad, weight2.t()), hidden, 0)  # (N, J)
+        hidden_grad = _multiply(grad, weight2.t())  # (N, J)
+        torch.ops.aten.threshold_backward.grad_input(hidden_grad, hidden, 0, grad_input=hidden_grad)
         return (
             _multiply(hidden_grad, weight1.t()) if needed[0] else None,
             _transposed_product(hidden_grad, x) if needed[1] else None,

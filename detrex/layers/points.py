@@ -26,8 +26,8 @@ def sample_maps(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (B, D, K).
     """
-    if maps.shape[1] == 1 and not points.requires_grad and _kernels_run(maps, points):
-        return kernels.read_maps(maps.squeeze(1), points)[:, None]
+    if not points.requires_grad and _kernels_run(maps, points):
+        return kernels.read_maps(maps, points)
     grid = (2 * points).sub_(1).to(maps.dtype)
     return F.grid_sample(maps, grid[:, :, None], align_corners=False).squeeze(3)
 

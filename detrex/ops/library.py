@@ -23,8 +23,8 @@ _FORWARD_TENSORS, _BACKWARD_TENSORS = 4, 7
 # Arguments before the number of threads and the baseline switch, see ops/points_cpu.cpp.
 _POINT_FUNCTIONS = {
     "uncertain": [_POINTER, *[_NUMBER] * 3, _POINTER, *[_NUMBER] * 3, _POINTER],
-    "read": [_POINTER, *[_NUMBER] * 3, _POINTER, _NUMBER, _POINTER],
-    "read_backward": [_POINTER, *[_NUMBER] * 3, _POINTER, _NUMBER, _POINTER],
+    "read": [_POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER],
+    "read_backward": [_POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER],
     "read_masks": [_POINTER, _POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER],
 }
 

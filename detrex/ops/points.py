@@ -3,7 +3,8 @@
 They take float32 tensors on CPUs. Whoever calls them asks :func:`points_kernels_run` first, and has PyTorch
 code for everything else.
 
-Shape letters: M maps or masks, K points, H and W cells of a map or pixels of a mask, N packed masks, C bytes.
+Shape letters: M maps or masks, D channels, K points, H and W cells of a map or pixels of a mask, N packed
+masks, C bytes.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ def uncertain_points(maps: Tensor, candidates: int, keep: int, total: int) -> Te
 
 
 def read_maps(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of (M, H, W) at points (M, K, 2), zero outside: (M, K). Points get no gradient.
+    """Bilinear values of (M, D, H, W) at points (M, K, 2), zero outside: (M, D, K). Points get no gradient.
 
     Raises:
         ValueError: shapes do not fit together, or a map is too large.
     """
     if points.shape != (len(maps), points.shape[1], 2):
         raise ValueError(f"points must be {(len(maps), 'K', 2)}, not {tuple(points.shape)}")
-    _check_cells(*maps.shape[1:])
+    _check_cells(*maps.shape[2:])
     values: Tensor = _Read.apply(maps.contiguous(), points.detach().contiguous())
     return values
 
@@ -105,7 +106,7 @@ class _Read(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, points: Tensor) -> Tensor:
         ctx.save_for_backward(points)
         ctx.size = maps.shape[1:]
-        values = maps.new_empty(points.shape[:2])
+        values = maps.new_empty(*maps.shape[:2], points.shape[1])
         _call("read", maps, *maps.shape, points, points.shape[1], values)
         return values
 

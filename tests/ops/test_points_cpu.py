@@ -33,16 +33,17 @@ def made_points(rows):
 
 
 @pytest.mark.usefixtures("instructions")
-def test_maps_and_their_gradients():
+@pytest.mark.parametrize("channels", [1, 4])
+def test_maps_and_their_gradients(channels):
     torch.manual_seed(0)
-    maps, points = torch.randn(3, 1, 5, 7).requires_grad_(), made_points(3)
-    grad = torch.randn(3, 1, points.shape[1])
+    maps, points = torch.randn(3, channels, 5, 7).requires_grad_(), made_points(3)
+    grad = torch.randn(3, channels, points.shape[1])
     found = sample_maps(maps, points)
     expected = by_pytorch(sample_maps, maps, points)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     (found,), (expected,) = (torch.autograd.grad(values, maps, grad) for values in (found, expected))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert sample_maps(maps[:, :, ::2, ::2], points[:, ::3]).shape == (3, 1, -(-points.shape[1] // 3))
+    assert sample_maps(maps[:, :, ::2, ::2], points[:, ::3]).shape == (3, channels, -(-points.shape[1] // 3))
 
 
 @pytest.mark.usefixtures("instructions")
@@ -142,10 +143,10 @@ def test_numbers_that_do_not_fit_are_errors(library, use_library):
     with pytest.raises(ValueError, match="are no masks of"):
         kernels.read_packed_masks(masks.rows, (9, 3), torch.tensor([0]), torch.rand(1, 4, 2))
     with pytest.raises(ValueError, match="points must be"):
-        kernels.read_maps(torch.zeros(2, 3, 3), torch.rand(3, 4, 2))
+        kernels.read_maps(torch.zeros(2, 1, 3, 3), torch.rand(3, 4, 2))
     with pytest.raises(ValueError, match="80 of 60 candidates"):
         kernels.uncertain_points(torch.zeros(2, 3, 3), 60, 80, 100)
     with pytest.raises(ValueError, match="a map of 2 x 1073741824"):
-        kernels.read_maps(torch.zeros(1, 1, 1).expand(1, 2, 2**30), torch.rand(1, 4, 2))
+        kernels.read_maps(torch.zeros(1, 1, 1, 1).expand(1, 1, 2, 2**30), torch.rand(1, 4, 2))
     assert sample_maps(torch.zeros(0, 1, 3, 3), torch.rand(0, 4, 2)).shape == (0, 1, 4)
     assert uncertain_points(torch.zeros(0, 3, 3), 9, 5, 7).shape == (0, 7, 2)
