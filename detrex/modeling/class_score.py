@@ -137,7 +137,7 @@ class SigmoidScore:
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
         """See :meth:`ClassScore.loss`, summed over classes."""
         positive = F.one_hot(targets.labels, logits.shape[-1] + 1)[..., :-1].to(logits.dtype)  # (B, Q, C)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")  # (B, Q, C)
         miss = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
         balance = self.alpha * positive + (1 - self.alpha) * (1 - positive)
         return (balance * cross_entropy * miss**self.gamma).sum(-1), None
@@ -145,7 +145,7 @@ class SigmoidScore:
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
         """See :meth:`ClassScore.probabilities`."""
         independent = logits.sigmoid()
-        exclusive = (independent / self.temperature).softmax(-1)
+        exclusive = (independent / self.temperature).softmax(-1)  # (..., Q, C)
         return ClassProbabilities(independent, exclusive, independent.amax(-1))
 
 
@@ -182,16 +182,16 @@ class SoftmaxScore:
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
         """See :meth:`ClassScore.loss`: cross-entropy, and the weights of its mean."""
-        absent = targets.labels == logits.shape[-1] - 1
+        absent = targets.labels == logits.shape[-1] - 1  # (B, Q)
         weight = torch.where(absent, self.no_object_weight, 1.0).to(logits.dtype)
         return weight * F.cross_entropy(logits.transpose(1, 2), targets.labels, reduction="none"), weight
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
         """See :meth:`ClassScore.probabilities`; the same probabilities for both uses."""
         probability = logits.softmax(-1)
-        certainty, label = probability.max(-1)
+        certainty, label = probability.max(-1)  # (..., Q)
         certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
-        classes = probability[..., :-1]
+        classes = probability[..., :-1]  # (..., Q, C)
         return ClassProbabilities(classes, classes, certainty)
 
 

@@ -1,6 +1,6 @@
 """The decoder loop: queries refine boxes, classes and masks layer by layer.
 
-Shape letters: B images, Q queries of all groups, D channels.
+Shape letters: B images, Q queries of all groups, D channels, L class logits.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ class Decoder(nn.Module):
 
     def stages(self, groups: Sequence[QueryGroup], memory: Pyramid) -> tuple[list[Prediction], Tensor]:
         """The predictions (B, Q) of all stages for all queries, and their last content (B, Q, D)."""
-        content, reference, learned = join(groups)
-        blocked = blocked_pairs(groups)
+        content, reference, learned = join(groups)  # (B, Q, D), (B, Q, 2 or 4), (B, Q, D)
+        blocked = blocked_pairs(groups)  # (Q, Q)
         predictions = []
         if self.initial_prediction:
             if reference is None:
@@ -162,7 +162,7 @@ class Decoder(nn.Module):
                     "queries without a place have no initial prediction: set "
                     "model.decoder.initial_prediction=false"
                 )
-            logits, embed = self.heads.classify(0, content)
+            logits, embed = self.heads.classify(0, content)  # (B, Q, L), (B, Q, mask_dim)
             predictions.append(Prediction(logits, reference, embed))
         # The first reference keeps its gradient, by which learned boxes learn; proposals come without one.
         fixed = reference
@@ -170,12 +170,12 @@ class Decoder(nn.Module):
             if i > 0 and self.refine_boxes:
                 # A layer attends around a fixed box. The box that it predicts is an offset to the undetached
                 # one when looking forward twice: gradients reach the update before, but go no further.
-                reference = self.refined(i - 1, content, fixed)
+                reference = self.refined(i - 1, content, fixed)  # (B, Q, 4)
                 fixed = reference.detach()
                 reference = reference if self.look_forward_twice else fixed
-            position = self.position(QueryState(i, content, fixed, learned, memory))
+            position = self.position(QueryState(i, content, fixed, learned, memory))  # (B, Q, D)
             checkpointing = self.checkpointing and self.training
-            content = run(layer, content, position, memory, blocked, checkpointing=checkpointing)
+            content = run(layer, content, position, memory, blocked, checkpointing=checkpointing)  # (B, Q, D)
             predictions.append(self.predict(i, content, reference))
         return predictions, content
 
@@ -187,17 +187,17 @@ class Decoder(nn.Module):
             content: (B, Q, D) that it gave.
             reference: (B, Q, 2 or 4) around which it attended, or None.
         """
-        change = self.heads.box(stage, content)
+        change = self.heads.box(stage, content)  # (B, Q, 4)
         return (change if reference is None else change + _box_logits(reference, self.logit_eps)).sigmoid()
 
     def predict(self, stage: int, content: Tensor, reference: Tensor | None) -> Prediction:
         """What the heads make of the content (B, Q, D) of layer ``stage``; boxes change the reference."""
         # Trained weights depend on it: boxes are predicted from normalised content, while the update above
         # uses it as it is.
-        normed = self.heads.norm(content)
-        logits, embed = self.heads.classify(stage, normed)
-        change = self.heads.predicted_box(stage, normed)
-        boxes = change if reference is None else change + _box_logits(reference, self.logit_eps)
+        normed = self.heads.norm(content)  # (B, Q, D)
+        logits, embed = self.heads.classify(stage, normed)  # (B, Q, L), (B, Q, mask_dim)
+        change = self.heads.predicted_box(stage, normed)  # (B, Q, 4)
+        boxes = change if reference is None else change + _box_logits(reference, self.logit_eps)  # (B, Q, 4)
         return Prediction(logits, boxes.sigmoid(), embed)
 
 

@@ -41,6 +41,6 @@ class PixelHead(nn.Module):
 
     def forward(self, features: Mapping[int, Tensor], memory: Pyramid) -> Tensor:
         """(B, mask_dim, H / 4, W / 4) from the backbone's maps by stride and the encoded tokens."""
-        lateral = self.lateral(features[EMBED_STRIDE])
+        lateral = self.lateral(features[EMBED_STRIDE])  # (B, D, H / 4, W / 4)
         upsampled = F.interpolate(memory.level(0), lateral.shape[-2:], mode="bilinear", align_corners=False)
         return self.pixel_embed(self.fusion(lateral + upsampled).relu())

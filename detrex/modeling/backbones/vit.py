@@ -62,7 +62,7 @@ class VitPyramid(nn.Module):
                 f"VitPyramid: images of {tuple(images.shape[-2:])} pixels (height, width) are not divisible "
                 f"by {divisor}; set model.size_divisor to {divisor}"
             )
-        (last,) = self.model(images)
+        (last,) = self.model(images)  # (B, C, H / 16, W / 16)
         return {stride: scale(last) for stride, scale in zip(self.strides, self.scales, strict=True)}
 
 

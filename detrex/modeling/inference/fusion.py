@@ -55,7 +55,7 @@ def fuse_boxes(
             k = len(members)
             places.append(k)
             members.append([i])
-        weights = scores[members[k]] + np.finfo(float).tiny
+        weights = scores[members[k]] + np.finfo(float).tiny  # of the boxes of k, (members,)
         fused[k] = (boxes[members[k]] * (weights / weights.sum())[:, None]).sum(0)
     means = np.array([scores[own].mean() * min(len(own), views) / views for own in members])
     order = np.argsort(-means, kind="stable") if members else np.zeros(0, int)
@@ -108,12 +108,12 @@ def fuse_panoptic(views: Sequence[Panoptic], score_threshold: float) -> Panoptic
     best = torch.zeros(first.shape, device=first.device)
     owner = torch.zeros_like(first, dtype=torch.int64)
     for number, group in enumerate(groups, start=1):
-        votes = torch.zeros_like(best)
+        votes = torch.zeros_like(best)  # (H, W)
         for view, segment, score in zip(group.views, group.ids, group.scores, strict=True):
             votes += (views[view][0] == segment) * score
         better = votes > best
         best, owner = torch.where(better, votes, best), torch.where(better, number, owner)
-    empty = torch.stack([ids == 0 for ids, _ in views]).sum(0) * 2 > len(views)
+    empty = torch.stack([ids == 0 for ids, _ in views]).sum(0) * 2 > len(views)  # (H, W)
     owner = owner.masked_fill(empty, 0)
     won = torch.bincount(owner.flatten(), minlength=len(groups) + 1).tolist()
     numbers: list[int] = [0]

@@ -91,7 +91,7 @@ class SlidingWindow:
             for (rows, columns), output in zip(places, detect(crops, postprocess), strict=True):
                 scores = output["sem_seg"]
                 if total is None:
-                    total = scores.new_zeros(len(scores), height, width)
+                    total = scores.new_zeros(len(scores), height, width)  # (C, H, W)
                     count = count.to(scores)
                 total[:, rows, columns] += scores
                 count[:, rows, columns] += 1

@@ -294,7 +294,7 @@ class PromptDetector(Detector):
         expected = output.final.logits[0, :, 0].float()  # (P * G,)
         index = torch.arange(len(expected), device=expected.device)
         level = expected.new_tensor([self.levels.index(g) + 1 for g in range(len(self.levels))]).long()
-        level = level[index % len(self.levels)]
+        level = level[index % len(self.levels)]  # (P * G,)
         kept = torch.ones_like(index, dtype=torch.bool) if quality is None else expected > quality
         if levels is not None:
             kept &= torch.isin(level, level.new_tensor(list(levels)))
@@ -306,7 +306,7 @@ class PromptDetector(Detector):
         boxes, stable = [expected.new_zeros(0, 4)], [expected.new_zeros(0)]
         step = items_in_cache(FLOAT_BYTES * frame.output[0] * frame.output[1], expected.device)
         for first in range(0, len(index), step):
-            logits = frame.to_output(queries.logits(slice(first, first + step)))
+            logits = frame.to_output(queries.logits(slice(first, first + step)))  # (step, H, W)
             rles += RunLengthMasks.encode(logits > 0).rles
             boxes.append(mask_boxes(logits > 0))
             stable.append(stability(logits))

@@ -40,7 +40,8 @@ class PromptQueries(nn.Module):
                 results of others.
             assignment: of masks to queries, in training.
         """
-        content = (self.label.weight[0] + self.kinds(prompts.kind))[:, :, None] + self.tokens.weight
+        prompt = self.label.weight[0] + self.kinds(prompts.kind)  # (B, P, D)
+        content = prompt[:, :, None] + self.tokens.weight  # (B, P, G, D)
         reference = prompts.boxes.repeat_interleave(self.granularities, 1)  # (B, P * G, 4)
         blocks = prompts.boxes.shape[1] if isolated else 1
         return QueryGroup(content.flatten(1, 2), reference, assignment=assignment, blocks=blocks)

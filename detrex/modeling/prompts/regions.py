@@ -50,8 +50,8 @@ def stability(logits: Tensor, offset: float = 1.0) -> Tensor:
         logits: (N, H, W).
         offset: of the two thresholds from 0.
     """
-    inner = (logits > offset).flatten(1).sum(1)
-    outer = (logits > -offset).flatten(1).sum(1)
+    inner = (logits > offset).flatten(1).sum(1)  # (N,)
+    outer = (logits > -offset).flatten(1).sum(1)  # (N,)
     return inner / outer.clamp(min=1)
 
 
@@ -69,7 +69,7 @@ def suppressed(masks: Tensor, scores: Tensor, iou: float) -> Tensor:
 def mask_boxes(masks: Tensor) -> Tensor:
     """Boxes (N, 4) xyxy from the first to the last pixel of masks, 0 where there is none."""
     boxes = torch.zeros(len(masks), 4, device=masks.device)
-    visible = masks.flatten(1).any(1)
+    visible = masks.flatten(1).any(1)  # (N,)
     if bool(visible.any()):
         boxes[visible] = masks_to_boxes(masks[visible]).to(boxes)
     return boxes

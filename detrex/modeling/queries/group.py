@@ -133,8 +133,8 @@ def blocked_pairs(groups: Sequence[QueryGroup]) -> Tensor | None:
         return None
     sizes = torch.tensor([g.size // g.blocks for g in groups for _ in range(g.blocks)])
     device = groups[0].content.device
-    block = torch.arange(len(owners)).repeat_interleave(sizes).to(device, non_blocking=True)
-    blocked = ~torch.tensor(visible).to(device, non_blocking=True)
+    block = torch.arange(len(owners)).repeat_interleave(sizes).to(device, non_blocking=True)  # (Q,)
+    blocked = ~torch.tensor(visible).to(device, non_blocking=True)  # (blocks, blocks)
     return blocked[block[:, None], block]
 
 

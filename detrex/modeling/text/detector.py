@@ -133,7 +133,7 @@ class TextDetector(Detector):
             texts = [
                 template.replace("{}", for_evaluation(name)) for name in missing for template in templates
             ]
-            mean = self.text(texts).unflatten(0, (len(missing), len(templates))).mean(1)
+            mean = self.text(texts).unflatten(0, (len(missing), len(templates))).mean(1)  # (missing names, E)
             self._embedded |= zip(missing, mean / mean.norm(dim=-1, keepdim=True), strict=True)
         return torch.stack([self._embedded[name] for name in names])
 
@@ -217,7 +217,7 @@ class TextDetector(Detector):
             self._current = self._class_names
 
     def _set_words(self, embeddings: Tensor) -> None:
-        scaled = embeddings * self.text.logit_scale.exp()
+        scaled = embeddings * self.text.logit_scale.exp()  # (C, E)
         for module in self.modules():
             if isinstance(module, CosineClassifier):
                 module.words = scaled

@@ -89,15 +89,15 @@ class TextEncoder(nn.Module):
         end = (tokens == END).int().argmax(1)  # the first end token
         # No token sees a later one, so what comes after the last end need not be computed.
         states = self.hidden(tokens[:, : int(end.max()) + 1 if len(end) else 1])
-        read = states[torch.arange(len(end), device=states.device), end.to(states.device)]
+        read = states[torch.arange(len(end), device=states.device), end.to(states.device)]  # (N, W)
         return unit_length(read @ self.projection)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """States (N, T, W) of token ids (N, T) after the last layer and its norm."""
         device = self.position.device
         length = tokens.shape[1]
-        x = self.tokens(tokens.to(device, non_blocking=True)) + self.position[:length]
-        later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        x = self.tokens(tokens.to(device, non_blocking=True)) + self.position[:length]  # (N, T, W)
+        later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)  # (T, T)
         for layer in self.layers:
             x = layer(x, src_mask=later)
         return self.norm(x)
