@@ -35,6 +35,7 @@ from detrex.config.torch_types import torch_types
 from detrex.config.walking import TARGET, join
 
 LOCATE = "detrex.config.lazy.locate"
+FLAGS = {"allow_objects": True}  # of configs: objects may be assigned, and are made plain when it is saved
 
 
 class ConfigError(Exception):
@@ -132,7 +133,7 @@ def make_config(values: Mapping, path: str = "") -> DictConfig:
 def create_config(plain: dict[str, Any], path: str = "") -> DictConfig:
     """What :func:`to_plain` made, as a config; see :func:`make_config`."""
     try:
-        return OmegaConf.create(plain, flags={"allow_objects": True})
+        return OmegaConf.create(plain, flags=FLAGS)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {error}" if path else str(error)) from error
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ from yaml import YAMLError
 
 from detrex.config.completion import complete
 from detrex.config.directories import configs_directory, make_projects_importable
-from detrex.config.lazy import ConfigError, LazyCall, hint, make_config
+from detrex.config.lazy import FLAGS, ConfigError, LazyCall, hint, make_config, to_plain
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -36,12 +38,21 @@ def get_config(name: str) -> DictConfig:
     """A config that comes with this project, by its path in ``configs/``: ``get_config("common/train.py")``.
 
     Works from any directory, in a checkout and in an installed package (which has a copy of ``configs/``).
-    Each call returns a config of its own.
+    Each call returns a config of its own. A file is executed again when a file of ``configs/`` has changed.
 
     Raises:
         ConfigError: if there is no such file.
     """
-    return load_config(configs_directory() / name)
+    folder = configs_directory()
+    files = sorted(folder.rglob("*.py"))
+    read = _read(folder / name, tuple((file, file.stat().st_mtime_ns) for file in files))
+    return copy.deepcopy(read)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, files: tuple[tuple[Path, int], ...]) -> DictConfig:  # noqa: ARG001 (part of the key)
+    """The config of a file while these ``files``, which it may import, are of these times."""
+    return load_config(path)
 
 
 def _existing(path: Path) -> Path:
@@ -65,12 +76,13 @@ def parse_config(text: str, source: str | Path) -> DictConfig:
         ConfigError: it is no YAML, or has no keys and values at its top.
     """
     try:
-        content = OmegaConf.create(text)
+        content = OmegaConf.create(text, flags=FLAGS)
     except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"config file {source} cannot be read: {error}") from error
     if not isinstance(content, DictConfig):
         raise ConfigError(f"config file {source} has a list at its top, not keys and values")
-    return make_config(content)
+    to_plain(content)  # finds what a config cannot hold, as dates
+    return content
 
 
 def _is_config(name: str, value: Any) -> bool:
