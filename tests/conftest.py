@@ -31,13 +31,27 @@ _SHARED_FIXTURES = {
 }
 
 
+def _group(item: pytest.Item) -> str | None:
+    """The tests that one worker runs, one after another: those that share fixtures, caches or libraries.
+
+    Cases of parity share nothing and take long: they fill up what is left at the end.
+    """
+    for name, group in _SHARED_FIXTURES.items():
+        if name in getattr(item, "fixturenames", ()):
+            return group
+    return None if item.path.parent.name == "parity" else item.path.name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name, group in _SHARED_FIXTURES.items():
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(group))
-    # Groups start first: what is left for the end can be shared by all workers.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+        group = _group(item)
+        if group is not None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    # What several files share takes longest and starts first.
+    first = {None: 2, **dict.fromkeys(_SHARED_FIXTURES.values(), 0)}
+    markers = [item.get_closest_marker("xdist_group") for item in items]
+    order = [first.get(marker and marker.args[0], 1) for marker in markers]
+    items[:] = [item for _, item in sorted(zip(order, items, strict=True), key=lambda pair: pair[0])]
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
