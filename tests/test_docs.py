@@ -83,7 +83,8 @@ def place(tmp_path_factory, python_folder) -> Path:
         (place / name).symlink_to(ROOT / name)
     (place / "photos").mkdir()
     for name in ("first", "second"):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(
+        # So wide that a model of COCO, which makes the longer side 1,333 pixels, has few pixels to look at.
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 144, 3), np.uint8)).save(
             place / f"photos/{name}.jpg"
         )
     own_data(place / "mydata")

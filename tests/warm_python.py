@@ -50,7 +50,12 @@ def warm_python(folder: Path) -> Iterator[Path]:
         client = folder / "bin" / name
         client.write_text(_CLIENT.format(python=sys.executable, file=__file__, address=address, first=first))
         client.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, "serve", str(address)], stdout=subprocess.PIPE)
+    # Forks have as many threads as their server, whatever their own environment says.
+    server = subprocess.Popen(
+        [sys.executable, __file__, "serve", str(address)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert server.stdout is not None
     server.stdout.readline()  # it listens
     try:
