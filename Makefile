@@ -3,7 +3,7 @@
 # combinations of words that training never showed, draw what it finds: 16 minutes of processor time.
 # make web: after make demo, write its page for the browser to output/web. It needs onnxruntime-web of npm: 33 MB are
 # downloaded once, or give the package that you have, ONNXRUNTIME_WEB=onnxruntime-web-1.30.0.tgz.
-# make test: set up .venv with the test extra, run the linter and all tests.
+# make test: set up .venv with the test extra, run the linter and all tests, of which one checks types (mypy).
 # Choose the interpreter with PYTHON=python3.12, the environment's folder with VENV=somewhere.
 
 PYTHON ?= python3
@@ -30,7 +30,6 @@ web: $(VENV)/installed-export
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
 
 $(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp ops/masks_cpu.cpp ops/points_cpu.cpp

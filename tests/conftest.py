@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = _group(item)
         if group is not None and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(group))
-    # What several files share takes longest and starts first.
-    first = {None: 2, **dict.fromkeys(_SHARED_FIXTURES.values(), 0)}
+    # What takes longest starts first.
+    first = {None: 2, "test_types.py": 0, **dict.fromkeys(_SHARED_FIXTURES.values(), 0)}
     markers = [item.get_closest_marker("xdist_group") for item in items]
     order = [first.get(marker and marker.args[0], 1) for marker in markers]
     items[:] = [item for _, item in sorted(zip(order, items, strict=True), key=lambda pair: pair[0])]
