@@ -1,6 +1,6 @@
 """Swin Transformer (arXiv 2103.14030) as detectors compute it.
 
-Shape letters: B images, H and W of a map, C channels, N tokens of a window.
+Shape letters: B images, H and W of a map, C channels, M heads, N tokens of a window.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from timm.models import is_model, is_model_in_modules
 from timm.models.swin_transformer import (
     SwinTransformerBlock,
     SwinTransformerStage,
+    WindowAttention,
     window_partition,
     window_reverse,
 )
 from torch import Tensor, nn
 
+from detrex.layers import is_traced
 from detrex.modeling.backbones.timm_backbone import timm_features
 
 FIXED_OPTIONS = {"strict_img_size": False, "always_partition": True}
@@ -65,6 +67,7 @@ class SwinBackbone(nn.Module):
         )
         for module in self.model.modules():
             if isinstance(module, SwinTransformerBlock):
+                module.attn.__class__ = MapAttention
                 # timm itself would take fused attention only when an environment variable asks for it.
                 vars(module.attn)["fused_attn"] = use_fused_attn()
 
@@ -102,24 +105,78 @@ def _run_stage(stage: Any, x: Tensor) -> Tensor:
     for block in stage.blocks:
         if any(block.shift_size) and mask is None:  # it is the same in all of them
             mask = shift_mask(padded, block.window_size, block.shift_size, x)
-        x = x + block.drop_path1(_attend(block, block.norm1(x), padded, mask))
+        shift = tuple(block.shift_size)
+        found = block.attn(block.norm1(x), padded, shift, mask if any(shift) else None)
+        x = x + block.drop_path1(found)
         x = x + block.drop_path2(block.mlp(block.norm2(x)))
     return x
 
 
-def _attend(block: Any, x: Tensor, padded: tuple[int, int], mask: Tensor | None) -> Tensor:
-    """Attention within windows of a map (B, H, W, C), which is padded to ``padded`` (height, width)."""
-    height, width, channels = x.shape[1:]
-    down, right = block.shift_size
-    x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-    if down or right:
-        x = x.roll((-down, -right), dims=(1, 2))
-    windows = window_partition(x, block.window_size).flatten(1, 2)  # (B * windows, N, C)
-    windows = block.attn(windows, mask=mask if down or right else None)
-    x = window_reverse(windows.unflatten(1, block.window_size), block.window_size, *padded)
-    if down or right:
-        x = x.roll((down, right), dims=(1, 2))
-    return x[:, :height, :width]
+class MapAttention(WindowAttention):
+    """timm's attention within windows, of a map that is padded to whole windows with zeros.
+
+    Padding adds almost nothing to what linear layers compute. Small maps have much of it: of 30x40 tokens,
+    windows of 12x12 make 36x48. Its queries, keys and values are the layer's bias, and nothing is asked of
+    what it attends to.
+    """
+
+    relative_position_index: Tensor
+
+    def forward(  # type: ignore[override]  # called by _run_stage alone
+        self, x: Tensor, padded: tuple[int, int], shift: tuple[int, int], mask: Tensor | None
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            x: (B, H, W, C).
+            padded: height and width of whole windows.
+            shift: rows and columns by which windows are shifted.
+            mask: (windows, N, N) of :func:`shift_mask`, if they are.
+
+        Returns:
+            (B, H, W, C).
+        """
+        height, width = x.shape[1:3]
+        # Padding later means to move three times as many channels. Graphs for any size know no shares.
+        if is_traced() or 10 * padded[0] * padded[1] < 11 * height * width:
+            qkv = self.qkv(F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height)))
+        else:
+            qkv = self._pad_with_bias(self.qkv(x), padded)  # (B, padded height, padded width, 3 * C)
+        down, right = shift
+        if down or right:
+            qkv = qkv.roll((-down, -right), dims=(1, 2))
+        windows = window_partition(qkv, self.window_size).flatten(1, 2)  # (B * windows, N, 3 * C)
+        windows = self._attend(windows, mask).unflatten(1, self.window_size)
+        x = window_reverse(windows, self.window_size, *padded)
+        if down or right:
+            x = x.roll((down, right), dims=(1, 2))
+        return self.proj_drop(self.proj(x[:, :height, :width]))
+
+    def _pad_with_bias(self, qkv: Tensor, padded: tuple[int, int]) -> Tensor:
+        """Queries, keys and values (B, H, W, 3 * C), and those of zeros right of them and below."""
+        count, height, width, channels = qkv.shape
+        bias = qkv.new_zeros(channels) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
+        qkv = torch.cat([qkv, bias.expand(count, height, padded[1] - width, channels)], 2)
+        return torch.cat([qkv, bias.expand(count, padded[0] - height, padded[1], channels)], 1)
+
+    def _attend(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries, keys and values of windows (B * windows, N, 3 * C) to (B * windows, N, C)."""
+        size, heads = self.window_area, self.num_heads
+        qkv = qkv.unflatten(2, (3, heads, -1))  # (B * windows, N, 3, M, C / M)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B * windows, M, N, C / M) each
+        # The learned bias of each pair of tokens in a window, by the distance between them.
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        bias = bias.unflatten(0, (size, size)).permute(2, 0, 1).contiguous()[None]  # (1, M, N, N)
+        if mask is not None:
+            bias = bias + mask[:, None]  # (windows, M, N, N)
+            bias = bias.repeat(len(query) // len(mask), 1, 1, 1)
+        dropout = self.attn_drop.p if self.training else 0.0
+        if self.fused_attn:
+            found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        else:
+            logits = (query * self.scale) @ key.transpose(-2, -1) + bias
+            found = self.attn_drop(logits.softmax(-1)) @ value
+        return found.transpose(1, 2).flatten(2)
 
 
 def shift_mask(
