@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from detrex.checkpoint.download import fetch
 from detrex.data import read_words
 from detrex.export import export, export_web, verify
 from detrex.export.capture import SIDES, ExportError
+from detrex.export.formats import onnx_to_openvino
 from detrex.export.prompting import answers_prompts, export_prompts
 from detrex.export.quantisation import quantise
 from detrex.export.verification import Agreement, PromptAgreement, verify_prompts
 from detrex.export.web import RUNTIME_SHA256, RUNTIME_URL, check_folder, read_runtime
 from detrex.predict import Predictor, find_files, load
+from detrex.runtime.exported import Description, load_prompts
 from detrex.runtime.exported import load as load_exported
-from detrex.runtime.exported import load_prompts
+from detrex.runtime.exported.runners import onnx_session
 
 CALIBRATION_PICTURES = 64
 
@@ -72,19 +75,39 @@ def _check_prompts(arguments: argparse.Namespace) -> None:
 
 def _file(predictor: Predictor, arguments: argparse.Namespace) -> Path:
     if answers_prompts(predictor):
-        return export_prompts(predictor, arguments.output, sides=tuple(arguments.sides or SIDES))
-    path = export(
+        sides = tuple(arguments.sides or SIDES)
+        return export_prompts(predictor, arguments.output, sides=sides, half=arguments.half)
+    if not arguments.int8:
+        return _export(predictor, arguments, arguments.output, arguments.to)
+    if arguments.to == "onnx":
+        path = _export(predictor, arguments, arguments.output, "onnx")
+        _quantise(path, arguments)
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        file = _export(predictor, arguments, Path(folder) / "model.onnx", "onnx")
+        _quantise(file, arguments)
+        session, metadata = onnx_session(file)
+        outputs = [output.name for output in session.get_outputs()]
+        description = Description.from_metadata(metadata, str(file))
+        return onnx_to_openvino(file, arguments.output, description, outputs)
+
+
+def _export(predictor: Predictor, arguments: argparse.Namespace, path: Path, to: str) -> Path:
+    return export(
         predictor,
-        arguments.output,
-        to=arguments.to,
+        path,
+        to=to,
         tasks=arguments.tasks,
         batch=arguments.batch,
         size=arguments.size,
         sides=tuple(arguments.sides or SIDES),
+        half=arguments.half,
     )
-    if arguments.int8:
-        quantise(path, path, _calibration(arguments))
-    return path
+
+
+def _quantise(file: Path, arguments: argparse.Namespace) -> None:
+    done = quantise(file, file, _calibration(arguments), keep=arguments.int8_float or ())
+    print(f"{len(done.layers)} layers compute with 8 bits; in float32 stay {', '.join(done.kept) or 'none'}")
 
 
 def _page(predictor: Predictor, arguments: argparse.Namespace) -> Path:
@@ -95,6 +118,8 @@ def _page(predictor: Predictor, arguments: argparse.Namespace) -> Path:
         tasks=arguments.tasks,
         sides=tuple(arguments.sides or SIDES),
         calibration=_calibration(arguments),
+        keep=arguments.int8_float or (),
+        half=arguments.half,
     )
 
 

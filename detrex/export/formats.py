@@ -7,12 +7,14 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detrex.export.capture import Captured, ExportError
+from detrex.export.half import halve_weights
 from detrex.export.operators import translations
 from detrex.export.simplification import simplify
 from detrex.layers.suppression import not_suppressed_in_one_space
@@ -21,17 +23,23 @@ from detrex.runtime.files import replaced_file
 
 OPSET = 20
 """Of ONNX; the first with a ``GridSample`` that all runtimes share."""
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aotinductor": ".pt2"}
 _SUPPRESSION = torch.ops.detrex.not_suppressed.default
 _LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
 
 
-def write_onnx(captured: Captured, path: Path) -> Path:
+def write_onnx(captured: Captured, path: Path, half: bool = False) -> Path:
     """Writes one ONNX file with standard operators of opset :data:`OPSET`.
+
+    Args:
+        captured: the graph.
+        path: of the file.
+        half: keep weights in 16 bits, see :func:`detrex.export.half.halve_weights`.
 
     Raises:
         ImportError: the packages onnx and onnxscript are not installed.
-        ExportError: the model is larger than one file may be, or has parts that ONNX has no operators for.
+        ExportError: the model is larger than one file may be, has parts that ONNX has no operators for, or
+            weights that are too large for 16 bits.
     """
     size = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
     if size > _LARGEST_FILE:
@@ -65,7 +73,14 @@ def write_onnx(captured: Captured, path: Path) -> Path:
     assert program is not None
     proto = program.model_proto
     simplify(proto.graph)
-    set_metadata(proto, captured.description)
+    description = captured.description
+    if half:
+        try:
+            halve_weights(proto.graph)
+        except ValueError as error:
+            raise ExportError(f"{error}: export without --half") from error
+        description = replace(description, precision="fp16")
+    set_metadata(proto, description)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
@@ -81,8 +96,8 @@ def set_metadata(proto: Any, description: Description) -> None:
     proto.producer_name, proto.producer_version = "detrex", description.detrex_version
 
 
-def write_openvino(captured: Captured, path: Path) -> Path:
-    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``.
+def write_openvino(captured: Captured, path: Path, half: bool = False) -> Path:
+    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``; arguments as of :func:`write_onnx`.
 
     Raises:
         ImportError: the packages openvino, onnx and onnxscript are not installed.
@@ -90,8 +105,9 @@ def write_openvino(captured: Captured, path: Path) -> Path:
     """
     _needed("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
-        file = write_onnx(captured, Path(folder) / "model.onnx")
-        return onnx_to_openvino(file, path, captured.description, captured.outputs)
+        file = write_onnx(captured, Path(folder) / "model.onnx", half)
+        description = replace(captured.description, precision="fp16" if half else "fp32")
+        return onnx_to_openvino(file, path, description, captured.outputs)
 
 
 def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: Sequence[str]) -> Path:
@@ -118,23 +134,56 @@ def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: 
 def write_torch(captured: Captured, path: Path) -> Path:
     """Writes the program of ``torch.export``, with standard operators alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    program = captured.program
-    if any(node.target is _SUPPRESSION for node in program.graph.nodes):
-        program = program.run_decompositions({_SUPPRESSION: not_suppressed_in_one_space})
     metadata = json.dumps(captured.description.to_metadata())
     with replaced_file(path) as temporary:
         # PyTorch wants the suffix.
         file = temporary.with_suffix(".pt2")
-        torch.export.save(program, file, extra_files={"detrex.json": metadata})
+        torch.export.save(_standard(captured.program), file, extra_files={"detrex.json": metadata})
         file.replace(temporary)
     return path
+
+
+def write_aotinductor(captured: Captured, path: Path) -> Path:
+    """Writes the program compiled by AOTInductor, for this kind of processor; it needs a C++ compiler.
+
+    Raises:
+        ExportError: this PyTorch cannot compile the program, or there is no compiler.
+    """
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"aot_inductor.metadata": captured.description.to_metadata()}
+    with replaced_file(path) as temporary, torch.no_grad():
+        file = temporary.with_suffix(".pt2")
+        try:
+            aoti_compile_and_package(
+                _standard(captured.program), package_path=str(file), inductor_configs=settings
+            )
+        except (CppCompileError, InductorError, InvalidCxxCompiler) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportError(
+                f"AOTInductor cannot compile this model here ({reason}); --to torch needs no compiler"
+            ) from error
+        file.replace(temporary)
+    return path
+
+
+def _standard(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without operators of this package."""
+    if any(node.target is _SUPPRESSION for node in program.graph.nodes):
+        return program.run_decompositions({_SUPPRESSION: not_suppressed_in_one_space})
+    return program
 
 
 WRITERS: Mapping[str, Any] = {
     "onnx": write_onnx,
     "openvino": write_openvino,
     "torch": write_torch,
+    "aotinductor": write_aotinductor,
 }
+HALVING = ("onnx", "openvino")
+"""Formats that can keep weights in 16 bits."""
 
 
 def _needed(package: str, extra: str) -> None:

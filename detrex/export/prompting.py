@@ -159,7 +159,12 @@ def answers_prompts(predictor: Predictor) -> bool:
 
 
 def export_prompts(
-    predictor: Predictor, folder: str | Path, *, sides: tuple[int, int] = SIDES, name: str = ""
+    predictor: Predictor,
+    folder: str | Path,
+    *,
+    sides: tuple[int, int] = SIDES,
+    name: str = "",
+    half: bool = False,
 ) -> Path:
     """Writes the graphs of a model that answers prompts, as ONNX.
 
@@ -168,6 +173,7 @@ def export_prompts(
         folder: of the files, which is made if need be.
         sides: the smallest and the largest height and width of pictures in pixels.
         name: of the model, for the description.
+        half: keep weights in 16 bits, which halves the files.
 
     Returns:
         The folder; :func:`detrex.runtime.exported.load_prompts` loads it.
@@ -220,7 +226,7 @@ def export_prompts(
             program, told, ["words", "score_threshold", *names], list(outputs), (ids,)
         )
     for kind, graph_of_kind in captured.items():
-        path = write_onnx(graph_of_kind, folder / f"{kind}.onnx")
+        path = write_onnx(graph_of_kind, folder / f"{kind}.onnx", half)
         _complete(path, {"graph": json.dumps(kind), **kept})
     return folder
 

@@ -168,12 +168,14 @@ def semantic(inference: SemanticInference, probabilities: Tensor, masks: BatchMa
         probabilities: (B, Q, C).
         masks: of the queries.
     """
-    totals = []
-    queries = probabilities.shape[1]
+    shares = probabilities.transpose(1, 2)  # (B, C, Q)
+    pieces = [(shares, masks)]
     # All at once where their number depends on the picture, which no graph can count pieces of.
-    size = _QUERIES_AT_ONCE if type(queries) is int else queries
-    shares = probabilities.transpose(1, 2).split(size, 2)  # (B, C, n)
-    for share, part in zip(shares, masks.split(size), strict=True):
+    if type(probabilities.shape[1]) is int:
+        split = shares.split(_QUERIES_AT_ONCE, 2), masks.split(_QUERIES_AT_ONCE)
+        pieces = list(zip(*split, strict=True))
+    totals = []
+    for share, part in pieces:
         logits = part.at_output() if inference.resize_masks else part.at_input()
         totals.append((share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:]))
     total = torch.stack(totals).sum(0)

@@ -50,6 +50,8 @@ def export_web(
     tasks: Sequence[str] | None = None,
     sides: tuple[int, int] = SIDES,
     calibration: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    half: bool = False,
 ) -> Path:
     """Writes a folder that any static web server can serve: a page, the model and what runs it.
 
@@ -60,6 +62,8 @@ def export_web(
         tasks: those of the model's tasks that the page shows; None for all.
         sides: the smallest and the largest height and width of pictures in pixels.
         calibration: pictures, for weights and activations of 8 bits; none for 32.
+        keep: modules that stay in float32 then, see :func:`detrex.export.quantisation.quantise`.
+        half: weights are kept in 16 bits, which halves the file.
 
     Returns:
         The path of the ONNX file in the folder; of models that answer prompts, the folder with all of them.
@@ -73,10 +77,10 @@ def export_web(
     libraries = read_runtime(runtime)
     predictor = model if isinstance(model, Predictor) else load(model, device="cpu")
     if answers_prompts(predictor):
-        return _export_prompt_page(predictor, Path(folder), libraries, tasks, sides, calibration)
-    path = export(predictor, Path(folder, MODEL), tasks=tasks, batch=1, sides=sides)
+        return _export_prompt_page(predictor, Path(folder), libraries, tasks, sides, calibration, half)
+    path = export(predictor, Path(folder, MODEL), tasks=tasks, batch=1, sides=sides, half=half)
     if calibration:
-        quantise(path, path, calibration)
+        quantise(path, path, calibration, keep=keep)
     write_page(path, libraries)
     return path
 
@@ -111,10 +115,11 @@ def _export_prompt_page(
     tasks: Sequence[str] | None,
     sides: tuple[int, int],
     calibration: Sequence[str],
+    half: bool,
 ) -> Path:
     if calibration or tasks is not None:
         raise ExportError("--int8 and --tasks are not for models that answer clicks")
-    export_prompts(predictor, folder, sides=sides)
+    export_prompts(predictor, folder, sides=sides, half=half)
     write_prompt_page(folder, libraries)
     return folder
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from detrex.cli.commands.export import parse_arguments
 from detrex.cli.main import main
 from detrex.export import ExportError, capture, export, verify
 from detrex.export.formats import onnx_to_openvino
+from detrex.export.half import FEW_WEIGHTS, halve_weights
 from detrex.export.quantisation import quantise
 from detrex.predict import load
 from detrex.runtime.exported import Description, ExportedModelError, Predictor
@@ -29,7 +32,8 @@ pytest.importorskip("onnxscript")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run")).folder
+    # More queries than the smallest pictures have tokens, so that their number depends on the picture.
+    return write_run(tmp_path_factory.mktemp("run"), "model.decoder.query_init.num_queries=24").folder
 
 
 @pytest.fixture(scope="module")
@@ -209,14 +213,55 @@ def test_it_predicts_where_pytorch_is_not_installed(onnx_file, exported, tmp_pat
 
 
 def test_quantised_files_are_smaller_and_find_nearly_the_same(run, onnx_file, tmp_path):
-    path = quantise(onnx_file, tmp_path / "int8.onnx", pictures(1, SIZES[:2]))
-    assert path.stat().st_size < 0.7 * onnx_file.stat().st_size
+    path = tmp_path / "int8.onnx"
+    done = quantise(onnx_file, path, pictures(1, SIZES[:2]), keep=["decoder.heads.*"])
+    assert done.path == path and path.stat().st_size < 0.4 * onnx_file.stat().st_size
+    stem, projection, heads = (
+        [name for name in done.kept if name.startswith(start)]
+        for start in ("backbone", "encoder.projections", "decoder.heads")
+    )
+    assert stem == ["backbone.model.conv1.0", "backbone.model.conv1.3", "backbone.model.conv1.6"]
+    assert projection and heads and len(done.kept) == len(stem + projection + heads)
+    assert "encoder.layers.0.feed_forward.linear1" in done.layers and len(done.layers) > 20
+    model = onnx.load(path)
+    assert {one.domain for one in model.opset_import} == {""} == {node.domain for node in model.graph.node}
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
     small = load_exported(path, threads=1)
     assert small.description.precision == "int8"
     found = verify(load(run, device="cpu"), small, pictures(1, SIZES[:1]), score_threshold=0.0)
     assert found.pictures == 1 and found.semantic_pixels > 0.8
     with pytest.raises(ValueError, match="pictures to be calibrated on"):
         quantise(onnx_file, tmp_path / "none.onnx", [])
+    with pytest.raises(
+        ValueError, match=r"no layer with weights fits decode\.\*; there are .*backbone\.model"
+    ):
+        quantise(onnx_file, tmp_path / "none.onnx", pictures(1, SIZES[:1]), keep=["decode.*"])
+    assert not (tmp_path / "none.onnx").exists()
+    openvino = pytest.importorskip("openvino")
+    read = openvino.Core().read_model(path)
+    assert any(node.get_type_name() == "FakeQuantize" for node in read.get_ops())
+
+
+def test_weights_of_16_bits_halve_the_file_and_are_those_of_the_model_rounded(run, onnx_file, tmp_path):
+    model = onnx.load(onnx_file)
+    halve_weights(model.graph)
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "half.onnx")
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * onnx_file.stat().st_size
+    predictor = load(run, device="cpu", prepare=False)
+    for value in (*predictor.model.parameters(), *predictor.model.buffers()):
+        if value.numel() >= FEW_WEIGHTS and value.dtype == torch.float32:
+            value.data = value.data.half().float()
+    exported = load_exported(tmp_path / "half.onnx", threads=1)
+    found = verify(predictor, exported, pictures(1), score_threshold=0.0)
+    assert found.same and found.objects > 0, found.describe()
+
+
+def test_weights_too_large_for_16_bits_are_named():
+    tensor = onnx.numpy_helper.from_array(np.full((16, 16), 7e4, np.float32), "layer.weight")
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    with pytest.raises(ValueError, match=r"layer\.weight has a weight of 7e\+04"):
+        halve_weights(graph)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (7, 300), (60, 41)])
@@ -234,6 +279,8 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(ExportedModelError, match=message):
             load_exported(tmp_path / name)
+    with pytest.raises(ExportedModelError, match="no program of PyTorch"):
+        load_exported(tmp_path / "a.pt2", trust_code=True)
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
@@ -268,6 +315,10 @@ def test_models_that_cannot_be_exported_are_explained(tmp_path):
         export(predictor, tmp_path / "model.xml")
     with pytest.raises(ExportError, match="no format 'tflite'"):
         export(predictor, tmp_path / "model.tflite", to="tflite")
+    with pytest.raises(ExportError, match="give --size HxW and --batch N"):
+        export(predictor, tmp_path / "model.pt2", to="aotinductor", batch=1)
+    with pytest.raises(ExportError, match="onnx and openvino alone, not in torch"):
+        export(predictor, tmp_path / "model.pt2", to="torch", half=True)
     with pytest.raises(ExportError, match="in its own way"):
         capture(small_model("co_mot"))
     predictor.model.inference = object()
@@ -276,6 +327,21 @@ def test_models_that_cannot_be_exported_are_explained(tmp_path):
     predictor.mapper = str
     with pytest.raises(ExportError, match="EvalMapper"):
         capture(predictor)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "torch", "a.pt2", "--half"], "--half goes with --to onnx, --to openvino and --to web"),
+        (["--to", "torch", "a.pt2", "--int8", "p"], "--int8 goes with --to onnx, --to openvino and --to web"),
+        (["a.onnx", "--int8-float", "encoder.*"], "--int8-float goes with --int8"),
+        (["a.onnx", "--half", "--int8", "p"], "not allowed with argument --half"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["run", *words])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -61,9 +61,9 @@ def lively(model: nn.Module) -> nn.Module:
     return model
 
 
-def write_run(folder: Path) -> TinyRun:
+def write_run(folder: Path, *overrides: str) -> TinyRun:
     torch.manual_seed(0)
-    config = tiny_config()
+    config = LazyConfig.apply_overrides(tiny_config(), overrides)
     model = lively(instantiate(LazyConfig.apply_overrides(config, FIXED).model))
     save_run_files(folder, config, CATEGORIES, torch.device("cpu"))
     metadata = checkpoint_metadata(config, CATEGORIES)

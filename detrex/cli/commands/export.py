@@ -28,7 +28,9 @@ examples:
                    %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
   OpenVINO         %(prog)s output/mine --to openvino mine.xml
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
+  AOTInductor      %(prog)s output/mine --to aotinductor mine.pt2 --size 480x640 --batch 1
   8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
+  half the size    %(prog)s output/mine --to onnx half.onnx --half
   words            %(prog)s output/openseed_shapes --classes "circle, star" --to onnx mine.onnx
   clicks           %(prog)s output/promptable_shapes --to onnx graphs
   page             %(prog)s output/mine --to web page --onnxruntime-web onnxruntime-web-1.30.0.tgz
@@ -45,7 +47,7 @@ a vocabulary, words.onnx. Models that read any words are exported for those of -
 --to web writes a folder for any web server, such as `python -m http.server`: a page that finds objects in the
 browser, in pictures and through the camera, without a network.
 """
-FORMATS = ("onnx", "openvino", "torch", "web")
+FORMATS = ("onnx", "openvino", "torch", "aotinductor", "web")
 TASKS = ("instance", "panoptic", "semantic")
 
 
@@ -89,11 +91,23 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         metavar=("MIN", "MAX"),
         help="smallest and largest height and width of pictures in pixels (default: 2 8192)",
     )
-    parser.add_argument(
+    bits = parser.add_mutually_exclusive_group()
+    bits.add_argument(
         "--int8",
         nargs="+",
         metavar="PATH",
-        help="weights and activations of 8 bits, calibrated on the first 64 of these pictures (of ONNX)",
+        help="weights and activations of 8 bits, calibrated on the first 64 of these pictures",
+    )
+    bits.add_argument(
+        "--half",
+        action="store_true",
+        help="keep weights in 16 bits: half the size, the same time and memory as in 32",
+    )
+    parser.add_argument(
+        "--int8-float",
+        nargs="+",
+        metavar="MODULE",
+        help="modules that stay in float32 with --int8, such as 'encoder.*'",
     )
     runtime = parser.add_mutually_exclusive_group()
     runtime.add_argument(
@@ -125,10 +139,17 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         parsed.output = Path(words[0])
     if parsed.size is not None and parsed.sides is not None:
         parser.error("--size and --sides exclude each other")
-    if parsed.int8 and parsed.to not in ("onnx", "web"):
-        parser.error("--int8 goes with --to onnx and --to web")
+    _check_bits(parser, parsed)
     _check_web(parser, parsed)
     return parsed
+
+
+def _check_bits(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    for option in ("int8", "half"):
+        if getattr(parsed, option) and parsed.to not in ("onnx", "openvino", "web"):
+            parser.error(f"--{option} goes with --to onnx, --to openvino and --to web")
+    if parsed.int8_float and not parsed.int8:
+        parser.error("--int8-float goes with --int8")
 
 
 def _check_web(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:

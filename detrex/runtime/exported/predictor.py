@@ -31,7 +31,7 @@ def load(
 
     Args:
         path: of a file that ``detrex export`` wrote: ``.onnx`` (needs onnxruntime), ``.xml`` (openvino) or
-            ``.pt2`` (torch).
+            ``.pt2`` (torch; a program of ``torch.export``, or one that AOTInductor compiled).
         threads: how many the runtime uses, but for ``.pt2``; None for as many as it likes.
         providers: of onnxruntime, such as ``["CUDAExecutionProvider"]``; by default all that there are.
         trust_code: needed for ``.pt2`` files, which are programs: whoever made one can run code here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ def open_runner(
         raise ExportedModelError(
             f"{path} holds a program that PyTorch runs as it is: give trust_code=True if you know who made it"
         )
-    return TorchRunner(path)
+    return AotInductorRunner(path) if _is_compiled(path) else TorchRunner(path)
 
 
 class OnnxRunner:
@@ -118,7 +119,13 @@ class OpenVinoRunner:
 
 
 class TorchRunner:
-    """A program of ``torch.export`` in PyTorch."""
+    """A program of ``torch.export`` in PyTorch.
+
+    Attributes:
+        program: takes the pictures and the thresholds as tensors, and gives tensors by name.
+    """
+
+    program: Any
 
     def __init__(self, path: Path):
         torch = _imported("torch", "pip install torch")
@@ -134,6 +141,32 @@ class TorchRunner:
             values = [torch.tensor(value, dtype=torch.float32) for value in thresholds.values()]
             found = self.program(torch.from_numpy(images), *values)
         return {name: value.numpy() for name, value in found.items()}
+
+
+class AotInductorRunner(TorchRunner):
+    """A program that AOTInductor compiled, in PyTorch."""
+
+    def __init__(self, path: Path):
+        _imported("torch", "pip install torch")
+        from torch._inductor import aoti_load_package
+
+        try:
+            self.program = aoti_load_package(str(path))
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportedModelError(
+                f"{path} cannot be loaded by this PyTorch, on this kind of processor: {reason}"
+            ) from error
+        self.description = Description.from_metadata(self.program.get_metadata(), str(path))
+
+
+def _is_compiled(path: Path) -> bool:
+    """Whether a ``.pt2`` file holds what AOTInductor compiled."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/data/aotinductor/" in name for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ExportedModelError(f"{path} is no program of PyTorch: {error}") from error
 
 
 def _imported(name: str, hint: str) -> Any:
