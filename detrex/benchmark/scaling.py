@@ -39,10 +39,13 @@ class Axis:
 AXES: Mapping[str, Axis] = {
     "objects": Axis("objects in an image", (1, 3, 10, 30, 100, 300, 1000), training=True),
     "queries": Axis("queries", (30, 100, 300, 900), False, "model.decoder.query_init.num_queries"),
-    "size": Axis("side of a square image, pixels", (256, 512, 1024, 2048, 4096), training=False),
+    "size": Axis("image side in pixels", (256, 512, 1024, 2048, 4096), training=False),
     "classes": Axis("classes", (1, 10, 80, 300, 1203), training=True, key="model.num_classes"),
     "batch": Axis("images of a batch", (1, 2, 4, 8), training=True),
 }
+
+GROWING = ("processor_seconds", "memory")
+"""What exponents are computed of."""
 
 
 def measure_scaling(
@@ -58,7 +61,8 @@ def measure_scaling(
     Yields:
         For JSON, an entry for each axis: ``points`` with ``value``, ``seconds``, ``processor_seconds`` and
         ``memory`` (bytes, what the runs took beyond the model), the ``exponents`` of processor time and
-        memory between neighbouring values, and ``stopped``: why larger values were left out, or empty.
+        memory between neighbouring values, the ``bends`` of both (see :func:`bend`), and ``stopped``: why
+        larger values were left out, or empty.
     """
     for name, values in axes.items():
         axis, points, stopped = AXES[name], [], ""
@@ -83,7 +87,8 @@ def measure_scaling(
             "meaning": axis.meaning,
             "mode": "training" if axis.training else "inference",
             "points": points,
-            "exponents": {key: exponents(points, key) for key in ("processor_seconds", "memory")},
+            "exponents": {key: exponents(points, key) for key in GROWING},
+            "bends": {key: bend(points, key) for key in GROWING},
             "stopped": stopped,
         }
 

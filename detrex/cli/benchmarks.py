@@ -18,7 +18,6 @@ from detrex.benchmark import (
     GIBIBYTE,
     Case,
     Setup,
-    bend,
     count_syncs,
     describe_machine,
     device_report,
@@ -31,7 +30,7 @@ from detrex.benchmark import (
 )
 from detrex.cli.arguments import is_override, read_config
 from detrex.config import ConfigError
-from detrex.report.scaling_page import save_scaling_page
+from detrex.report.scaling_page import save_scaling_page, save_scaling_picture
 from detrex.runtime.device import resolve_device
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -192,7 +191,7 @@ def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
         axes.append(axis)
         console.print(_scaling_table(axis))
         for key, name in (("processor_seconds", "processor time"), ("memory", "memory")):
-            start = bend(axis["points"], key)
+            start = axis["bends"][key]
             if len(axis["points"]) > 1:
                 grows = "does not grow" if start is None else f"grows from {start:.0f} on"
                 console.print(f"{name} {grows}")
@@ -202,6 +201,9 @@ def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
         title = " ".join(("Scaling of", arguments.config_file, *arguments.overrides))
         save_scaling_page(arguments.html, title, machine, axes)
         console.print(f"wrote {arguments.html}")
+    if arguments.svg:
+        save_scaling_picture(arguments.svg, axes)
+        console.print(f"wrote {arguments.svg}")
     return {"machine": machine, "axes": axes}
 
 

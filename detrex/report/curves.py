@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from detrex.report.style import PICTURE_STYLE
+
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 420, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 26  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 26  # margins
+_TITLE, _GAP = 30, 10  # of charts in a picture
 _MOST_POINTS = 200  # drawn of one line; more are averaged
 _MOST_HINTS = 50  # points of one line that show their figures under the pointer
 COLORS = 8  # of lines; the style sheet has as many
@@ -57,17 +60,44 @@ class Chart:
 
 def render(chart: Chart) -> str:
     """An HTML ``figure``: title, legend, lines. Not for charts that are empty."""
+    return (
+        f"<figure class=chart><figcaption><b>{escape(chart.title)}</b>{_legend(chart)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escape(chart.title)}">'
+        f"{_drawing(chart)}</svg></figure>"
+    )
+
+
+def picture(charts: Sequence[Chart], columns: int = 2) -> str:
+    """Charts beside and below one another as an SVG file by itself, light or dark as the reader's screen.
+
+    Not for charts that are empty. Charts have no legend, so each should have one line.
+    """
+    rows = -(-len(charts) // columns)
+    width, height = columns * (_WIDTH + _GAP) + _GAP, rows * (_TITLE + _HEIGHT + _GAP) + _GAP
+    pieces = []
+    for k, chart in enumerate(charts):
+        x, y = _GAP + k % columns * (_WIDTH + _GAP), _GAP + k // columns * (_TITLE + _HEIGHT + _GAP)
+        pieces.append(
+            f"<g transform='translate({x} {y})'>"
+            f"<rect class='card' width='{_WIDTH}' height='{_TITLE + _HEIGHT}' rx='8'/>"
+            f"<text class='title' x='12' y='20'>{escape(chart.title)}</text>"
+            f"<g transform='translate(0 {_TITLE})'>{_drawing(chart)}</g></g>"
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}"><style>{PICTURE_STYLE}</style>{"".join(pieces)}</svg>\n'
+    )
+
+
+def _drawing(chart: Chart) -> str:
+    """Axes and lines, without the element around them; well-formed XML."""
     lines = [_thinned(_finite(series, chart.logarithmic)) for series in chart.series]
     points = [point for line in lines for point in line]
     frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic, chart.powers)
     drawn = "".join(
         _line(line, k, frame, chart.series[k].label, chart.over) for k, line in enumerate(lines) if line
     )
-    return (
-        f"<figure class=chart><figcaption><b>{escape(chart.title)}</b>{_legend(chart)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escape(chart.title)}">'
-        f"{_axes(frame, chart.over)}{drawn}</svg></figure>"
-    )
+    return f"{_axes(frame, chart.over)}{drawn}"
 
 
 def number(value: float) -> str:
@@ -147,16 +177,16 @@ def _thinned(points: list[Point]) -> list[Point]:
 def _axes(frame: _Frame, over: str) -> str:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     rows = "".join(
-        f"<path class=grid d='M{_LEFT} {frame.y(t):.1f}H{right}'/>"
-        f"<text x={_LEFT - 6} y={frame.y(t) + 4:.1f} text-anchor=end>{number(t)}</text>"
+        f"<path class='grid' d='M{_LEFT} {frame.y(t):.1f}H{right}'/>"
+        f"<text x='{_LEFT - 6}' y='{frame.y(t) + 4:.1f}' text-anchor='end'>{number(t)}</text>"
         for t in frame.y_ticks
     )
     columns = "".join(
-        f"<text x={frame.x(t):.1f} y={_HEIGHT - 8} text-anchor=middle>{number(t)}</text>"
+        f"<text x='{frame.x(t):.1f}' y='{_HEIGHT - 8}' text-anchor='middle'>{number(t)}</text>"
         for t in frame.x_ticks
         if over != "iteration" or float(t).is_integer()
     )
-    return f"{rows}<path class=axis d='M{_LEFT} {bottom}H{right}'/>{columns}"
+    return f"{rows}<path class='axis' d='M{_LEFT} {bottom}H{right}'/>{columns}"
 
 
 def _line(points: list[Point], k: int, frame: _Frame, label: str, over: str) -> str:
@@ -164,14 +194,15 @@ def _line(points: list[Point], k: int, frame: _Frame, label: str, over: str) -> 
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     step = -(-len(points) // _MOST_HINTS)
     hints = "".join(
-        f"<circle class=hint cx={px:.1f} cy={py:.1f} r=5><title>{escape(label)}: {number(y)} at "
+        f"<circle class='hint' cx='{px:.1f}' cy='{py:.1f}' r='5'><title>{escape(label)}: {number(y)} at "
         f"{escape(over)} "
         f"{number(x) if over != 'iteration' else f'{x:.0f}'}</title></circle>"
         for (x, y), (px, py) in list(zip(points, places, strict=True))[::-step]
     )
     end_x, end_y = places[-1]
     return (
-        f"<g class=s{k}><path class=line d='M{path}'/><circle class=end cx={end_x:.1f} cy={end_y:.1f} r=3 />"
+        f"<g class='s{k}'><path class='line' d='M{path}'/>"
+        f"<circle class='end' cx='{end_x:.1f}' cy='{end_y:.1f}' r='3'/>"
         f"{hints}</g>"
     )
 

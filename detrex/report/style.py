@@ -1,6 +1,6 @@
-"""How the page looks, on screens light and dark and on paper."""
+"""How pages and pictures look, on screens light and dark and on paper."""
 
-STYLE = """
+_COLORS = """
 :root {
   color-scheme: light dark;
   --page: #f6f6f3; --card: #fff; --ink: #1c1c1a; --soft: #63625d; --rule: #e3e2dc;
@@ -16,6 +16,19 @@ STYLE = """
     --c4: #d55181; --c5: #3aa13a; --c6: #9085e9; --c7: #e66767;
   }
 }
+"""
+_CURVES = """
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
+svg .grid { stroke: var(--rule); fill: none }
+svg .axis { stroke: var(--soft); fill: none }
+svg .line { stroke: var(--c); stroke-width: 2; fill: none; stroke-linejoin: round; stroke-linecap: round }
+svg .end { fill: var(--c); stroke: var(--card); stroke-width: 1.5 }
+svg .hint { fill: transparent }
+svg .hint:hover { fill: var(--c) }
+.s0 { --c: var(--c0) } .s1 { --c: var(--c1) } .s2 { --c: var(--c2) } .s3 { --c: var(--c3) }
+.s4 { --c: var(--c4) } .s5 { --c: var(--c5) } .s6 { --c: var(--c6) } .s7 { --c: var(--c7) }
+"""
+_PAGE = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
 main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 60px }
@@ -39,15 +52,6 @@ h2 { font-size: 18px; margin: 36px 0 12px }
 .legend em { font-style: normal; color: var(--ink); font-variant-numeric: tabular-nums }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 5px }
 .legend i { background: var(--c) }
-svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
-svg .grid { stroke: var(--rule); fill: none }
-svg .axis { stroke: var(--soft); fill: none }
-svg .line { stroke: var(--c); stroke-width: 2; fill: none; stroke-linejoin: round; stroke-linecap: round }
-svg .end { fill: var(--c); stroke: var(--card); stroke-width: 1.5 }
-svg .hint { fill: transparent }
-svg .hint:hover { fill: var(--c) }
-.s0 { --c: var(--c0) } .s1 { --c: var(--c1) } .s2 { --c: var(--c2) } .s3 { --c: var(--c3) }
-.s4 { --c: var(--c4) } .s5 { --c: var(--c5) } .s6 { --c: var(--c6) } .s7 { --c: var(--c7) }
 
 .scroll { overflow: auto; max-height: 560px; margin-bottom: 12px; width: fit-content; max-width: 100% }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
@@ -78,3 +82,12 @@ details[open] summary { margin-bottom: 10px }
 summary { cursor: pointer; font-weight: 600 }
 pre { margin: 0; overflow: auto; max-height: 640px; font: 12.5px/1.45 ui-monospace, monospace }
 """
+STYLE = _COLORS + _PAGE + _CURVES
+PICTURE_STYLE = (
+    _COLORS
+    + _CURVES
+    + """
+svg .card { fill: var(--card); stroke: var(--rule) }
+svg .title { font: 600 12.5px system-ui, sans-serif; fill: var(--ink) }
+"""
+)

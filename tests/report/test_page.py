@@ -139,7 +139,7 @@ def test_any_range_has_ticks(low, high):
 
 
 def path_of(text) -> list[tuple[float, float]]:
-    path = re.search(r"class=line d='M([^']*)'", text).group(1)
+    path = re.search(r"class='line' d='M([^']*)'", text).group(1)
     return [tuple(float(v) for v in pair.split()) for pair in path.split("L")]
 
 

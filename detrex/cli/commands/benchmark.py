@@ -167,6 +167,7 @@ def _scaling(parser: argparse.ArgumentParser, options: Sequence[str]) -> argpars
         "--objects", type=positive, default=8, metavar="N", help="where they do not grow (default: 8)"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of curves")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the curves alone as a picture")
     add_overrides(parser)
     return parse(parser, options)
 
