@@ -4,6 +4,8 @@
 # make web: after make demo, write its page for the browser to output/web. It needs onnxruntime-web of npm: 33 MB are
 # downloaded once, or give the package that you have, ONNXRUNTIME_WEB=onnxruntime-web-1.30.0.tgz.
 # make test: set up .venv with the test extra, run the linter and all tests, of which one checks types (mypy).
+# make gpu: set up .venv with the test extra; on a machine with a GPU, run the tests that need one, and write gpu.md, a page
+# of its speed. Each takes 10 minutes at most.
 # Choose the interpreter with PYTHON=python3.12, the environment's folder with VENV=somewhere.
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 
 ONNXRUNTIME_WEB ?=
 
-.PHONY: demo demo-prompts test web
+.PHONY: demo demo-prompts gpu test web
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/train_net.py --config-file projects/maskdino/configs/maskdino_shapes.py --overwrite
@@ -31,6 +33,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
+
+gpu: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 0 -m gpu
+	$(BIN)/python tools/benchmark.py gpu-report --page gpu.md
 
 $(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp ops/masks_cpu.cpp ops/points_cpu.cpp
 	$(PYTHON) -m venv $(VENV)

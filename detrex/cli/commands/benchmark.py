@@ -129,7 +129,7 @@ def _gpu_report(parser: argparse.ArgumentParser, options: Sequence[str]) -> argp
     parser.add_argument("--device", default="cuda", help="to measure on (default: cuda)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page there, as Markdown")
     parser.add_argument(
-        "--minutes", type=positive, default=10, metavar="N", help="then no further part begins (default: 10)"
+        "--minutes", type=positive, default=10, metavar="N", help="that it may take (default: 10)"
     )
     parser.add_argument(
         "--sizes", nargs="+", type=image_size, default=REPORT_SIZES, metavar="HxW", help="480x640 800x1333"
