@@ -13,6 +13,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 ONNXRUNTIME_WEB ?=
+# Python compiles the modules that it imports; most of the 16,000 that come with PyTorch are never imported.
+PIP_OPTIONS ?= --no-compile
 
 .PHONY: demo demo-prompts gpu test web
 
@@ -38,15 +40,10 @@ gpu: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 0 -m gpu
 	$(BIN)/python tools/benchmark.py gpu-report --page gpu.md
 
-$(VENV)/installed: setup.py pyproject.toml ops/build.py ops/msda_cpu.cpp ops/masks_cpu.cpp ops/points_cpu.cpp
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e .
-	touch $@
-
-$(VENV)/installed-export: $(VENV)/installed
-	$(BIN)/python -m pip install -e '.[export]'
-	touch $@
-
-$(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install -e '.[test]'
-	touch $@
+$(VENV)/installed: EXTRA =
+$(VENV)/installed-export: EXTRA = [export]
+$(VENV)/installed-test: EXTRA = [test]
+$(VENV)/installed $(VENV)/installed-export $(VENV)/installed-test: setup.py pyproject.toml ops/build.py $(wildcard ops/*_cpu.cpp)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -e '.$(EXTRA)'
+	touch $(VENV)/installed $@
