@@ -94,10 +94,9 @@ typedef float Floats __attribute__((vector_size(4 * kColumns)));
 typedef int32_t Integers __attribute__((vector_size(4 * kColumns)));
 typedef uint8_t Bytes __attribute__((vector_size(kColumns)));
 
-// Adds the sigmoid of x to the totals where x > 0.
-MASKS_INLINE void add_sigmoid(Floats& totals, const Floats& x) {
-  // exp(-x) is 2 to a whole number, times the polynomial of the rest.
-  const Floats y = -(x < 87.0f ? x : x - x + 87.0f);
+// exp(x) for x <= 0, with a relative error below 2e-7: 2 to a whole number, times the polynomial of the rest.
+MASKS_INLINE void exponential(Floats& x) {
+  const Floats y = x > -87.0f ? x : x - x - 87.0f;
   const Integers whole = __builtin_convertvector(y * 1.44269504f - 0.5f, Integers);
   const Floats n = __builtin_convertvector(whole, Floats);
   const Floats r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
@@ -110,7 +109,14 @@ MASKS_INLINE void add_sigmoid(Floats& totals, const Floats& x) {
   const Integers exponent = (whole + 127) << 23;
   Floats power;
   std::memcpy(&power, &exponent, sizeof power);
-  const Floats sigmoid = 1.0f / (1.0f + sum * power);
+  x = sum * power;
+}
+
+// Adds the sigmoid of x to the totals where x > 0.
+MASKS_INLINE void add_sigmoid(Floats& totals, const Floats& x) {
+  Floats power = -x;
+  exponential(power);
+  const Floats sigmoid = 1.0f / (1.0f + power);
   totals += x > 0 ? sigmoid : x - x;
 }
 
@@ -243,13 +249,34 @@ MASKS_INLINE void encode(const Problem& p, int64_t task) {
   compress(bounds, height * columns.pixels, p.results + task);
 }
 
+MASKS_INLINE void exponentials(float* numbers, int64_t count) {
+  for (int64_t i = 0; i < count; i += kColumns) {
+    Floats x;
+    std::memcpy(&x, numbers + i, sizeof x);
+    exponential(x);
+    std::memcpy(numbers + i, &x, sizeof x);
+  }
+}
+
 void encode_baseline(const Problem& problem, int64_t task) { encode(problem, task); }
 
 #if MASKS_HAS_AVX2
 __attribute__((target("avx2,fma"))) void encode_avx2(const Problem& problem, int64_t task) { encode(problem, task); }
+
+__attribute__((target("avx2,fma"))) void exponentials_avx2(float* numbers, int64_t count) { exponentials(numbers, count); }
 #endif
 
 }  // namespace
+
+// exp of `count` numbers, a multiple of eight, of which none is above 0; for ops/msda_cpu.cpp.
+void exponentials_of_negatives(float* numbers, int64_t count, bool avx2) {
+#if MASKS_HAS_AVX2
+  if (avx2) return exponentials_avx2(numbers, count);
+#else
+  (void)avx2;
+#endif
+  exponentials(numbers, count);
+}
 
 extern "C" {
 

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__GNUC__)
 #define MSDA_INLINE __attribute__((always_inline)) inline
@@ -41,8 +42,19 @@ extern "C" struct MsdaSizes {
   int64_t batch, tokens, heads, dim, queries, levels, points;
 };
 
+// Where queries are: (B or 1, Q, L or 1, dims) as normalised (x, y), or as (x, y, width, height). Strides are in numbers, and 0
+// where there is one for all.
+extern "C" struct MsdaReference {
+  const float* places;
+  int64_t dims, image_stride, query_stride, level_stride;
+};
+
+// In ops/masks_cpu.cpp.
+void exponentials_of_negatives(float* numbers, int64_t count, bool avx2);
+
 namespace {
 
+constexpr int64_t kMostSamples = 128;  // of a query and head that are placed here
 constexpr int64_t kQueriesPerTask = 512;
 constexpr int64_t kQueriesAhead = 6;  // whose samples are fetched: what one head reads is too far apart for the processor to guess
 
@@ -55,6 +67,9 @@ struct Forward {
   const T* weights;
   T* output;
   int64_t stride;  // from a cell of a head to the next one, in channels
+  // If not null, `locations` holds offsets from there, and `weights` logits; the latter are to be normalised.
+  const MsdaReference* reference;
+  bool avx2;
 };
 
 template <typename T>
@@ -201,6 +216,35 @@ MSDA_INLINE void forward_query(const Forward<T>& p, const T* value, const T* loc
   if constexpr (kBlocks > 0) std::memcpy(output, sums, sizeof sums);
 }
 
+// Locations from offsets in cells, or in parts of a box, and weights from logits, of one query and head.
+MSDA_INLINE void place_samples(const Forward<float>& p, const float* place, const float* offsets, const float* logits,
+                               float* locations, float* weights) {
+  const MsdaReference& reference = *p.reference;
+  const int64_t count = p.n.levels * p.n.points;
+  float largest = logits[0];
+  for (int64_t i = 0; i < count; ++i) largest = logits[i] > largest ? logits[i] : largest;
+  for (int64_t i = 0; i < count; ++i) weights[i] = logits[i] - largest;
+  const int64_t padded = (count + 7) / 8 * 8;
+  for (int64_t i = count; i < padded; ++i) weights[i] = 0;
+  exponentials_of_negatives(weights, padded, p.avx2);
+  float sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += weights[i];
+  for (int64_t i = 0; i < count; ++i) weights[i] /= sum;
+  for (int64_t level = 0; level < p.n.levels; ++level, place += reference.level_stride) {
+    const float rows = static_cast<float>(p.shapes[2 * level]), columns = static_cast<float>(p.shapes[2 * level + 1]);
+    for (int64_t point = 0; point < p.n.points; ++point, offsets += 2, locations += 2) {
+      if (reference.dims == 2) {
+        locations[0] = place[0] + offsets[0] / columns;
+        locations[1] = place[1] + offsets[1] / rows;
+      } else {
+        const float points = static_cast<float>(p.n.points);
+        locations[0] = place[0] + offsets[0] / points * place[2] * 0.5f;
+        locations[1] = place[1] + offsets[1] / points * place[3] * 0.5f;
+      }
+    }
+  }
+}
+
 // A task is one (image, head) and a block of queries.
 template <typename T, int kBlocks>
 MSDA_INLINE void forward_queries(const Forward<T>& p, int64_t task) {
@@ -217,7 +261,17 @@ MSDA_INLINE void forward_queries(const Forward<T>& p, int64_t task) {
     prefetch(p.locations + 2 * samples_ahead, 2 * n.levels * n.points);
     prefetch(p.weights + samples_ahead, n.levels * n.points);
     if constexpr (kBlocks == 0) std::fill(output, output + n.dim, T(0));
-    forward_query<T, kBlocks>(p, value, p.locations + 2 * samples, p.weights + samples, output);
+    const T *locations = p.locations + 2 * samples, *weights = p.weights + samples;
+    if constexpr (std::is_same_v<T, float>) {
+      float placed[2 * kMostSamples], normalised[kMostSamples];
+      if (p.reference != nullptr) {
+        const float* place = p.reference->places + image * p.reference->image_stride + query * p.reference->query_stride;
+        place_samples(p, place, locations, weights, placed, normalised);
+        forward_query<T, kBlocks>(p, value, placed, normalised, output);
+        continue;
+      }
+    }
+    forward_query<T, kBlocks>(p, value, locations, weights, output);
   }
 }
 
@@ -433,7 +487,8 @@ int msda_has_openmp() {
 #define MSDA_DEFINE(NAME, T)                                                                                          \
   void msda_forward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,         \
                            const T* weights, T* output, int threads, int baseline) {                                  \
-    forward(Forward<T>{*sizes, shapes, value, locations, weights, output, sizes->heads * sizes->dim}, threads, baseline);                        \
+    forward(Forward<T>{*sizes, shapes, value, locations, weights, output, sizes->heads * sizes->dim, nullptr, false},    \
+            threads, baseline);                                                                                       \
   }                                                                                                                   \
   void msda_backward_##NAME(const MsdaSizes* sizes, const int64_t* shapes, const T* value, const T* locations,        \
                             const T* weights, const T* grad_output, T* grad_value, T* grad_locations,                 \
@@ -442,6 +497,17 @@ int msda_has_openmp() {
                          grad_weights},                                                                               \
              threads, baseline);                                                                                      \
   }
+
+// The same from what the layers before it give: offsets (B, Q, M, L, P, 2) from where queries are, in cells or in parts of half
+// a box, and logits (B, Q, M, L, P) of the weights, whose softmax is taken. At most msda_most_samples of L * P.
+void msda_attend_float32(const MsdaSizes* sizes, const int64_t* shapes, const float* value, const MsdaReference* reference,
+                         const float* offsets, const float* logits, float* output, int threads, int baseline) {
+  const bool avx2 = !baseline && has_avx2();
+  forward(Forward<float>{*sizes, shapes, value, offsets, logits, output, sizes->heads * sizes->dim, reference, avx2},
+          threads, baseline);
+}
+
+int64_t msda_most_samples() { return kMostSamples; }
 
 MSDA_DEFINE(float32, float)
 MSDA_DEFINE(float64, double)

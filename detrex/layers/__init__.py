@@ -12,7 +12,7 @@ from detrex.layers.functional import (
     take_rows,
 )
 from detrex.layers.mlp import MLP
-from detrex.layers.onednn import is_traced, linear, use_onednn
+from detrex.layers.onednn import linear, use_onednn
 from detrex.layers.points import sample_bool_masks, sample_maps, uncertain_points
 from detrex.layers.position_encoding import box_sine_encoding, pyramid_sine_encoding, sine_encoding
 from detrex.layers.prediction import prepare_for_prediction
@@ -22,6 +22,7 @@ from detrex.layers.row_column_attention import (
     RowColumnEncoderLayer,
 )
 from detrex.layers.suppression import not_suppressed
+from detrex.layers.tracing import is_traced
 from detrex.layers.transformer import (
     ConditionalDecoderLayer,
     DecoderLayer,

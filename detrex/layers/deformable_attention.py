@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detrex.ops import multi_scale_deformable_attention
+from detrex.layers.tracing import is_traced
+from detrex.ops import attend_around, multi_scale_deformable_attention
 from detrex.structures import Pyramid
 
 
@@ -79,7 +80,13 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(memory.padding[..., None], 0)
         value = value.unflatten(-1, (heads, -1))  # (B, S, M, dim / M)
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
+        logits = self.attention_weights(query).unflatten(-1, (heads, levels * points))
+        if not is_traced():
+            by_level = logits.unflatten(-1, (levels, points))
+            found = attend_around(value, memory.shapes, reference, offsets, by_level)
+            if found is not None:
+                return self.output_proj(found)
+        weights = logits.softmax(-1)
         locations = self._locations(offsets, reference[:, :, None, :, None], memory)  # (B, Q, M, L, P, 2)
         output = multi_scale_deformable_attention(
             value, memory.shapes, locations, weights.unflatten(-1, (levels, points))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 import torch.utils._python_dispatch as python_dispatch
 from torch import Tensor, nn
 
+from detrex.layers.tracing import is_traced
 from detrex.layers.transformer import FeedForward
 from detrex.runtime.chunking import items_in_cache
 
@@ -238,10 +239,3 @@ def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
 def _is_plain_float32(x: Tensor) -> bool:
     """Whether x is float32, and stays so in products."""
     return x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-
-
-def is_traced() -> bool:
-    """Whether operators are compiled, recorded or counted, and so should be PyTorch's usual ones."""
-    return (
-        torch.compiler.is_compiling() or torch.jit.is_tracing() or python_dispatch.is_in_torch_dispatch_mode()
-    )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrex.layers.onednn import is_traced
+from detrex.layers.tracing import is_traced
 from detrex.ops import points as kernels
 from detrex.structures import PackedMasks
 from detrex.structures.masks import BYTE_STEP

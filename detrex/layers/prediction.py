@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils._pytree import tree_leaves
 
-from detrex.layers.onednn import OneDNNLinear, is_hooked, is_traced, linear
+from detrex.layers.onednn import OneDNNLinear, is_hooked, linear
+from detrex.layers.tracing import is_traced
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:

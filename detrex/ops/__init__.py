@@ -3,12 +3,13 @@
 ``ops/README.md`` tells how the kernels are built and chosen; ``python -m detrex.ops_info`` what runs here.
 """
 
-from detrex.ops.dispatch import force_implementation, multi_scale_deformable_attention
+from detrex.ops.dispatch import attend_around, force_implementation, multi_scale_deformable_attention
 from detrex.ops.flops import FLOP_FORMULAS
 from detrex.ops.reference import multi_scale_deformable_attention_reference
 
 __all__ = [
     "FLOP_FORMULAS",
+    "attend_around",
     "force_implementation",
     "multi_scale_deformable_attention",
     "multi_scale_deformable_attention_reference",

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from detrex.ops.cpu import attend
 from detrex.ops.cuda import MAX_DIM, MAX_LEVELS, cuda_obstacle
 from detrex.ops.library import KernelError, cpu_library
-from detrex.ops.operator import DTYPES, KERNELS, msda
+from detrex.ops.operator import DTYPES, KERNELS, check_sizes, msda
 from detrex.ops.reference import dtype_of_sums, multi_scale_deformable_attention_reference
 
 VARIABLE = "DETREX_MSDA"
@@ -93,6 +94,45 @@ def multi_scale_deformable_attention(
         if _wanted == "kernel":
             raise RuntimeError(f"deformable attention is forced to its kernel, which cannot run: {obstacle}")
     return multi_scale_deformable_attention_reference(value, shapes, locations, weights)
+
+
+def attend_around(
+    value: Tensor, shapes: tuple[tuple[int, int], ...], reference: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor | None:
+    """The same from what the layers before it give, without gradients, in one pass of the CPU's kernel.
+
+    Args:
+        value: (B, S, M, D) float32 or bfloat16.
+        shapes: as of :func:`multi_scale_deformable_attention`.
+        reference: (B or 1, Q, L or 1, 2 or 4) where queries are: normalised (x, y) or cxcywh.
+        offsets: (B, Q, M, L, P, 2) from there, in cells of the level, or in parts of half a box.
+        logits: (B, Q, M, L, P) whose softmax over L and P are the weights.
+
+    Returns:
+        (B, Q, M * D) in the dtype of the value; None where the kernel cannot do this.
+
+    Raises:
+        ValueError: for shapes that do not fit together.
+    """
+    library = cpu_library() if value.device.type == "cpu" and _wanted != "reference" else None
+    if (
+        library is None
+        or isinstance(library, KernelError)
+        or torch.is_grad_enabled()
+        or value.dtype not in (torch.float32, torch.bfloat16)
+        or logits.shape[3] * logits.shape[4] > library.handle.msda_most_samples()
+    ):
+        return None
+    flat = [side for shape in shapes for side in shape]
+    dense, placed, weighed = (t.float().contiguous() for t in (value, offsets, logits))
+    sizes = check_sizes(dense, flat, placed, weighed)
+    where = reference.float()
+    if where.stride(-1) != 1:
+        where = where.contiguous()
+    expected = ((1, sizes.batch), (sizes.queries,), (1, sizes.levels), (2, 4))
+    if where.dim() != 4 or any(n not in fit for n, fit in zip(where.shape, expected, strict=True)):
+        raise ValueError(f"a reference {tuple(where.shape)} does not fit offsets {tuple(offsets.shape)}")
+    return attend(sizes, flat, dense, where, placed, weighed).flatten(2).to(value.dtype)
 
 
 def kernel_obstacle(value: Tensor, locations: Tensor) -> str | None:

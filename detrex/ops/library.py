@@ -41,6 +41,15 @@ class Sizes(ctypes.Structure):
     )
 
 
+class Reference(ctypes.Structure):
+    """``MsdaReference`` of the C interface."""
+
+    _fields_ = (
+        ("places", _POINTER),
+        *((name, _NUMBER) for name in ("dims", "image_stride", "query_stride", "level_stride")),
+    )
+
+
 class MaskAxis(ctypes.Structure):
     """``MaskAxis`` of the C interface."""
 
@@ -107,6 +116,8 @@ def open_library(path: Path) -> KernelLibrary:
     for dtype in ("float32", "float64"):
         _declare(getattr(handle, f"msda_forward_{dtype}"), _FORWARD_TENSORS)
         _declare(getattr(handle, f"msda_backward_{dtype}"), _BACKWARD_TENSORS)
+    _declare(handle.msda_attend_float32, _FORWARD_TENSORS + 1)
+    handle.msda_most_samples.restype = _NUMBER
     axis, results = ctypes.POINTER(MaskAxis), ctypes.POINTER(MaskResult)
     handle.masks_encode.argtypes = [_POINTER, _NUMBER, axis, axis, _INT, results, _INT, _INT]
     handle.masks_release.argtypes, handle.masks_release.restype = [results, _NUMBER], None

@@ -32,7 +32,7 @@ def msda(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tenso
         ValueError: if shapes, dtypes or devices do not fit together.
         KernelError: if the kernel is not built, or cannot be.
     """
-    sizes = _sizes(value, shapes, locations, weights)
+    sizes = check_sizes(value, shapes, locations, weights)
     inputs = [t.contiguous() for t in (value, locations, weights)]
     output = KERNELS[value.device.type].forward(sizes, shapes, *inputs)
     return output.flatten(2)
@@ -49,7 +49,7 @@ def msda_backward(
         KernelError: if the kernel is not built, or cannot be.
         RuntimeError: on a GPU if PyTorch is told to use deterministic algorithms only.
     """
-    sizes = _sizes(value, shapes, locations, weights)
+    sizes = check_sizes(value, shapes, locations, weights)
     expected = (sizes.batch, sizes.queries, sizes.heads * sizes.dim)
     kind, kinds = (grad_output.dtype, grad_output.device), (value.dtype, value.device)
     if grad_output.shape != expected or kind != kinds:
@@ -101,8 +101,12 @@ msda.register_autograd(_backward, setup_context=_save)
 msda_backward.register_autograd(_second_backward)
 
 
-def _sizes(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Sizes:
-    """Checks everything that the kernels take for granted: they read memory by these numbers."""
+def check_sizes(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Sizes:
+    """Checks everything that the kernels take for granted: they read memory by these numbers.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit together.
+    """
     if value.dim() != 4 or locations.dim() != 6:
         raise ValueError(
             "value must be (B, S, M, D) and locations (B, Q, M, L, P, 2), "
