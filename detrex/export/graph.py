@@ -218,7 +218,8 @@ class PictureToResults(Graph):
                 postprocess.thing_classes,
             )
         if "semantic" in self.tasks and postprocess.semantic is not None and masks is not None:
-            found["semantic"] = results.semantic(postprocess.semantic, classes.exclusive, masks)
+            queries = getattr(self.model.decoder.query_init, "num_queries", None)
+            found["semantic"] = results.semantic(postprocess.semantic, classes.exclusive, masks, queries)
         return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert
 
@@ -44,11 +45,6 @@ class BatchMasks:
     def __getitem__(self, index: Tensor) -> BatchMasks:
         """Masks of the queries ``index`` (B, N)."""
         return BatchMasks(take_rows(self.embed, index), self.pixels, self.to_image, self.to_output)
-
-    def split(self, size: int) -> list[BatchMasks]:
-        """The masks of ``size`` queries at a time."""
-        parts = self.embed.split(size, 1)
-        return [BatchMasks(part, self.pixels, self.to_image, self.to_output) for part in parts]
 
     def at_input(self) -> Tensor:
         """Logits (B, N, pixels of the padded input)."""
@@ -160,25 +156,33 @@ def panoptic(
     }
 
 
-def semantic(inference: SemanticInference, probabilities: Tensor, masks: BatchMasks) -> Tensor:
+def semantic(
+    inference: SemanticInference, probabilities: Tensor, masks: BatchMasks, most_queries: int | None
+) -> Tensor:
     """The class of every pixel (B, H, W) int64, see :class:`~detrex.modeling.SemanticInference`.
 
     Args:
         inference: its settings.
         probabilities: (B, Q, C).
         masks: of the queries.
+        most_queries: how many there may be, where Q depends on the picture. Queries without a part fill them
+            up, since a graph has a fixed number of pieces.
     """
-    shares = probabilities.transpose(1, 2)  # (B, C, Q)
-    pieces = [(shares, masks)]
-    # All at once where their number depends on the picture, which no graph can count pieces of.
-    if type(probabilities.shape[1]) is int:
-        split = shares.split(_QUERIES_AT_ONCE, 2), masks.split(_QUERIES_AT_ONCE)
-        pieces = list(zip(*split, strict=True))
-    totals = []
-    for share, part in pieces:
+    embed, queries = masks.embed, probabilities.shape[1]
+    if type(queries) is not int:
+        assert most_queries is not None  # of sources whose number of queries depends on the picture
+        missing = most_queries - queries
+        probabilities, embed = (F.pad(rows, (0, 0, 0, missing)) for rows in (probabilities, embed))
+        queries = most_queries
+    total: Tensor | None = None
+    for first in range(0, queries, _QUERIES_AT_ONCE):
+        rows = slice(first, min(first + _QUERIES_AT_ONCE, queries))
+        share = probabilities[:, rows].transpose(1, 2)  # (B, C, n)
+        part = BatchMasks(embed[:, rows], masks.pixels, masks.to_image, masks.to_output)
         logits = part.at_output() if inference.resize_masks else part.at_input()
-        totals.append((share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:]))
-    total = torch.stack(totals).sum(0)
+        scores = (share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:])
+        total = scores if total is None else total + scores  # so that a runtime keeps one piece at a time
+    assert total is not None
     return (total if inference.resize_masks else resize(total, *masks.to_output)).argmax(1)
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("onnxscript")
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((480, 640), (427, 640), (640, 160), (120, 640), (100, 400))
 """(height, width) of pictures; the model sees them with a shorter side of 800 and a longer one up to 1333."""
-EQUAL_CLASSES = 0.998
+EQUAL_CLASSES = 0.997
 """Share of pixels with the same class. The kit's weights are random, so that at many pixels two classes are
 equally likely, and rounding decides."""
 FOLDER = os.environ.get("DETREX_EXPORTED_R50")

@@ -2,7 +2,9 @@
 
     python -m tests.modeling.mosaic output/nuclei --data ../shared/data/nuclei --overlap 96
 
-Prints AP of boxes and masks, seconds and the memory of the process, once for the pictures and once for tiles.
+Prints AP of boxes and masks, seconds and the memory of the process: of each picture alone, of tiles that are
+one picture each, whose results are joined, and of tiles that overlap. So the first two differ by what joining
+does, the last two by what tiles see: parts of several pictures.
 """
 
 from __future__ import annotations
@@ -28,17 +30,19 @@ from detrex.structures.crops import CroppedMask
 
 CELL = 256
 """Pixels along a side of a picture of the mosaic, and of a tile."""
+DARK = 64
+"""Mean brightness below which pictures are of one stain: nuclei on a dark ground."""
 LOWEST_SCORE, MOST = 0.05, 20000
 """Objects that are compared: from this score on, and so many, the best ones."""
 
 
-def mosaic(data: Path, cells: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Validation pictures on a dark ground, ``cells`` along a side, and their annotations as COCO's JSON."""
+def mosaic(data: Path, cells: int, brightest: float = DARK) -> tuple[np.ndarray, dict[str, Any]]:
+    """Validation pictures up to a mean brightness, ``cells`` along a side, and their annotations as JSON."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(data / "annotations" / "instances_val.json"))
     pictures = {i: Image.open(data / "val" / image["file_name"]) for i, image in sorted(coco.imgs.items())}
     fitting = [
-        i for i, p in pictures.items() if CELL <= min(p.size) <= 1.5 * CELL and _brightness(p) < CELL // 4
+        i for i, p in pictures.items() if CELL <= min(p.size) <= 1.5 * CELL and _brightness(p) < brightest
     ]
     side, random = cells * CELL, np.random.default_rng(0)
     canvas, entries = np.zeros((side, side, 3), np.uint8), []
@@ -115,20 +119,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with val/ and annotations/")
     parser.add_argument("--cells", type=int, default=16, help="pictures along a side")
     parser.add_argument("--overlap", type=int, default=96, help="of tiles, in pixels")
+    parser.add_argument(
+        "--brightest",
+        type=float,
+        default=DARK,
+        help="mean brightness up to which pictures are taken; 256: all",
+    )
     words = parser.parse_args()
     size = [f"dataloader.test.mapper.{name}={CELL}" for name in ("size", "max_size")]
     predictor = load(words.model, device="cpu", overrides=size)
-    canvas, annotations = mosaic(words.data, words.cells)
+    canvas, annotations = mosaic(words.data, words.cells, words.brightest)
     sys.stdout.write(f"{len(canvas)} pixels a side, {len(annotations['annotations'])} objects\n")
     with tempfile.TemporaryDirectory() as folder:
         truth = Path(folder) / "truth.json"
         truth.write_text(json.dumps(annotations))
-        for name in ("pictures", "tiles"):
+        for name, overlap in (("pictures", None), ("aligned tiles", 0), ("tiles", words.overlap)):
             start = time.perf_counter()
-            if name == "pictures":
+            if overlap is None:
                 found = one_by_one(predictor, canvas)
             else:
-                predictor.model.inference = Tiles(CELL, words.overlap, CELL)
+                predictor.model.inference = Tiles(CELL, overlap, CELL)
                 found = predictor.predict(canvas, tasks=["instance"], score_threshold=LOWEST_SCORE).to_coco(1)
             seconds, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             box, mask = (average_precision(truth, found, kind) for kind in ("bbox", "segm"))
