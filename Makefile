@@ -31,10 +31,11 @@ web: $(VENV)/installed-export
 	$(BIN)/python -m detrex export output/maskdino_shapes --to web output/web \
 		$(if $(ONNXRUNTIME_WEB),--onnxruntime-web $(ONNXRUNTIME_WEB),--download)
 
+# Three workers for two cores: some tests wait for other processes.
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=30
 
 gpu: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 0 -m gpu
