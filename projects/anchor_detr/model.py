@@ -48,7 +48,7 @@ class PointPosition(nn.Module):
         )
 
     def forward(self, queries: QueryState) -> QueryPosition:
-        points = queries.place()
+        points = queries.place()  # (B, Q, 2)
         encoding = self.plane(box_sine_encoding(points, self.hidden_dim // 2))
         return QueryPosition(encoding, spatial=self.along_axes(points))
 
@@ -145,6 +145,6 @@ class PatternPoints(nn.Module):
     ) -> InitialQueries:
         """See :class:`~detrex.modeling.QuerySource`. Points are not kept within [0, 1]."""
         shape = (memory.tokens.shape[0], -1, -1)
-        content = self.pattern.weight.repeat_interleave(self.point.num_embeddings, 0)
-        reference = at_least_single(self.point.weight).repeat(self.pattern.num_embeddings, 1)
+        content = self.pattern.weight.repeat_interleave(self.point.num_embeddings, 0)  # (Q, D)
+        reference = at_least_single(self.point.weight).repeat(self.pattern.num_embeddings, 1)  # (Q, 2)
         return InitialQueries([QueryGroup(content.expand(shape), reference.expand(shape))])

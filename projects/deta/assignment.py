@@ -54,7 +54,7 @@ class OverlapAssignment(Assignment):
         queries, objects = overlap.shape
         if objects == 0:
             return torch.zeros(2, 0, dtype=torch.int64).unbind()
-        best, owner = overlap.max(1)
+        best, owner = overlap.max(1)  # (queries,)
         positive = (best >= self.positive_iou) | (overlap == overlap.amax(0)).any(1)
         index = positive.nonzero().squeeze(1)
         most = int(self.most_positive * (queries if self.most_positive < 1 else 1))
@@ -107,19 +107,19 @@ class SuppressedProposals(EncodedProposals):
         picked = torch.cat(
             [(logits.sigmoid() * (levels == i)).topk(candidates).indices for i in range(count)], 1
         )  # (B, N)
-        score, level = logits.gather(1, picked), levels[picked]
-        kept = not_suppressed(take_rows(boxes, picked), score, level, self.nms_iou)
+        score, level = logits.gather(1, picked), levels[picked]  # (B, N)
+        kept = not_suppressed(take_rows(boxes, picked), score, level, self.nms_iou)  # (B, N) bool
         # Within an image, the best of each level come first, then the others, each in the order of scores.
         score = score.masked_fill(~kept, -torch.inf)
         order = score.sort(dim=1, descending=True, stable=True).indices
         kept, level = kept.gather(1, order), level.gather(1, order)
-        one_hot = nn.functional.one_hot(level, count) * kept[..., None]
+        one_hot = nn.functional.one_hot(level, count) * kept[..., None]  # (B, N, levels)
         place = (one_hot.cumsum(1) * one_hot).sum(2)  # from 1, within the level; 0 for suppressed ones
         later = torch.where(kept, (place > number // count).long(), 2)
         # Sorted by numbers that all differ, since not every runtime keeps the order of equal ones.
         size = later.shape[1]
         first = (later * size + torch.arange(size, device=later.device)).sort(1).indices[:, :number]
-        first = first.sort(1).values
+        first = first.sort(1).values  # (B, Q)
         chosen = picked.gather(1, order).gather(1, first)
         enough = kept.sum(1, keepdim=True) >= number
         return torch.where(enough, chosen, logits.topk(number).indices)
@@ -147,7 +147,7 @@ class SuppressedInstances(InstanceInference):
         num_classes, scores = scores.shape[2], scores.flatten(1)
         top, index = scores.topk(at_most(self.candidates, scores.shape[1]))  # (B, N)
         query, label = index // num_classes, index % num_classes
-        places = box_convert(take_rows(boxes, query), "cxcywh", "xyxy")
+        places = box_convert(take_rows(boxes, query), "cxcywh", "xyxy")  # (B, N, 4)
         top = top.masked_fill(~not_suppressed(places, top, label, self.nms_iou), -1)
         top, order = top.topk(at_most(self.max_detections, top.shape[1]))
         return top, query.gather(1, order), label.gather(1, order)

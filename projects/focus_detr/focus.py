@@ -84,10 +84,10 @@ class FocusEncoder(DeformableEncoder):
             classify: class logits (B, Q, C) of tokens (B, Q, D).
         """
         memory = self.flatten(features, images)  # what all layers attend to
-        scores = self._foreground(normalise(memory.with_tokens(memory.located_tokens)), memory)
+        scores = self._foreground(normalise(memory.with_tokens(memory.located_tokens)), memory)  # (B, S)
         chosen, counts = self._choose(scores.detach(), memory)
         tokens, reference = memory.tokens, memory.on_levels(memory.cell_centres())
-        position = memory.located_tokens - tokens
+        position = memory.located_tokens - tokens  # (B, S, D)
         reference = reference.expand(tokens.shape[0], -1, -1, -1)
         for i, layer in enumerate(self.layers):
             share = self.layer_shares[min(i, len(self.layer_shares) - 1)]

@@ -129,7 +129,7 @@ class DecoupledQueries(ProposalQueries):
         )
         things.sees = stuff.sees = (MATCHING,)
         if supervised:
-            logits, embed = heads.classify(PROPOSALS, content)
+            logits, embed = heads.classify(PROPOSALS, content)  # (B, num_stuff, C or mask_dim)
             learned = SupervisedPrediction(
                 Prediction(logits, boxes, embed), self.stuff_assignment, PROPOSAL_SUFFIX, boxes.detach()
             )

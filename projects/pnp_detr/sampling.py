@@ -47,7 +47,7 @@ class TokenSampler(nn.Module):
             padding = torch.zeros_like(pyramid.tokens[..., 0], dtype=torch.bool)
         scores = self.score(pyramid.level(0)).sigmoid().flatten(1)  # (B, S)
         position = pyramid.located_tokens - pyramid.tokens
-        tokens = F.layer_norm(pyramid.tokens, pyramid.tokens.shape[-1:])
+        tokens = F.layer_norm(pyramid.tokens, pyramid.tokens.shape[-1:])  # (B, S, D)
         # Where no image is padded, one number stands for all of them.
         sizes = [shape for (shape,) in pyramid.valid or (pyramid.shapes,)]
         counts = [torch.sym_int(self.kept * height * width) for height, width in sizes]
@@ -58,10 +58,10 @@ class TokenSampler(nn.Module):
             1, order, torch.arange(order.shape[1]).to(order).expand_as(order)
         )
         limit = counts[0] if pyramid.valid is None else torch.tensor(counts, device=order.device)[:, None]
-        rest = ~padding & (rank >= limit)
+        rest = ~padding & (rank >= limit)  # (B, S)
         logits = self.pool_weight(tokens).masked_fill(~rest[..., None], -torch.inf)
         weights = logits.softmax(1).transpose(1, 2)  # (B, P, S)
-        kept = take_rows(tokens, index) * top[..., None]
+        kept = take_rows(tokens, index) * top[..., None]  # (B, N, D)
         places = torch.cat([weights @ position, take_rows(position, index)], 1)
         pooled = weights.shape[1]
         return Pyramid(

@@ -132,8 +132,8 @@ class PromptCriterion(SetCriterion):
             objects = mean_over_processes(torch.full((), float(len(targets)), device=device)).clamp(min=1)
             losses = {**self._box_losses(joined, targets), **self._mask_losses(joined, pixel_embed, targets)}
             expected = joined.prediction.logits[joined.matches.image, joined.query, 0]  # (M,)
-            quality = 1 - losses["loss_dice"][1]
-            error = (expected - (quality.detach() if self.detach_quality else quality)) ** 2
+            quality = 1 - losses["loss_dice"][1]  # (M,)
+            error = (expected - (quality.detach() if self.detach_quality else quality)) ** 2  # (M,)
             losses["loss_iou"] = self.quality_weight, error
             rest = (
                 self._unmatched_errors(predictions, joined, pixel_embed, targets) if self.rate_all else None
