@@ -180,7 +180,9 @@ def semantic(
         share = probabilities[:, rows].transpose(1, 2)  # (B, C, n)
         part = BatchMasks(embed[:, rows], masks.pixels, masks.to_image, masks.to_output)
         logits = part.at_output() if inference.resize_masks else part.at_input()
-        scores = (share @ logits.sigmoid().flatten(2)).unflatten(2, logits.shape[2:])
+        # Not by an operator for sigmoids: onnxruntime's is 0 below -18, which decides where no mask is.
+        inside = 1 / (1 + (-logits).exp())
+        scores = (share @ inside.flatten(2)).unflatten(2, logits.shape[2:])
         total = scores if total is None else total + scores  # so that a runtime keeps one piece at a time
     assert total is not None
     return (total if inference.resize_masks else resize(total, *masks.to_output)).argmax(1)

@@ -16,18 +16,14 @@ from PIL import Image
 
 from detrex.export import capture, verify
 from detrex.export.formats import onnx_to_openvino, write_onnx
-from detrex.export.verification import EQUAL_PIXELS, MASK_IOU
 from detrex.predict import Predictor, Result, load
 from detrex.runtime.exported import load as load_exported
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = ((480, 640), (427, 640), (640, 160), (120, 640), (100, 400))
+SIZES = ((640, 160), (480, 640), (120, 640), (100, 400), (427, 640))
 """(height, width) of pictures; the model sees them with a shorter side of 800 and a longer one up to 1333."""
-EQUAL_CLASSES = 0.997
-"""Share of pixels with the same class. The kit's weights are random, so that at many pixels two classes are
-equally likely, and rounding decides."""
 FOLDER = os.environ.get("DETREX_EXPORTED_R50")
 """Where the exported files are kept for another time; nowhere by default."""
 
@@ -103,8 +99,6 @@ def test_both_runtimes_find_what_pytorch_finds(shared_data, remembering, files, 
             found = verify(remembering, exported, pictures[:batch], batch_size=batch)
             sys.stdout.write(f"{runtime}, {height} x {width}, batch {batch}: {found.describe()}\n")
             sys.stdout.flush()
-            assert found.missing == found.extra == 0 and found.lowest_mask_iou > MASK_IOU, found.describe()
-            assert found.panoptic_pixels > EQUAL_PIXELS, found.describe()
-            assert found.semantic_pixels > EQUAL_CLASSES, found.describe()
+            assert found.same and found.objects > 0, found.describe()
             objects += found.objects
     assert objects > 100
