@@ -28,7 +28,8 @@ examples:
                    %(prog)s output/mine --to onnx mine.onnx --size 480x640 --batch 1
   OpenVINO         %(prog)s output/mine --to openvino mine.xml
   PyTorch program  %(prog)s output/mine --to torch mine.pt2
-  AOTInductor      %(prog)s output/mine --to aotinductor mine.pt2 --size 480x640 --batch 1
+  AOTInductor, of models of boxes
+                   %(prog)s output/mine --to aotinductor mine.pt2 --size 480x640 --batch 1
   8 bits           %(prog)s output/mine --to onnx small.onnx --int8 mydata/train
   half the size    %(prog)s output/mine --to onnx half.onnx --half
   words            %(prog)s output/openseed_shapes --classes "circle, star" --to onnx mine.onnx
