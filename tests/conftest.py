@@ -42,6 +42,7 @@ def _group(item: pytest.Item) -> str | None:
     return None if item.path.parent.name == "parity" else item.path.name
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = _group(item)

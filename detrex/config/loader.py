@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -38,20 +39,22 @@ def get_config(name: str) -> DictConfig:
     """A config that comes with this project, by its path in ``configs/``: ``get_config("common/train.py")``.
 
     Works from any directory, in a checkout and in an installed package (which has a copy of ``configs/``).
-    Each call returns a config of its own. A file is executed again when a file of ``configs/`` has changed.
+    Each call returns a config of its own. A file is executed again when a file of ``configs/`` or a variable
+    of the environment that begins with ``DETREX_`` or ``DETECTRON2_`` has changed.
 
     Raises:
         ConfigError: if there is no such file.
     """
     folder = configs_directory()
-    files = sorted(folder.rglob("*.py"))
-    read = _read(folder / name, tuple((file, file.stat().st_mtime_ns) for file in files))
-    return copy.deepcopy(read)
+    files = tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.py")))
+    # Those that say where data sets are.
+    variables = tuple(v for v in sorted(os.environ.items()) if v[0].startswith(("DETREX_", "DETECTRON2_")))
+    return copy.deepcopy(_read(folder / name, (*files, *variables)))
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, files: tuple[tuple[Path, int], ...]) -> DictConfig:  # noqa: ARG001 (part of the key)
-    """The config of a file while these ``files``, which it may import, are of these times."""
+def _read(path: Path, state: tuple[tuple[Any, Any], ...]) -> DictConfig:  # noqa: ARG001 (part of the key)
+    """The config of a file, as long as what it may depend on is in this ``state``."""
     return load_config(path)
 
 

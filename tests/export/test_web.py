@@ -109,7 +109,7 @@ def test_folders_with_other_files_are_left_alone(tmp_path):
         (["--to", "web", "--download", "--size", "50x70"], "--size and --batch do not go with --to web"),
         (["--to", "web", "--download", "--batch", "2"], "--size and --batch do not go with --to web"),
         (["--to", "onnx", "--download"], "go with --to web"),
-        (["--to", "openvino", "--int8", "photos"], "--int8 goes with --to onnx and --to web"),
+        (["--to", "torch", "--int8", "photos"], "--int8 goes with --to onnx, --to openvino and --to web"),
     ],
 )
 def test_arguments_that_do_not_fit_are_explained(words, message, capsys):
