@@ -35,7 +35,7 @@ web: $(VENV)/installed-export
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=30
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
 
 gpu: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 0 -m gpu

@@ -22,37 +22,28 @@ def pytest_configure() -> None:
         torch.set_num_threads(1)
 
 
-# Fixtures that take long to make and last for a session: workers of pytest-xdist do not make them twice.
-_SHARED_FIXTURES = {
-    "python_folder": "shell",
-    "compiled": "packaging",
-    "plain": "packaging",
-    "onnx_file": "export",
-}
+# Files that take longest. Workers of pytest-xdist run whole files, whose tests share fixtures and caches:
+# these first, so that no worker is left alone with one of them at the end.
+_LONGEST = (
+    "test_docs.py",
+    "test_configs.py",
+    "test_detr_family.py",
+    "test_onnx.py",
+    "test_submit.py",
+    "test_bad_input.py",
+    "test_train_net.py",
+    "test_training.py",
+    "test_types.py",
+    "test_distributed.py",
+    "test_notebooks.py",
+    "test_signals.py",
+    "test_packaging.py",
+)
 
 
-def _group(item: pytest.Item) -> str | None:
-    """The tests that one worker runs, one after another: those that share fixtures, caches or libraries.
-
-    Cases of parity share nothing and take long: they fill up what is left at the end.
-    """
-    for name, group in _SHARED_FIXTURES.items():
-        if name in getattr(item, "fixturenames", ()):
-            return group
-    return None if item.path.parent.name == "parity" else item.path.name
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = _group(item)
-        if group is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    # What takes longest starts first.
-    first = {None: 2, "test_types.py": 0, **dict.fromkeys(_SHARED_FIXTURES.values(), 0)}
-    markers = [item.get_closest_marker("xdist_group") for item in items]
-    order = [first.get(marker and marker.args[0], 1) for marker in markers]
-    items[:] = [item for _, item in sorted(zip(order, items, strict=True), key=lambda pair: pair[0])]
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

@@ -84,12 +84,7 @@ READ_FROM_DATA = {name_of(count_classes), name_of(thing_classes)}
 
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
-    """One process tests all configs of a project, of which it reads each once."""
-    named = {path.relative_to(ROOT).as_posix(): path for path in files}
-    groups = [pytest.mark.xdist_group("/".join(name.split("/")[:2])) for name in named]
-    return pytest.mark.parametrize(
-        "path", [pytest.param(p, id=n, marks=g) for (n, p), g in zip(named.items(), groups, strict=True)]
-    )
+    return pytest.mark.parametrize("path", files, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
 def spoil(node: DictConfig | ListConfig) -> None:
