@@ -89,11 +89,13 @@ class ProfilerHook(Hook):
     def _write(self, finished: profile) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trace, plain = self._path.with_suffix(".json.gz"), self._path.with_suffix(".json")
-        finished.export_chrome_trace(str(plain))
-        # PyTorch itself would compress it line by line, which takes minutes for a step of a large model.
-        with plain.open("rb") as text, gzip.open(trace, "wb", compresslevel=3) as compressed:
-            shutil.copyfileobj(text, compressed, 1 << 20)
-        plain.unlink()
+        try:
+            finished.export_chrome_trace(str(plain))
+            # PyTorch itself would compress it line by line, which takes minutes for a step of a large model.
+            with plain.open("rb") as text, gzip.open(trace, "wb", compresslevel=3) as compressed:
+                shutil.copyfileobj(text, compressed, 1 << 20)
+        finally:  # it is large, and a disk that is full has no room for it
+            plain.unlink(missing_ok=True)
         on_gpu = ProfilerActivity.CUDA in finished.activities
         table = finished.key_averages().table(
             sort_by=f"self_{'device' if on_gpu else 'cpu'}_time_total", row_limit=_ROWS
