@@ -104,7 +104,7 @@ class SetCriterion(nn.Module):
         label = targets.labels[joined.matches.object] * has_class[joined.matches.stage]  # (M,)
         # Softmax has a logit for "no object", the last one; sigmoid has none.
         background = logits.shape[-1] - (self.class_score.num_logits(1) - 1)
-        labels = torch.full(logits.shape[:2], background, device=logits.device)
+        labels = torch.full(logits.shape[:2], background, device=logits.device)  # (B, Q)
         labels[place] = label
         wanted = ClassTargets(labels)
         pair_weight: Tensor | float = 1.0
@@ -119,7 +119,7 @@ class SetCriterion(nn.Module):
             wanted.quality[place], wanted.weight[place] = quality, pair_weight
         loss, weight = self.class_score.loss(logits, wanted)  # (B, Q)
         loss = joined.with_class_loss_factors(loss, labels != background, logits.shape[-1])
-        total = torch.stack([part.sum() for part in loss.split(joined.sizes, 1)])
+        total = torch.stack([part.sum() for part in loss.split(joined.sizes, 1)])  # (P,)
         if weight is not None:
             normalizer = torch.stack([part.sum() for part in weight.split(joined.sizes, 1)])
         return self.class_weight * total / normalizer, pair_weight
@@ -128,16 +128,16 @@ class SetCriterion(nn.Module):
         self, joined: JoinedPredictions, targets: BatchTargets
     ) -> dict[str, tuple[float, Tensor]]:
         """Weight and values (M,) of each loss."""
-        predicted, truth = joined.pair_boxes(targets)
+        predicted, truth = joined.pair_boxes(targets)  # (M, 4) each
         counted = torch.ones_like(predicted[:, 0])
         if not self.box_stuff:
             counted = targets.is_thing[joined.matches.object].float()
         losses = {}
         if self.box_weight:
-            distance = F.l1_loss(predicted, truth, reduction="none").sum(-1)
+            distance = F.l1_loss(predicted, truth, reduction="none").sum(-1)  # (M,)
             losses["loss_bbox"] = self.box_weight, distance * counted
         if self.giou_weight:
-            giou = aligned_giou(*(box_convert(b, "cxcywh", "xyxy") for b in (predicted, truth)))
+            giou = aligned_giou(*(box_convert(b, "cxcywh", "xyxy") for b in (predicted, truth)))  # (M,)
             losses["loss_giou"] = self.giou_weight, (1 - giou) * counted
         return losses
 
@@ -145,7 +145,7 @@ class SetCriterion(nn.Module):
         self, joined: JoinedPredictions, pixel_embed: Tensor | None, targets: BatchTargets
     ) -> dict[str, tuple[float, Tensor]]:
         """Weight and values (M,) of each loss."""
-        embed = joined.prediction.mask_embed
+        embed = joined.prediction.mask_embed  # (B, Q, D)
         if embed is None or pixel_embed is None or targets.masks is None:
             return {}
         if not (self.mask_weight or self.dice_weight):
@@ -189,8 +189,8 @@ class JoinedPredictions:
         embed = None if joined.mask_embed is None else joined.mask_embed.float()
         joined = Prediction(joined.logits.float(), joined.boxes.float(), embed)
         matches = matches.ordered_by_object()
-        starts = torch.tensor([0, *(p.size for p in parts[:-1])]).cumsum(0)
-        query = starts[matches.stage] + matches.query
+        starts = torch.tensor([0, *(p.size for p in parts[:-1])]).cumsum(0)  # (P,)
+        query = starts[matches.stage] + matches.query  # (M,)
         device = joined.logits.device
         pairs = torch.bincount(matches.image, minlength=batch).tolist()
         return cls(parts, joined, matches.to(device), query.to(device, non_blocking=True), pairs)

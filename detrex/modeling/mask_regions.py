@@ -64,7 +64,7 @@ class _Axis:
         values = resized(values, (cells, padded))[..., :image]
         if image != output:
             values = resized(values, (cells, output), interpolation)
-        weights = values[0, 0].T.contiguous()
+        weights = values[0, 0].T.contiguous()  # (pixels, cells)
         used = weights != 0
         return cls(weights, _first_and_end(used.T).tolist(), _first_and_end(used).tolist())
 
@@ -76,7 +76,7 @@ class _Axis:
         first = np.minimum.accumulate(spans[::-1, 0])[::-1]
         taps = int((spans[:, 1] - first).max(initial=1))
         first = np.minimum(first, weights.shape[1] - taps)
-        used = np.take_along_axis(weights, first[:, None] + np.arange(taps), 1)
+        used = np.take_along_axis(weights, first[:, None] + np.arange(taps), 1)  # (pixels, taps)
         return ResizedAxis(first, used, np.array(self.pixels_of, np.int32).reshape(-1, 2))
 
     def covered(self, first: int, last: int) -> tuple[slice, slice]:
@@ -91,7 +91,7 @@ class _Axis:
 
 def _first_and_end(used: Tensor) -> Tensor:
     """First and one after the last column that is used of each row (N, 2); equal where none is."""
-    first = used.int().argmax(1)
+    first = used.int().argmax(1)  # (N,)
     last = used.shape[1] - used.flip(1).int().argmax(1)
     return torch.stack([first, torch.where(used.any(1), last, first)], 1)
 
@@ -177,9 +177,9 @@ class MaskResize:
             height, width = masks.shape[1:]
             bounds = [[0, height, 0, width]] * len(masks)
         else:
-            positive = masks > 0
+            positive = masks > 0  # (N, h, w)
             ranges = _first_and_end(positive.any(2)), _first_and_end(positive.any(1))
-            bounds = torch.cat(ranges, 1).tolist()
+            bounds = torch.cat(ranges, 1).tolist()  # (N, 4)
         return [
             _Region(i, *self._rows.covered(top, bottom - 1), *self._columns.covered(left, right - 1))
             for i, (top, bottom, left, right) in enumerate(bounds)
@@ -206,7 +206,7 @@ class MaskResize:
             Changes (C * (R + 1),) bool from each pixel to the next, down the columns, before each of which a
             pixel outside was put. So each run ends in its own column.
         """
-        cells = mask[region.cells_y, region.cells_x]
+        cells = mask[region.cells_y, region.cells_x]  # (h, w) of the region
         height, width = region.height, region.width
         framed = cells.new_zeros((width, height + 1), dtype=torch.bool)
         total = cells.new_zeros(())
@@ -219,7 +219,7 @@ class MaskResize:
             inside = framed[first : first + step, 1:]
             torch.gt(logits, 0, out=inside)
             total += 0.5 * inside.count_nonzero() + logits.clamp_(0).sigmoid_().sub_(0.5).sum()
-        flat = F.pad(framed.flatten(), (0, 1))
+        flat = F.pad(framed.flatten(), (0, 1))  # (C * (R + 1) + 1,)
         return flat[1:] ^ flat[:-1], total
 
 

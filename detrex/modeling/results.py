@@ -175,14 +175,14 @@ class InstanceInference:
         keep = top >= self.score_threshold
         if things is not None:
             keep &= torch.isin(label, torch.tensor(things, device=label.device))
-        top, query, label = top[keep], query[keep], label[keep]
-        places = frame.boxes(boxes[query])
+        top, query, label = top[keep], query[keep], label[keep]  # (N,) each
+        places = frame.boxes(boxes[query])  # (N, 4)
         if self.clip_boxes:
             places = clip_boxes_to_image(places, frame.output)
         found = Instances(frame.output, places, top, label)
         if masks is None or self.boxes_only:
             return found
-        chosen, place = query.unique(return_inverse=True)
+        chosen, place = query.unique(return_inverse=True)  # (queries,), (N,)
         compressed, quality = self._masks(masks[chosen], frame)
         found.pred_masks, found.scores = compressed[place], top * quality[place]
         order = found.scores.argsort(descending=True, stable=True)
@@ -201,8 +201,8 @@ class InstanceInference:
         if self.one_per_query:
             scores, label = scores.max(-1)
             scores = scores[..., None]
-        num_classes, scores = scores.shape[2], scores.flatten(1)
-        top, index = scores.topk(at_most(self.max_detections, scores.shape[1]))
+        num_classes, scores = scores.shape[2], scores.flatten(1)  # (B, Q * C)
+        top, index = scores.topk(at_most(self.max_detections, scores.shape[1]))  # (B, N) each
         query = index // num_classes
         # Not as a remainder, which ONNX has no operator for where the number of classes is open.
         return top, query, index - query * num_classes if label is None else label.gather(1, query)
@@ -215,7 +215,7 @@ class InstanceInference:
         rles: list[dict[str, Any]] = []
         quality = [masks.pixels.new_zeros(0, dtype=torch.float32)]
         for first in range(0, len(masks), step):
-            logits = masks.logits(slice(first, first + step))
+            logits = masks.logits(slice(first, first + step))  # (n, h, w)
             with _without_autocast(logits):
                 encoded, inside = resize.encode(logits)
             rles += encoded
@@ -264,14 +264,14 @@ class PanopticInference:
             Segment ids (H, W) int32, 0 where there is none; and per segment ``id``, ``category_id`` (class
             index), ``isthing`` and ``score``.
         """
-        kept = (certainty > self.score_threshold).nonzero().squeeze(1)
+        kept = (certainty > self.score_threshold).nonzero().squeeze(1)  # (N,)
         if len(kept) == 0:
             return torch.zeros(frame.output, dtype=torch.int32, device=certainty.device), []
-        scores, labels = probabilities[kept].max(-1)
-        owner, inside, own_area = self._owners(scores, masks[kept], frame)
+        scores, labels = probabilities[kept].max(-1)  # (N,) each
+        owner, inside, own_area = self._owners(scores, masks[kept], frame)  # (H, W) twice, (N,)
         count = len(kept)
-        won_area = torch.bincount(owner.flatten(), minlength=count)
-        visible = torch.bincount(owner[inside], minlength=count)
+        won_area = torch.bincount(owner.flatten(), minlength=count)  # (N,)
+        visible = torch.bincount(owner[inside], minlength=count)  # (N,)
         stays = (visible > 0) & (won_area >= self.overlap_threshold * own_area)
         found, kept_whole = torch.stack([labels, stays.long()]).tolist()
         segment_of, segments = self._number(found, kept_whole, scores.tolist(), things)
@@ -285,10 +285,10 @@ class PanopticInference:
         inside = torch.zeros(frame.output, dtype=torch.bool, device=scores.device)
         areas = []
         for part, small in frame.chunks(masks):
-            probability = frame.to_output(small).sigmoid()
+            probability = frame.to_output(small).sigmoid()  # (n, H, W)
             covered = probability >= 0.5
             areas.append(covered.sum((1, 2)))
-            value, index = (probability * scores[part, None, None]).max(0)
+            value, index = (probability * scores[part, None, None]).max(0)  # (H, W) each
             better = value > best
             best = torch.where(better, value, best)
             owner = torch.where(better, index + part.start, owner)
@@ -340,7 +340,7 @@ class SemanticInference:
         """(C, H, W) float scores for class probabilities (Q, C) and masks of the queries."""
         size = frame.output if self.resize_masks else frame.image
         total = probabilities.new_empty(probabilities.shape[1], *size)
-        small = masks.logits(slice(None))
+        small = masks.logits(slice(None))  # (Q, h, w)
         with _without_autocast(small):
             for rows, logits in masks.resize(frame, size).strips(small):
                 inside = logits.sigmoid_().flatten(1)  # (Q, pixels)

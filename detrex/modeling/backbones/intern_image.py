@@ -49,14 +49,15 @@ class DeformableConvolution(nn.Module):
         height, width = x.shape[1:3]
         seen = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         seen = F.gelu(self.dw_norm(seen)).flatten(1, 2)  # (B, H * W, C)
-        offsets = self.offset(seen).unflatten(-1, (self.groups, 1, KERNEL**2, 2))  # x before y
+        # (B, H * W, G, 1, P, 2), x before y, and (B, H * W, G, 1, P).
+        offsets = self.offset(seen).unflatten(-1, (self.groups, 1, KERNEL**2, 2))
         weights = self.mask(seen).unflatten(-1, (self.groups, 1, KERNEL**2)).softmax(-1)
         # Points of the kernel are numbered column by column.
         step = torch.arange(KERNEL, device=x.device) - KERNEL // 2
         kernel = torch.cartesian_prod(step, step)  # (P, 2)
         cells = torch.cartesian_prod(*(torch.arange(n, device=x.device) for n in (height, width))).flip(-1)
         places = cells[:, None, None, None] + 0.5 + (kernel + offsets.float()) * self.offset_scale
-        value = self.input_proj(x).flatten(1, 2).unflatten(-1, (self.groups, -1))
+        value = self.input_proj(x).flatten(1, 2).unflatten(-1, (self.groups, -1))  # (B, H * W, G, C / G)
         size = places.new_tensor([width, height])
         found = multi_scale_deformable_attention(value, ((height, width),), places / size, weights)
         return self.output_proj(found).view_as(x)
@@ -180,7 +181,7 @@ class InternImage(nn.Module):
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, (B, C, H / stride, W / stride), rounded up."""
         first, second = self.stem
-        x = second(F.gelu(first(images.permute(0, 2, 3, 1))))
+        x = second(F.gelu(first(images.permute(0, 2, 3, 1))))  # (B, H / 4, W / 4, C)
         maps = {}
         for stride, level in zip(STRIDES, self.levels, strict=False):
             assert isinstance(level, InternImageStage)

@@ -52,12 +52,12 @@ class RelativeAttention(nn.Module):
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x.flatten(1, 2), self.qkv.weight, bias)
+        qkv = F.linear(x.flatten(1, 2), self.qkv.weight, bias)  # (B, N, 3 * C)
         query, key, value = (_heads(t, self.num_heads) for t in qkv.chunk(3, -1))  # (B, M, N, C / M)
         rows, columns = (_relative(*pair) for pair in ((self.rel_pos_h, height), (self.rel_pos_w, width)))
-        grid = query.unflatten(2, (height, width))
-        by_row = torch.einsum("bmhwc,hkc->bmhwk", grid, rows)[..., None]
-        by_column = torch.einsum("bmhwc,wkc->bmhwk", grid, columns)[..., None, :]
+        grid = query.unflatten(2, (height, width))  # (B, M, H, W, C / M)
+        by_row = torch.einsum("bmhwc,hkc->bmhwk", grid, rows)[..., None]  # (B, M, H, W, H, 1)
+        by_column = torch.einsum("bmhwc,wkc->bmhwk", grid, columns)[..., None, :]  # (B, M, H, W, 1, W)
         added = (by_row + by_column).flatten(4).flatten(2, 3)  # (B, M, N, N)
         return _joined(F.scaled_dot_product_attention(query, key, value, added), self.proj, x)
 
@@ -89,7 +89,7 @@ class RotaryTable(nn.Module):
             angles = self._angles(*size, x.device)
             cos, sin = angles.cos(), angles.sin()
         first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack([-second, first], -1).flatten(-2)
+        turned = torch.stack([-second, first], -1).flatten(-2)  # (B, M, N, dim)
         return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
     def _angles(self, height: int, width: int, device: torch.device) -> Tensor:
@@ -121,7 +121,7 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, table: RotaryTable) -> Tensor:
         """Maps or windows (B, H, W, C) to the same, with the table of their size."""
-        tokens, (height, width) = x.flatten(1, 2), x.shape[1:3]
+        tokens, (height, width) = x.flatten(1, 2), x.shape[1:3]  # (B, N, C)
         query, key, value = (
             _heads(projected, self.num_heads)
             for projected in (
@@ -130,7 +130,7 @@ class RotaryAttention(nn.Module):
                 F.linear(tokens, self.v_proj.weight, self.v_bias),
             )
         )
-        query, key = (table(t, (height, width)) for t in (query, key))
+        query, key = (table(t, (height, width)) for t in (query, key))  # (B, M, N, C / M) each
         return _joined(F.scaled_dot_product_attention(query, key, value), self.proj, x)
 
 
@@ -181,7 +181,7 @@ class WindowedBlock(nn.Module):
             down, right = -height % self.window, -width % self.window
             padded = F.pad(attended, (0, 0, 0, right, 0, down))
             size = (self.window, self.window)
-            windows = self.attn(window_partition(padded, size), *table)
+            windows = self.attn(window_partition(padded, size), *table)  # (B * windows, window, window, C)
             attended = window_reverse(windows, size, height + down, width + right)[:, :height, :width]
         else:
             attended = self.attn(attended, *table)
@@ -281,7 +281,7 @@ class WindowedVit(nn.Module):
         for block in self.blocks:
             assert isinstance(block, WindowedBlock)
             x = block(x, *self.table(block))
-        last = x.permute(0, 3, 1, 2)
+        last = x.permute(0, 3, 1, 2)  # (B, C, H / 16, W / 16)
         maps = {s: scale(last) for s, scale in zip(self.strides, self.scales, strict=False)}
         if 64 in self.strides:
             maps[64] = maps[32][:, :, ::2, ::2]
@@ -290,7 +290,7 @@ class WindowedVit(nn.Module):
     def _positions(self, height: int, width: int) -> Tensor:
         """(1, height, width, C); the first entry of the embedding is the class token's, which is not used."""
         side = math.isqrt(self.pos_embed.shape[1] - 1)
-        grid = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, side, side)
         if (height, width) != (side, side):
             grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
         return grid.permute(0, 2, 3, 1)
