@@ -6,7 +6,7 @@ product that makes the masks of all queries.
 
 * **Multiply-adds** (MACs) of convolutions, matrix products and deformable attention's operator, by the
   formulas of ``torch.utils.flop_counter``. Papers call them FLOPs; true floating-point operations are twice
-  as many. The tools behind published figures do not know the operator, so its part is told apart.
+  as many. The tools behind published numbers do not know the operator, so its part is told apart.
 * **Activations**: the elements that come out of convolutions and matrix products, those of linear layers and
   attention among them, but not out of the operator.
 
@@ -222,13 +222,13 @@ def _rows(name: str, entries: list[_Entry], level: int, depth: int) -> Iterator[
     for entry in entries:
         # A name with one part more, unless the entry is the module's own.
         inside[".".join(entry[0].split(".")[: level + 1])].append(entry)
-    own = inside.pop(name, [])
+    direct = inside.pop(name, [])
     if level == depth or not inside:
         return
     for child, members in inside.items():
         yield from _rows(child, members, level + 1, depth)
-    if own:
-        yield _sum(f"{name} itself".strip(), level + 1, own)
+    if direct:
+        yield _sum(f"{name} itself".strip(), level + 1, direct)
 
 
 def _sum(name: str, level: int, entries: list[_Entry]) -> Row:

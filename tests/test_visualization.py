@@ -221,7 +221,7 @@ def test_labels_lie_inside_and_apart():
         corner, extent = rng.uniform(-5, 180, 2), rng.uniform(2, 60, 2)
         mask = rng.random((100, 150)) < 0.01
         box = None if number % 3 == 0 else (*corner, *(corner + extent))
-        regions.append(Region.of(RED, "label", mask, box))
+        regions.append(Region.from_mask(RED, "label", mask, box))
     extents = [(int(rng.integers(20, 60)), 12) for _ in regions]
     places = place_labels(regions, extents, 2, size)
     placed = [p for p in places if p is not None]

@@ -1,6 +1,6 @@
 """Measuring speed and memory: the operator, whole models by part, data loading and evaluation.
 
-``docs/benchmarks.md`` tells how figures come about; ``tools/benchmark.py`` is the command.
+``docs/benchmarks.md`` tells how the numbers come about; ``tools/benchmark.py`` is the command.
 """
 
 from detrex.benchmark.data import measure_loading

@@ -46,5 +46,5 @@ def measure_loading(config: DictConfig, images: int = 200, repeats: int = 5) -> 
         "images": len(loader.dataset),
         "batch_size": batch_size,
         "workers": workers,
-        "images_per_second": Spread.of(rates).to_dict(),
+        "images_per_second": Spread.from_values(rates).to_dict(),
     }

@@ -54,7 +54,7 @@ def measure_evaluation(
         "detections": detections,
         "seconds_per_1000_images": {
             name: {
-                phase: Spread.of([_THOUSAND / images * s[name, phase] for s in seconds]).to_dict()
+                phase: Spread.from_values([_THOUSAND / images * s[name, phase] for s in seconds]).to_dict()
                 for phase in ("process", "evaluate")
             }
             for name in evaluators

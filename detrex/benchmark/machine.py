@@ -1,4 +1,4 @@
-"""What figures were measured on, without which they mean nothing."""
+"""What the numbers were measured on, without which they mean nothing."""
 
 from __future__ import annotations
 

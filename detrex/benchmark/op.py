@@ -124,7 +124,7 @@ def measure_op(
                 "batch": batch,
                 "direction": "forward+backward" if backward else "forward",
                 "copy_bandwidth": bandwidth,
-                "implementations": {name: _figures(times[name], times[REFERENCE], least) for name in names},
+                "implementations": {name: _summary(times[name], times[REFERENCE], least) for name in names},
             }
 
 
@@ -132,7 +132,7 @@ def copy_bandwidth(clock: Clock, scratch: Tensor) -> float:
     """Bytes per second, read and written ones together, of copying one half of ``scratch`` to the other."""
     runs = {"copy": lambda: clock.time(lambda: scratch[0].copy_(scratch[1]))}
     times = take_turns(runs, COPIES, warmup=1)["copy"]
-    return scratch.nbytes / Spread.of([t.seconds for t in times]).median
+    return scratch.nbytes / Spread.from_values([t.seconds for t in times]).median
 
 
 def bytes_moved(inputs: Sequence[Tensor], backward: bool) -> int:
@@ -168,13 +168,13 @@ def _arguments(case: Case, inputs: Sequence[Tensor]) -> tuple[Any, ...]:
     return value, case.shapes, locations, weights
 
 
-def _figures(times: list[Duration], reference: list[Duration], least: float) -> dict[str, Any]:
+def _summary(times: list[Duration], reference: list[Duration], least: float) -> dict[str, Any]:
     seconds = [t.seconds for t in times]
     of_processor = [t.processor_seconds for t in times]
     return {
-        "seconds": Spread.of(seconds).to_dict(),
-        "processor_seconds": Spread.of(of_processor).to_dict(),
+        "seconds": Spread.from_values(seconds).to_dict(),
+        "processor_seconds": Spread.from_values(of_processor).to_dict(),
         "ratio": ratios([t.seconds for t in reference], seconds).to_dict(),
         "processor_ratio": ratios([t.processor_seconds for t in reference], of_processor).to_dict(),
-        "roofline": Spread.of(seconds).median / least,
+        "roofline": Spread.from_values(seconds).median / least,
     }

@@ -98,7 +98,7 @@ def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
 
     Args:
         points: with ``value`` and ``key``.
-        key: of the figure.
+        key: of the measured quantity.
     """
     pairs = zip(points, points[1:], strict=False)
     return [
@@ -108,8 +108,9 @@ def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
 
 
 def bend(points: Sequence[Mapping[str, float]], key: str) -> float | None:
-    """The value from which on a figure grows with more than half of its highest exponent: before, what does
-    not depend on the value costs most. None where it grows with less than a third all over.
+    """The value from which on the measured quantity grows with more than half of its highest exponent.
+
+    Below that value, the costs that do not depend on it prevail. None if no exponent reaches a third.
     """
     grown = exponents(points, key)
     highest = max((e for e in grown if math.isfinite(e)), default=0.0)

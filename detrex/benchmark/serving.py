@@ -62,7 +62,7 @@ def measure_serving(
                     wrong += sum(not _same(answer, expected[i % _PICTURES]) for i, answer in answers)
                     runs[name].append((requests / seconds, latencies))
                     memory.append(_resident_bytes())
-            rows.append({"clients": count, **_figures(runs)})
+            rows.append({"clients": count, **_summary(runs)})
     return {
         "clients": rows,
         "requests": requests,
@@ -72,17 +72,17 @@ def measure_serving(
     }
 
 
-def _figures(runs: dict[str, list[tuple[float, list[float]]]]) -> dict[str, Any]:
+def _summary(runs: dict[str, list[tuple[float, list[float]]]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, of_server in runs.items():
-        latencies = [seconds for _, own in of_server for seconds in own]
+        latencies = [seconds for _, run_latencies in of_server for seconds in run_latencies]
         found[name] = {
             "requests_per_second": statistics.median(rate for rate, _ in of_server),
             "p50": float(np.percentile(latencies, 50)),
             "p99": float(np.percentile(latencies, 99)),
         }
     pairs = zip(runs["batched"], runs["single"], strict=True)
-    found["ratio"] = statistics.median(one / other for (one, _), (other, _) in pairs)
+    found["ratio"] = statistics.median(batched / single for (batched, _), (single, _) in pairs)
     return found
 
 
@@ -106,22 +106,28 @@ def _run(
 
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
-        found = [one for own in threads.map(lambda _: client(), range(clients)) for one in own]
+        requests_done = [
+            request for of_client in threads.map(lambda _: client(), range(clients)) for request in of_client
+        ]
     seconds = time.perf_counter() - start
-    return seconds, [latency for _, latency, _ in found], [(number, answer) for number, _, answer in found]
+    return (
+        seconds,
+        [latency for _, latency, _ in requests_done],
+        [(number, answer) for number, _, answer in requests_done],
+    )
 
 
 def _same(answer: Any, expected: Any) -> bool:
     """Whether an answer is of the same objects and segments, but for what rounding in a batch moves."""
     if not isinstance(answer, dict) or answer.keys() != expected.keys():
         return False
-    one, other = (
+    answered, wanted = (
         sorted((a["category_id"], a["score"]) for a in content.get("annotations", ()))
         for content in (answer, expected)
     )
-    if abs(len(one) - len(other)) > 1:  # one may lie at the threshold
+    if abs(len(answered) - len(wanted)) > 1:  # one object may lie at the threshold
         return False
-    scores, others = (sorted((score for _, score in own), reverse=True) for own in (one, other))
+    scores, others = (sorted((score for _, score in objects), reverse=True) for objects in (answered, wanted))
     return all(abs(a - b) <= _SCORES_APART for a, b in zip(scores, others, strict=False))
 
 

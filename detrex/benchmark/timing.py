@@ -17,7 +17,7 @@ Mark = Any
 
 @dataclass(frozen=True)
 class Spread:
-    """Figures of repeated runs, in short.
+    """Median, smallest and largest of repeated measurements.
 
     Attributes:
         median, low, high: of all runs; the latter are the smallest and the largest.
@@ -28,7 +28,7 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def from_values(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def to_dict(self) -> dict[str, float]:
@@ -120,4 +120,4 @@ def take_turns(
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
     """The ratio of each pair: what slowed both in the same moment cancels out."""
-    return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])
+    return Spread.from_values([a / b for a, b in zip(numerators, denominators, strict=True)])

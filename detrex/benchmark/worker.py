@@ -86,7 +86,7 @@ def measure_models(setups: Mapping[str, Setup], repeats: int = 5, warmup: int = 
         repeats, warmup: runs of each that count, and before those.
 
     Returns:
-        For JSON: the figures of each by name (seconds; bytes) and, in ``ratios``, the times of the first
+        For JSON: the measurements of each by name (seconds; bytes) and, in ``ratios``, the times of the first
         divided by those of every other (above 1: the other is faster).
     """
     with ExitStack() as stack:
@@ -98,14 +98,14 @@ def measure_models(setups: Mapping[str, Setup], repeats: int = 5, warmup: int = 
         runs = take_turns({name: worker.run for name, worker in workers.items()}, repeats, warmup)
         facts = {name: worker.facts() for name, worker in workers.items()}
     first, *others = setups
-    seconds = {name: [r.duration.seconds for r in some] for name, some in runs.items()}
+    seconds = {name: [r.duration.seconds for r in setup_runs] for name, setup_runs in runs.items()}
     return {
-        "models": {name: {**_figures(setups[name], runs[name]), **facts[name]} for name in setups},
+        "models": {name: {**_summary(setups[name], runs[name]), **facts[name]} for name in setups},
         "ratios": {name: ratios(seconds[first], seconds[name]).to_dict() for name in others},
     }
 
 
-def _figures(setup: Setup, runs: list[Run]) -> dict[str, Any]:
+def _summary(setup: Setup, runs: list[Run]) -> dict[str, Any]:
     seconds = [run.duration.seconds for run in runs]
     return {
         "config_file": setup.config_file,
@@ -115,8 +115,10 @@ def _figures(setup: Setup, runs: list[Run]) -> dict[str, Any]:
         "batch": setup.batch,
         "objects": setup.objects if setup.training else None,
         "runs": seconds,
-        "seconds": Spread.of(seconds).to_dict(),
-        "processor_seconds": Spread.of([r.duration.processor_seconds for r in runs]).to_dict(),
-        "images_per_second": setup.batch / Spread.of(seconds).median,
-        "parts": {part: Spread.of([r.parts[part] for r in runs]).to_dict() for part in runs[0].parts},
+        "seconds": Spread.from_values(seconds).to_dict(),
+        "processor_seconds": Spread.from_values([r.duration.processor_seconds for r in runs]).to_dict(),
+        "images_per_second": setup.batch / Spread.from_values(seconds).median,
+        "parts": {
+            part: Spread.from_values([r.parts[part] for r in runs]).to_dict() for part in runs[0].parts
+        },
     }

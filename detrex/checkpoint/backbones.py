@@ -197,18 +197,18 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
         return None
-    own = backbone.state_dict()
-    known = _keys(backbone, own)
+    entries = backbone.state_dict()
+    known = _keys(backbone, entries)
     prefixes = {name[: len(name) - len(_WRAPPERS.sub("", name))] for name in state} | {""}
     taken, form, prefix = max(
         ((_taken(state, p, f.name, known), f, p) for p in sorted(prefixes) for f in _FORMATS),
         # Names of two formats can agree where they mean different modules: then shapes tell.
         key=lambda option: (
-            sum(state[f].shape == own[o].shape for o, f in option[0].items()),
+            sum(state[f].shape == entries[o].shape for o, f in option[0].items()),
             len(option[0]),
         ),
     )
-    if not taken or 2 * len(taken) < min(len(own), len(state)):
+    if not taken or 2 * len(taken) < min(len(entries), len(state)):
         return None
     tensors = {name: state[source] for name, source in taken.items()}
     notes = [form.note] if form.note else []
@@ -217,7 +217,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
             f"this is a detector's backbone; most of detectron2's detectors were trained with {_BGR}"
         )
     notes += _fit_bias_tables(tensors, backbone)
-    _complete_norms(tensors, backbone, own, folded=form.folded)
+    _complete_norms(tensors, backbone, entries, folded=form.folded)
     return BackboneWeights(
         form.description,
         {_PREFIX + name: value for name, value in tensors.items()},
@@ -226,10 +226,10 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
     )
 
 
-def _keys(backbone: Any, own: Mapping[str, Tensor]) -> dict[str, str]:
+def _keys(backbone: Any, entries: Mapping[str, Tensor]) -> dict[str, str]:
     """The backbone's names by :func:`_key`; norms of outputs are counted by stage, as published Swins do."""
     keys = {}
-    for name in own:
+    for name in entries:
         if match := re.match(r"norms\.(\d+)\.", name):
             reductions = [info["reduction"] for info in backbone.model.feature_info.info]
             stage = reductions.index(backbone.strides[int(match[1])])
@@ -284,16 +284,16 @@ def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[st
 
 
 def _complete_norms(
-    tensors: dict[str, Tensor], backbone: nn.Module, own: Mapping[str, Tensor], *, folded: bool
+    tensors: dict[str, Tensor], backbone: nn.Module, entries: Mapping[str, Tensor], *, folded: bool
 ) -> None:
     """Adds the entries of batch norms that their weights imply."""
-    for name in own:
+    for name in entries:
         module, _, last = name.rpartition(".")
         if name in tensors or f"{module}.weight" not in tensors:
             continue
         like = tensors[f"{module}.weight"]
         if last == "num_batches_tracked":
-            tensors[name] = torch.zeros_like(own[name], device=like.device)
+            tensors[name] = torch.zeros_like(entries[name], device=like.device)
         elif folded and last == "running_mean":
             tensors[name] = torch.zeros_like(like)
         elif folded and last == "running_var":

@@ -57,36 +57,36 @@ class DetectorBackbone:
     """
 
     def __init__(self, names: Iterable[str], all_norms: bool = False):
-        own = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
-        self._table = _table(own)
+        inner_names = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+        self._table = _table(inner_names)
         self._focalnet = self._table in (_FOCALNET, _LARGE_FOCALNET)
         # Norms of maps are numbered by stage, and here by map.
-        stages = [int(m[1]) for name in own if (m := _STAGE_NORM.match(name))]
+        stages = [int(m[1]) for name in inner_names if (m := _STAGE_NORM.match(name))]
         self._first_norm = 0 if all_norms else min(stages, default=0)
-        self._first_map = min((int(m[1]) for name in own if (m := _PYRAMID.match(name))), default=0)
+        self._first_map = min((int(m[1]) for name in inner_names if (m := _PYRAMID.match(name))), default=0)
 
     def name(self, name: str) -> str | None:
         """The new name, or None for what a model computes itself or what repeats another entry."""
-        own = name.removeprefix(PREFIX)
-        if match := _TORCHVISION.match(own):
-            return f"{PREFIX}model.{own[match.end() :]}"
-        own = own.removeprefix("0.")
-        if re.match(r"(stem|res\d)\.", own):
-            return f"{PREFIX}model.{resnet_name(own)}"
-        if match := _STAGE_NORM.match(own):
-            return f"{PREFIX}norms.{int(match[1]) - self._first_norm}.{own[match.end() :]}"
-        if match := _PYRAMID.match(own):
-            return f"{PREFIX}{self._pyramid(match)}{own[match.end() :]}"
-        if own.startswith("net."):
-            return None if _COMPUTED_VIT.match(own) else f"{PREFIX}{own.removeprefix('net.')}"
+        inner_name = name.removeprefix(PREFIX)
+        if match := _TORCHVISION.match(inner_name):
+            return f"{PREFIX}model.{inner_name[match.end() :]}"
+        inner_name = inner_name.removeprefix("0.")
+        if re.match(r"(stem|res\d)\.", inner_name):
+            return f"{PREFIX}model.{resnet_name(inner_name)}"
+        if match := _STAGE_NORM.match(inner_name):
+            return f"{PREFIX}norms.{int(match[1]) - self._first_norm}.{inner_name[match.end() :]}"
+        if match := _PYRAMID.match(inner_name):
+            return f"{PREFIX}{self._pyramid(match)}{inner_name[match.end() :]}"
+        if inner_name.startswith("net."):
+            return None if _COMPUTED_VIT.match(inner_name) else f"{PREFIX}{inner_name.removeprefix('net.')}"
         if self._table is None:
-            renamed = swin_name(own)
+            renamed = swin_name(inner_name)
             return None if renamed is None else f"{PREFIX}{renamed}"
         for pattern, replacement in self._table:
-            new, count = re.subn(pattern, replacement, own)
+            new, count = re.subn(pattern, replacement, inner_name)
             if count:
                 return f"{PREFIX}{new}"
-        return f"{PREFIX}{own}"
+        return f"{PREFIX}{inner_name}"
 
     def value(self, name: str, value: Tensor) -> Tensor:
         """The entry as the model has it: FocalNet's linear layers are convolutions here."""

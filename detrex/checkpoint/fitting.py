@@ -111,10 +111,10 @@ def load_weights(
     Returns:
         What fitted.
     """
-    own = model.state_dict()
-    report = LoadReport(source, unused=[name for name in weights if name not in own])
+    model_state = model.state_dict()
+    report = LoadReport(source, unused=[name for name in weights if name not in model_state])
     fitting = {}
-    for name, value in own.items():
+    for name, value in model_state.items():
         if name not in weights:
             report.missing.append(name)
             continue
@@ -138,7 +138,7 @@ def load_weights(
 
 
 def _rows_of_classes(
-    name: str, value: Tensor, own: Tensor, old: Categories | None, new: Categories | None
+    name: str, stored: Tensor, current: Tensor, old: Categories | None, new: Categories | None
 ) -> tuple[Tensor, list[str]] | None:
     """The model's parameter with the rows of classes that the file names too, and their names.
 
@@ -147,18 +147,18 @@ def _rows_of_classes(
     if old is None or new is None or not _PER_CLASS.search(name) or old.names == new.names:
         return None
     # A classifier may have one row more, for "no object".
-    extra = len(value) - len(old)
-    if value.shape[1:] != own.shape[1:] or extra not in (0, 1) or len(own) - len(new) != extra:
+    extra = len(stored) - len(old)
+    if stored.shape[1:] != current.shape[1:] or extra not in (0, 1) or len(current) - len(new) != extra:
         return None
     row_of = {class_name.casefold(): k for k, class_name in enumerate(old.names)}
     pairs = [(k, row_of[n.casefold()]) for k, n in enumerate(new.names) if n.casefold() in row_of]
     if not pairs:
         return None
-    rows = own.detach().clone()
+    rows = current.detach().clone()
     for k, row in pairs:
-        rows[k] = value[row]
+        rows[k] = stored[row]
     if extra:
-        rows[-1] = value[-1]
+        rows[-1] = stored[-1]
     return rows, [new.names[k] for k, _ in pairs]
 
 

@@ -156,10 +156,10 @@ def backbone_name(name: str) -> str | None:
 
     None for an index or mask that the backbone computes itself.
     """
-    own = name.removeprefix("backbone.")
-    if re.match(r"(stem|res\d)\.", own):
-        return f"backbone.model.{resnet_name(own)}"
-    renamed = swin_name(own)
+    inner_name = name.removeprefix("backbone.")
+    if re.match(r"(stem|res\d)\.", inner_name):
+        return f"backbone.model.{resnet_name(inner_name)}"
+    renamed = swin_name(inner_name)
     return None if renamed is None else f"backbone.{renamed}"
 
 
@@ -242,10 +242,10 @@ def _name_back(name: str, kind: Kind) -> str:
     if not name.startswith("backbone."):
         special = kind.tables[1](name) if kind.tables else None
         return special or _BACK(name) or name
-    own = name.removeprefix("backbone.model.").removeprefix("backbone.")
-    if _OUR_SWIN.match(own):
+    inner_name = name.removeprefix("backbone.model.").removeprefix("backbone.")
+    if _OUR_SWIN.match(inner_name):
         return f"backbone.{detectron2_swin_name(name.removeprefix('backbone.'))}"
-    return f"backbone.{detectron2_resnet_name(own)}"
+    return f"backbone.{detectron2_resnet_name(inner_name)}"
 
 
 def _add_repeated(out: dict[str, Tensor], layers: int) -> None:

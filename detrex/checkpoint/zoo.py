@@ -30,7 +30,7 @@ class ZooEntry:
         url: of its published weights, or None where none were published.
         sha256: of that file in hexadecimal, or None where it is not known.
         classes: which list of classes it knows, see :func:`detrex.data.category_file`.
-        published: the published figures by name, such as ``{"box AP": 51.7, "parameters (M)": 52}``.
+        published: the published results by name, such as ``{"box AP": 51.7, "parameters (M)": 52}``.
         parameters: what the config builds, exactly.
         note: what one should know of the row, or empty.
     """

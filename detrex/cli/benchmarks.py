@@ -42,10 +42,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    figures = _MEASUREMENTS[arguments.command](arguments)
+    result = _MEASUREMENTS[arguments.command](arguments)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"command": arguments.command, **figures}, indent=2))
+        arguments.output.write_text(json.dumps({"command": arguments.command, **result}, indent=2))
 
 
 def _op(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,10 +135,10 @@ def _print_models(result: Mapping[str, Any], arguments: argparse.Namespace) -> N
     console.print(title, soft_wrap=True)
     table = _table("", "part", *(f"{p}{c}" for p in prefixes for c in ("median", "min", "max")))
     for part in ("all", *dict.fromkeys(p for model in models.values() for p in model["parts"])):
-        cells = [
+        columns = [
             _milliseconds(m["seconds"] if part == "all" else m["parts"].get(part)) for m in models.values()
         ]
-        table.add_row(part, *(cell for some in cells for cell in some))
+        table.add_row(part, *(cell for column in columns for cell in column))
     console.print(table)
     for name, model in models.items():
         console.print(
@@ -253,9 +253,9 @@ def _scaling_table(axis: Mapping[str, Any]) -> Table:
     table = _table(f"{axis['meaning']}, {axis['mode']}", axis["axis"], *columns)
     grown = [axis["exponents"][key] for key in ("processor_seconds", "memory")]
     for k, point in enumerate(axis["points"]):
-        figures = (f"{point[key]:.3g}" for key in ("seconds", "processor_seconds"))
+        times = (f"{point[key]:.3g}" for key in ("seconds", "processor_seconds"))
         powers = ("" if k == 0 else f"{exponents[k - 1]:.2f}" for exponents in grown)
-        table.add_row(str(point["value"]), *figures, f"{point['memory'] / GIBIBYTE:.3f}", *powers)
+        table.add_row(str(point["value"]), *times, f"{point['memory'] / GIBIBYTE:.3f}", *powers)
     return table
 
 
@@ -302,7 +302,7 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def _console(machine: Mapping[str, Any]) -> Console:
-    """Says first what machine the figures are of."""
+    """Prints first which machine the numbers are from."""
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH

@@ -94,6 +94,6 @@ def _write_json(target: str, report: CheckReport) -> None:
 def _format_changes(changes: Mapping[str, Mapping[str, int]], output: Path) -> str:
     lines = [f"\ncleaned copy in {output}:"]
     for split, done in changes.items():
-        lines += [f"{split}.json:", *(f"  {count} {what}" for what, count in done.items())]
+        lines += [f"{split}.json:", *(f"  {count} {change}" for change, count in done.items())]
         lines += [] if done else ["  nothing to change"]
     return "\n".join(lines) + "\n"

@@ -25,5 +25,5 @@ def convert(options: argparse.Namespace) -> None:
         target = options.output / f"instances_{source.split}.json"
         images, objects = write_coco(source, target, options.overwrite)
         folder = os.path.relpath(source.images)
-        what = f"{images} images, {objects} objects ({source.format}); images in {folder}"
-        sys.stdout.write(f"{target}: {what}\n")
+        summary = f"{images} images, {objects} objects ({source.format}); images in {folder}"
+        sys.stdout.write(f"{target}: {summary}\n")

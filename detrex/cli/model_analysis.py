@@ -34,7 +34,7 @@ NOTES = {
     "gmacs": "billions of multiply-adds of convolutions, matrix products and deformable attention's "
     "operator; papers call them GFLOPs",
     "gmacs_without_operator": "the same without deformable attention's operator (but with its linear "
-    "layers), which the tools behind published figures do not know: compare these with papers",
+    "layers), which the tools behind published numbers do not know: compare these with papers",
     "gflops": "billions of floating-point operations, two for each multiply-add, the operator included",
     "activations": "elements that come out of convolutions and matrix products, those of linear layers and "
     "attention among them",
@@ -72,9 +72,9 @@ def _as_json(arguments: argparse.Namespace, costs: list[ImageCost], rows: list[l
             {
                 "sizes": cost.sizes,
                 "padded_sizes": cost.padded,
-                **_figures(cost.total),
+                **_costs(cost.total),
                 "modules": [
-                    {"name": r.name, "depth": r.depth, **_parameters(r.parameters), **_figures(r.cost)}
+                    {"name": r.name, "depth": r.depth, **_parameters(r.parameters), **_costs(r.cost)}
                     for r in modules
                 ],
             }
@@ -88,7 +88,7 @@ def _parameters(parameters: Parameters) -> dict[str, int]:
     return {"parameters": parameters.total, "trainable_parameters": parameters.trainable}
 
 
-def _figures(cost: Cost) -> dict[str, float]:
+def _costs(cost: Cost) -> dict[str, float]:
     return {
         "gmacs": cost.macs / 1e9,
         "gmacs_without_operator": cost.macs_without_operator / 1e9,
@@ -122,18 +122,18 @@ _TITLES = {
     "activations": "activations",
     "not_counted": "Not counted",
 }
-_FIGURES = ("GMACs", "without op", "GFLOPs", "activations")
+_COSTS = ("GMACs", "without op", "GFLOPs", "activations")
 
 
 def _summary(costs: list[ImageCost]) -> Table:
-    summary = _table("For one image", "input", "padded to", *_FIGURES)
+    summary = _table("For one image", "input", "padded to", *_COSTS)
     for cost in costs:
         summary.add_row(_label(cost), _padded(cost), *_cells(cost.total))
     return summary
 
 
 def _by_module(cost: ImageCost, rows: list[Row]) -> Table:
-    modules = _table(f"{_label(cost)}, padded to {_padded(cost)}", "module", "parameters", *_FIGURES)
+    modules = _table(f"{_label(cost)}, padded to {_padded(cost)}", "module", "parameters", *_COSTS)
     for row in rows:
         name = row.name.rpartition(".")[2] if row.depth else "model"
         modules.add_row("  " * row.depth + name, f"{row.parameters.total:,}", *_cells(row.cost))

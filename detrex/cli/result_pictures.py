@@ -56,7 +56,7 @@ class InstanceComparison:
         self._results, self._dataset = results, dataset
         self._labels, self._threshold = labels, score_threshold
 
-    def figure(self, index: int) -> float:
+    def quality(self, index: int) -> float:
         """How good the results for an image are, in [0, 1]."""
         return match_instances(*self._read(self._dataset[index])).f1
 
@@ -93,7 +93,7 @@ class PanopticComparison:
     def __init__(self, results: SavedPanoptic, dataset: ImageDataset, labels: bool):
         self._results, self._dataset, self._labels = results, dataset, labels
 
-    def figure(self, index: int) -> float:
+    def quality(self, index: int) -> float:
         """How good the result for an image is, in [0, 1]."""
         return panoptic_quality(*self._read(self._dataset[index]), len(self._dataset.categories))
 
@@ -145,14 +145,14 @@ def worst_first(
     comparison: InstanceComparison | PanopticComparison, indices: Sequence[int], count: int
 ) -> list[int]:
     """The ``count`` images with the worst results, and before them those that cannot be read."""
-    figures: dict[int, float] = {}
+    qualities: dict[int, float] = {}
     broken = []
     for index in with_progress(indices, "measuring"):
         try:
-            figures[index] = comparison.figure(index)
+            qualities[index] = comparison.quality(index)
         except (DataError, OSError):  # what is wrong is said when it is to be drawn
             broken.append(index)
-    return broken + sorted(figures, key=figures.__getitem__)[:count]
+    return broken + sorted(qualities, key=qualities.__getitem__)[:count]
 
 
 def _row(record: Record, caption: str, pictures: list[Image.Image]) -> Row:

@@ -1,4 +1,4 @@
-"""The model zoo as a table: published models, their configs, figures and files."""
+"""The model zoo as a table: published models, their configs, results and files."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def _weights(entry: ZooEntry) -> str:
 
 
 def _results(entry: ZooEntry) -> str:
-    figures = {name: value for name, value in entry.published.items() if name not in _LEFT_OUT}
-    return ", ".join(f"{value} {name}" for name, value in figures.items()) or "-"
+    metrics = {name: value for name, value in entry.published.items() if name not in _LEFT_OUT}
+    return ", ".join(f"{value} {name}" for name, value in metrics.items()) or "-"
 
 
 def matching(name: str) -> list[ZooEntry]:

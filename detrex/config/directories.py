@@ -34,9 +34,9 @@ def make_projects_importable() -> None:
     except ModuleNotFoundError:
         projects = sys.modules["projects"] = ModuleType("projects")
         projects.__path__ = []
-    own = str(projects_directory())
-    if own not in projects.__path__:
-        projects.__path__ = [*projects.__path__, own]
+    directory = str(projects_directory())
+    if directory not in projects.__path__:
+        projects.__path__ = [*projects.__path__, directory]
 
 
 def _directory(name: str) -> Path:

@@ -95,7 +95,7 @@ def signature_of(target: Any) -> Signature:
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """The types of a union; any other type alone."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(one for part in typing.get_args(annotation) for one in alternatives(part))
+        return tuple(option for part in typing.get_args(annotation) for option in alternatives(part))
     return (annotation,)
 
 

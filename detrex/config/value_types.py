@@ -74,7 +74,7 @@ def fit(annotation: Any, value: Any, where: str, present: Any = None) -> Any:
         expected = misfit.expected
         if is_node(present) and not misfit.path:
             node = f"a node like the present {present[TARGET]}"
-            others = [one for one in expected.split(" or ") if not one.startswith("a node")]
+            others = [option for option in expected.split(" or ") if not option.startswith("a node")]
             expected = " or ".join([*others, node])
         is_text = "str" in expected.split(" or ") and not isinstance(misfit.value, dict | list)
         remedy = f"; for a text, quote the value itself: '\"{misfit.value}\"'" if is_text else ""
@@ -123,7 +123,7 @@ def type_of(present: Any) -> Any:
 
 def plain_types(annotation: Any) -> list[type]:
     """The types of an annotation that a config holds without a node: numbers, texts, lists."""
-    kinds = [_written_as(one) for one in alternatives(annotation)]
+    kinds = [_written_as(option) for option in alternatives(annotation)]
     return [kind for kind in kinds if kind in (*PLAIN, list)]
 
 
@@ -182,7 +182,7 @@ def _fit_one_of(options: tuple[Any, ...], value: Any) -> Any:
         except _Misfit as misfit:
             misfits.append(misfit)
     if found:
-        return next((one for one in found if type(one) is type(value)), found[0])
+        return next((option for option in found if type(option) is type(value)), found[0])
     deeper = [misfit for misfit in misfits if misfit.path]
     raise deeper[0] if deeper else _Misfit(" or ".join(dict.fromkeys(map(_name, options))), value)
 

@@ -306,8 +306,8 @@ def _obey_the_trainer_alone(_worker: int) -> None:
 
     def listen() -> None:
         while True:
-            said = signal.sigwaitinfo(SIGNALS)  # only this tells who sent a signal
-            if said.si_pid == trainer and said.si_signo == signal.SIGTERM:
+            received = signal.sigwaitinfo(SIGNALS)  # only this tells who sent a signal
+            if received.si_pid == trainer and received.si_signo == signal.SIGTERM:
                 os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()

@@ -299,16 +299,16 @@ def _random_place(flat_inputs: list[Any], full: tuple[int, int]) -> tuple[int, i
         if not isinstance(shapes, Points | tv_tensors.Mask | tv_tensors.BoundingBoxes) or not len(shapes):
             continue
         plain = shapes.as_subclass(Tensor)
-        one = plain[_choice(range(len(plain)))]
+        chosen = plain[_choice(range(len(plain)))]
         if isinstance(shapes, tv_tensors.Mask):
-            pixels = one.nonzero()
+            pixels = chosen.nonzero()
             if not len(pixels):
                 continue
             row, column = pixels[_choice(range(len(pixels)))].tolist()
         elif isinstance(shapes, Points):
-            column, row = one.tolist()
+            column, row = chosen.tolist()
         else:
-            column, row = ((one[:2] + one[2:]) / 2).tolist()
+            column, row = ((chosen[:2] + chosen[2:]) / 2).tolist()
         if 0 <= row < full[0] and 0 <= column < full[1]:
             return int(row), int(column)
     return None

@@ -103,11 +103,11 @@ class EvaluationProcess:
 
     def _begin(self) -> Connection:
         context: Any = multiprocessing.get_context(clean_start_method("detrex.engine"))
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._config), name="evaluation")
+        parent_end, child_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_end, self._config), name="evaluation")
         self._process.start()
-        theirs.close()
-        return ours
+        child_end.close()
+        return parent_end
 
 
 def _serve(connection: Connection, config: DictConfig) -> None:

@@ -301,10 +301,10 @@ def _build_eval_hook(
         goal = Goal(metric, train.early_stopping.mode, "train.early_stopping.metric")
         stopping = EarlyStopping(goal, train.early_stopping.patience, train.early_stopping.min_delta)
     names = evaluation.metric_names()
-    for one in (best, stopping):
+    for watcher in (best, stopping):
         # Parts of the validation loss are known with its first batch only.
-        if one is not None and names and not one.goal.metric.removeprefix("ema/").startswith("val/"):
-            one.goal.check(names)
+        if watcher is not None and names and not watcher.goal.metric.removeprefix("ema/").startswith("val/"):
+            watcher.goal.check(names)
     history = EvaluationHistory(Path(train.output_dir) / EVALUATIONS)
 
     def draw():

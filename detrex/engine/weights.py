@@ -92,7 +92,7 @@ def _attempt(action: Callable[[], Started]) -> tuple[Started | None, str]:
         result = action()
     except (CheckpointError, FileNotFoundError) as error:
         reason = str(error)
-    reasons = [one for one in all_gather_objects(reason) if one]
+    reasons = [text for text in all_gather_objects(reason) if text]
     return (None, reasons[0]) if reasons else (result, "")
 
 
@@ -106,8 +106,8 @@ def warn_of_changes(checkpoint: Checkpoint, config: DictConfig) -> None:
         logger.warning("%s", error)
         return
     old, new = (
-        {dotted(keys): value for keys, value in walk(one) if not isinstance(value, dict | list)}
-        for one in (before, config)
+        {dotted(keys): value for keys, value in walk(tree) if not isinstance(value, dict | list)}
+        for tree in (before, config)
     )
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
@@ -161,5 +161,5 @@ def warn_of_other_classes(file: WeightsFile, categories: Categories | None) -> N
     """Warns if weights were trained with other classes, or the same in another order."""
     trained = file.categories
     if categories is not None and trained is not None and trained.names != categories.names:
-        names = [list(one.names) for one in (trained, categories)]
+        names = [list(listed.names) for listed in (trained, categories)]
         logger.warning("%s was trained with the classes %s, but the data has %s", file.path, *names)

@@ -123,10 +123,10 @@ def _in_group(name: str, parts: Sequence[str]) -> str:
         return f"time/{name}"
     if name.endswith("_mb"):
         return f"memory/{name}"
-    of = [part for part in parts if name.startswith(f"{part}_")]
-    if not of:
+    matching = [part for part in parts if name.startswith(f"{part}_")]
+    if not matching:
         return f"train/{name}"
-    part = max(of, key=len)
+    part = max(matching, key=len)
     return f"train_{name.removeprefix(part + '_')}/{part}"
 
 

@@ -145,8 +145,8 @@ class DetectionCounts:
         chosen = chosen[np.argsort(classes[chosen], kind="stable")]
         bounds = np.searchsorted(classes[chosen], np.arange(self.num_classes + 1))
         for k in np.flatnonzero(objects).tolist():
-            own = chosen[bounds[k] : bounds[k + 1]]
-            precision[k] = interpolated(self.scores[own], right[own], int(objects[k]))
+            of_class = chosen[bounds[k] : bounds[k + 1]]
+            precision[k] = interpolated(self.scores[of_class], right[of_class], int(objects[k]))
         present = objects > 0
         return (100 * float(precision[present].mean()) if present.any() else float("nan")), precision
 

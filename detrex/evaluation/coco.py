@@ -52,7 +52,7 @@ def _faster_coco_eval() -> Any:
 class CocoEvaluator:
     """COCO's AP of ``outputs["instances"]``, over the images that were processed.
 
-    Figures, in percent, for each task: ``AP`` (IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``APs``, ``APm``,
+    Metrics, in percent, for each task: ``AP`` (IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``APs``, ``APm``,
     ``APl`` (small: below 32 x 32 pixels of area, large: above 96 x 96) and ``AR`` (average recall); NaN where
     no ground truth qualifies.
 
@@ -69,7 +69,7 @@ class CocoEvaluator:
         orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoInstances`.
         analysis: whether to find out what lies behind the AP, see :attr:`analysis`.
         backend: the library that matches and counts: ``pycocotools``, or ``faster-coco-eval`` (extra
-            ``faster``), which gives the same figures in less time. ``boundary`` is always this package's.
+            ``faster``), which gives the same metrics in less time. ``boundary`` is always this package's.
 
     Attributes:
         analysis: of the last evaluation: errors by kind, precision and recall, calibration and confusion, of
@@ -143,7 +143,7 @@ class CocoEvaluator:
             self._detections[image_id] = self._to_coco(image_id, instances)
 
     def evaluate(self) -> dict[str, float]:
-        """Figures named ``bbox/AP``, ``segm/AP50``, ... over the images of all processes."""
+        """Metrics named ``bbox/AP``, ``segm/AP50``, ... over the images of all processes."""
         detections = merge_by_image(self._detections)
         metrics, self.per_class, self.analysis = on_main_process(lambda: self._evaluate(detections))
         return metrics

@@ -26,7 +26,7 @@ class Evaluator(Protocol):
     """Measures the outputs of a model; see :func:`evaluate` for the order of calls.
 
     Attributes:
-        per_class: figures per class, filled by :meth:`evaluate` (empty before it).
+        per_class: metrics per class, filled by :meth:`evaluate` (empty before it).
     """
 
     per_class: PerClass
@@ -38,9 +38,9 @@ class Evaluator(Protocol):
         """Takes the model's outputs for ``samples``, and keeps nothing on their device."""
 
     def evaluate(self) -> dict[str, float]:
-        """Figures over the images of all processes, the same in each process.
+        """Metrics over the images of all processes, the same in each process.
 
-        Keys are ``task/figure``. Percentages run from 0 to 100; NaN means that there was nothing to measure.
+        Keys are ``task/metric``. Percentages run from 0 to 100; NaN means that there was nothing to measure.
         """
 
 
@@ -50,7 +50,7 @@ def evaluate(
     evaluators: Mapping[str, Evaluator] | Sequence[Evaluator],
     max_images: int | None = None,
 ) -> dict[str, float]:
-    """Runs ``model`` over ``loader`` in inference mode and returns the figures of all evaluators.
+    """Runs ``model`` over ``loader`` in inference mode and returns the metrics of all evaluators.
 
     The model is left in the mode (training or evaluation) in which it came.
 
@@ -62,7 +62,7 @@ def evaluate(
 
     Raises:
         ValueError: ``max_images`` is below 1, the model returns another number of outputs than it got
-            samples, or two evaluators return figures of the same name.
+            samples, or two evaluators return metrics of the same name.
     """
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images={max_images}: expected at least 1, or None for all")
@@ -73,15 +73,15 @@ def evaluate(
         _process_images(model, loader, chosen, max_images)
     metrics: dict[str, float] = {}
     for evaluator in chosen:
-        figures = evaluator.evaluate()
-        if twice := metrics.keys() & figures.keys():
+        results = evaluator.evaluate()
+        if twice := metrics.keys() & results.keys():
             raise ValueError(f"several evaluators return {sorted(twice)}: evaluate them one after another")
-        metrics.update(figures)
+        metrics.update(results)
     return metrics
 
 
 def collect_per_class(evaluators: Mapping[str, Evaluator] | Sequence[Evaluator]) -> PerClass:
-    """The figures per class of all evaluators, after :func:`evaluate`."""
+    """The metrics per class of all evaluators, after :func:`evaluate`."""
     chosen = evaluators.values() if isinstance(evaluators, Mapping) else evaluators
     return {name: values for evaluator in chosen for name, values in evaluator.per_class.items()}
 

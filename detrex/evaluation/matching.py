@@ -124,13 +124,13 @@ def _errors(iou: np.ndarray, same: np.ndarray, single: np.ndarray) -> tuple[np.n
     """Kind of error, and the object that it is about, of each wrong detection."""
     if not iou.shape[1] or not single.any():
         return np.full(len(iou), ERRORS.index("background")), np.full(len(iou), -1)
-    own, other = np.where(same & single, iou, 0.0), np.where(~same & single, iou, 0.0)
+    same_class, other_class = np.where(same & single, iou, 0.0), np.where(~same & single, iou, 0.0)
     any_class = np.where(single, iou, 0.0)
-    best_own, best_other, best = own.max(1), other.max(1), any_class.max(1)
+    best_same, best_other, best = same_class.max(1), other_class.max(1), any_class.max(1)
     tests: Sequence[tuple[Error, np.ndarray, np.ndarray]] = (
-        ("localisation", (best_own >= BACKGROUND) & (best_own < FOREGROUND), own),
-        ("classification", best_other >= FOREGROUND, other),
-        ("duplicate", best_own >= FOREGROUND, own),
+        ("localisation", (best_same >= BACKGROUND) & (best_same < FOREGROUND), same_class),
+        ("classification", best_other >= FOREGROUND, other_class),
+        ("duplicate", best_same >= FOREGROUND, same_class),
         ("background", best < BACKGROUND, any_class),
         ("both", best >= BACKGROUND, any_class),
     )

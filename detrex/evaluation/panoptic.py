@@ -26,15 +26,15 @@ from detrex.structures.panoptic import rgb_from_ids
 
 logger = logging.getLogger(__name__)
 
-_FIGURES = ("PQ", "SQ", "RQ")
+_METRICS = ("PQ", "SQ", "RQ")
 
 
 class PanopticEvaluator:
     """PQ, SQ and RQ (arXiv 1801.00868) of ``outputs["panoptic_seg"]``, over the images that were processed.
 
-    Figures, in percent: ``panoptic/PQ``, ``SQ`` and ``RQ`` as means over classes, and the same with
+    Metrics, in percent: ``panoptic/PQ``, ``SQ`` and ``RQ`` as means over classes, and the same with
     ``_things`` and ``_stuff``. Classes that neither ground truth nor predictions have are left out of the
-    means; a figure without any class is NaN. Rules for void and crowds:
+    means; a metric without any class is NaN. Rules for void and crowds:
     :func:`detrex.evaluation.panoptic_quality.count_matches`.
 
     Args:
@@ -113,8 +113,8 @@ class PanopticEvaluator:
                 self._written[image_id] = self._write(self.output_dir, image_id, ids, infos)
 
     def evaluate(self) -> dict[str, float]:
-        """Figures named ``panoptic/PQ``, ``panoptic/PQ_things``, ... over the images of all processes."""
-        metrics, self.per_class = self._figures(merge_by_image(self._counts))
+        """Metrics named ``panoptic/PQ``, ``panoptic/PQ_things``, ... over the images of all processes."""
+        metrics, self.per_class = self._metrics(merge_by_image(self._counts))
         written = merge_by_image(self._written)
         if (folder := self.output_dir) is not None:
             on_main_process(lambda: _write_json(folder, written))
@@ -122,7 +122,7 @@ class PanopticEvaluator:
 
     def metric_names(self) -> list[str]:
         """What :meth:`evaluate` returns."""
-        return [f"panoptic/{name}{group}" for group in ("", "_things", "_stuff") for name in _FIGURES]
+        return [f"panoptic/{name}{group}" for group in ("", "_things", "_stuff") for name in _METRICS]
 
     def _prediction(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> Segmentation:
         try:
@@ -130,7 +130,7 @@ class PanopticEvaluator:
         except ValueError as error:
             raise ValueError(f"image {image_id}: inconsistent panoptic_seg: {error}") from error
 
-    def _figures(self, per_image: dict) -> tuple[dict[str, float], PerClass]:
+    def _metrics(self, per_image: dict) -> tuple[dict[str, float], PerClass]:
         if missing := len(self.ground_truth) - len(per_image):
             logger.warning("%s: %d of its images were not evaluated", self.ground_truth.annotations, missing)
         counts = np.zeros((len(self.categories), 4))
@@ -142,14 +142,14 @@ class PanopticEvaluator:
         things = np.array(self.categories.is_thing, bool)
         groups = {"": np.ones_like(things), "_things": things, "_stuff": ~things}
         metrics = {
-            f"panoptic/{figure}{suffix}": _mean(values[members, column])
+            f"panoptic/{metric}{suffix}": _mean(values[members, column])
             for suffix, members in groups.items()
-            for column, figure in enumerate(_FIGURES)
+            for column, metric in enumerate(_METRICS)
         }
         labels = class_labels(self.categories)
         per_class = {
-            f"panoptic/{figure}": dict(zip(labels, values[:, column].tolist(), strict=True))
-            for column, figure in enumerate(_FIGURES)
+            f"panoptic/{metric}": dict(zip(labels, values[:, column].tolist(), strict=True))
+            for column, metric in enumerate(_METRICS)
         }
         return metrics, per_class
 

@@ -1,4 +1,4 @@
-"""Figures as Markdown tables (plain ASCII, so fit for any log) and JSON."""
+"""Metrics as Markdown tables (plain ASCII, so fit for any log) and JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detrex.runtime.tables import markdown_table
 from detrex.structures import Categories
 
 PerClass = dict[str, dict[str, float]]
-"""From a figure's name (``"segm/AP"``) to its value for every class name."""
+"""From a metric's name (``"segm/AP"``) to its value for every class name."""
 
 
 def class_labels(categories: Categories) -> list[str]:
@@ -23,8 +23,8 @@ def class_labels(categories: Categories) -> list[str]:
     ]
 
 
-# One figure for each task, by which results are compared.
-MAIN_FIGURES = {
+# One metric for each task, by which results are compared.
+MAIN_METRICS = {
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",
     "panoptic/PQ": "PQ",
@@ -36,29 +36,29 @@ MAIN_FIGURES = {
 def metric_tables(
     metrics: Mapping[str, float],
 ) -> list[tuple[tuple[str, ...], list[tuple[str, list[float]]]]]:
-    """Figures named ``task/figure`` as tables: columns, and a row of values for each task that has them."""
+    """Metrics named ``task/metric`` as tables: columns, and a row of values for each task that has them."""
     tasks: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        task, _, figure = name.rpartition("/")
-        tasks.setdefault(task, {})[figure] = value
+        task, _, metric = name.rpartition("/")
+        tasks.setdefault(task, {})[metric] = value
     blocks: dict[tuple[str, ...], list[tuple[str, list[float]]]] = {}
-    for task, figures in tasks.items():
-        blocks.setdefault(tuple(figures), []).append((task, list(figures.values())))
+    for task, values in tasks.items():
+        blocks.setdefault(tuple(values), []).append((task, list(values.values())))
     return list(blocks.items())
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """A Markdown table of figures named ``task/figure``: one row per task, one table per set of columns.
+    """A Markdown table of metrics named ``task/metric``: one row per task, one table per set of columns.
 
-    Figures that are not a number (nothing to measure) show as ``-``.
+    Metrics that are not a number (nothing to measure) show as ``-``.
     """
     return "\n\n".join(_render(columns, rows) for columns, rows in metric_tables(metrics))
 
 
 def format_summary(metrics: Mapping[str, float]) -> str:
     """A Markdown table of one row: box AP, mask AP, PQ and mIoU, as far as they were measured."""
-    main = {title: metrics[name] for name, title in MAIN_FIGURES.items() if name in metrics}
-    return _render(tuple(main), [("", main.values())]) if main else "no figures"
+    main = {title: metrics[name] for name, title in MAIN_METRICS.items() if name in metrics}
+    return _render(tuple(main), [("", main.values())]) if main else "no metrics"
 
 
 def per_class_rows(per_class: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[float]]]:
@@ -68,7 +68,7 @@ def per_class_rows(per_class: Mapping[str, Mapping[str, float]]) -> list[tuple[s
 
 
 def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table with one row per class and one column per figure."""
+    """A Markdown table with one row per class and one column per metric."""
     return _render(tuple(per_class), per_class_rows(per_class))
 
 
@@ -95,7 +95,7 @@ def write_results(
     per_class: PerClass | None = None,
     thresholds: Mapping[int, BestThreshold] | None = None,
 ) -> None:
-    """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; figures that are not finite become ``null``.
+    """Writes ``{"metrics": ..., "per_class": ...}`` as JSON; metrics that are not finite become ``null``.
 
     Args:
         path: of the file.

@@ -1,4 +1,4 @@
-"""Mean IoU and related figures of semantic segmentation.
+"""Mean IoU and related metrics of semantic segmentation.
 
 Shape letters: C classes, H and W pixels.
 """
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class SemanticEvaluator:
     """IoU and accuracy of the arg max of ``outputs["sem_seg"]``, over the images that were processed.
 
-    Figures, in percent: ``semantic/mIoU``, ``fwIoU`` (IoU weighted by how often a class occurs),
+    Metrics, in percent: ``semantic/mIoU``, ``fwIoU`` (IoU weighted by how often a class occurs),
     ``mean_accuracy`` and ``pixel_accuracy``. Pixels without a label count for nothing. A class that neither
     ground truth nor predictions have is left out of mIoU; mean accuracy is over the ground truth's classes.
 
@@ -120,7 +120,7 @@ class SemanticEvaluator:
                 self._boundaries[image_id] = boundary_counts(truth, predicted, len(self.categories))
 
     def evaluate(self) -> dict[str, float]:
-        """Figures named ``semantic/mIoU``, ... over the images of all processes."""
+        """Metrics named ``semantic/mIoU``, ... over the images of all processes."""
         per_image = merge_by_image(self._pairs)
         if missing := len(self.ground_truth) - len(per_image):
             logger.warning("%s: %d of its images were not evaluated", self.segments, missing)
@@ -129,7 +129,7 @@ class SemanticEvaluator:
         for pairs, counts in per_image.values():
             confusion[pairs] += counts
         self.confusion = confusion.reshape(classes, classes)
-        metrics, ious = semantic_figures(self.confusion)
+        metrics, ious = semantic_metrics(self.confusion)
         labels = class_labels(self.categories)
         self.per_class = {"semantic/IoU": dict(zip(labels, ious.tolist(), strict=True))}
         if self.boundary:
@@ -195,24 +195,24 @@ def boundary_counts(truth: np.ndarray, predicted: np.ndarray, num_classes: int) 
     return np.stack([inside, of_truth + of_found - inside], 1)
 
 
-def semantic_figures(confusion: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-    """Figures of :class:`SemanticEvaluator` and IoUs per class, in percent, from a (C, C) confusion matrix.
+def semantic_metrics(confusion: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Metrics of :class:`SemanticEvaluator` and IoUs per class, in percent, from a (C, C) confusion matrix.
 
     Returns:
-        Figures by name, and (C,) float64 IoUs, NaN for classes that occur nowhere.
+        Metrics by name, and (C,) float64 IoUs, NaN for classes that occur nowhere.
     """
     correct, truth, predicted = np.diag(confusion).astype(float), confusion.sum(1), confusion.sum(0)
     iou = 100 * _ratio(correct, truth + predicted - correct)
     accuracy = 100 * _ratio(correct, truth)
     present = truth > 0
     pixels = float(truth.sum())
-    figures = {
+    metrics = {
         "mIoU": _mean(iou[~np.isnan(iou)]),
         "fwIoU": float(_ratio((truth * iou)[present].sum(), pixels)),
         "mean_accuracy": _mean(accuracy[present]),
         "pixel_accuracy": float(100 * _ratio(correct.sum(), pixels)),
     }
-    return figures, iou
+    return metrics, iou
 
 
 def _ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:

@@ -96,7 +96,7 @@ def quantise(
 def _write(model: Any, description: Description, path: Path) -> None:
     """Writes a model with its description, and the sets of operators that it uses alone."""
     used = {node.domain for node in model.graph.node}
-    sets = [one for one in model.opset_import if one.domain in used]
+    sets = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(sets)
     set_metadata(model, description)

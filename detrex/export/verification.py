@@ -96,9 +96,9 @@ def verify(
         expected = [predictor.predict(image, **options) for image in group]
         found = exported.predict(list(group), batch_size=batch_size, **options)
         assert isinstance(found, list)
-        for ours, theirs in zip(expected, found, strict=True):
-            assert isinstance(ours, TorchResult)
-            _compare(agreement, ours, theirs, score_threshold)
+        for original, converted in zip(expected, found, strict=True):
+            assert isinstance(original, TorchResult)
+            _compare(agreement, original, converted, score_threshold)
     return agreement
 
 
@@ -150,12 +150,12 @@ def verify_prompts(
         points = [(float(x * width), float(y * height)) for y in steps for x in steps]
         expected = predictor.prompt(image, points=points, **everything)
         agreement.pictures += 1
-        for ours, theirs in zip(expected, seen.prompt(points=points), strict=True):
-            place = {level: i for i, level in enumerate(theirs.level.tolist())}
-            for i, level in enumerate(ours.level.tolist()):
-                other = place[level]
-                iou = _mask_iou(ours.masks.one(i).numpy(), theirs.masks[other])
-                change = abs(float(ours.quality[i]) - float(theirs.quality[other]))
+        for original, converted in zip(expected, seen.prompt(points=points), strict=True):
+            place = {level: i for i, level in enumerate(converted.level.tolist())}
+            for i, level in enumerate(original.level.tolist()):
+                index = place[level]
+                iou = _mask_iou(original.masks.one(i).numpy(), converted.masks[index])
+                change = abs(float(original.quality[i]) - float(converted.quality[index]))
                 agreement.masks += 1
                 agreement.lowest_mask_iou = min(agreement.lowest_mask_iou, iou)
                 agreement.largest_quality_change = max(agreement.largest_quality_change, change)

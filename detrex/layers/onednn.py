@@ -66,12 +66,12 @@ def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
     )
     expected = F.linear(x, weight, bias)
     try:
-        found = _multiply(x, weight, bias), _multiply(x, weight, bias, relu=True)
+        products = _multiply(x, weight, bias), _multiply(x, weight, bias, relu=True)
     except (AttributeError, RuntimeError, TypeError):  # no such operator, not for this processor, or another
         return False
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
-    pairs = zip(found, (expected, expected.relu()), strict=True)
-    return all(torch.allclose(one, other, atol=tolerance) for one, other in pairs)
+    pairs = zip(products, (expected, expected.relu()), strict=True)
+    return all(torch.allclose(product, reference, atol=tolerance) for product, reference in pairs)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

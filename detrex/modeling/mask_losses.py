@@ -95,7 +95,8 @@ class MaskLosses:
         maps = maps.unflatten(1, pixel_embed.shape[2:])[:, None]  # (M, 1, h, w)
         size = self._pairs_in_piece(pixel_embed)
         pieces = [
-            self._piece(some, masks, of) for some, of in zip(maps.split(size), index.split(size), strict=True)
+            self._piece(piece, masks, piece_index)
+            for piece, piece_index in zip(maps.split(size), index.split(size), strict=True)
         ]
         cross_entropy, dice = (torch.cat(column) for column in zip(*pieces, strict=True))
         return cross_entropy, dice

@@ -50,7 +50,7 @@ class _Axis:
     cells_of: list[list[int]]
 
     @classmethod
-    def of(
+    def resizing(
         cls,
         cells: int,
         padded: int,
@@ -119,7 +119,7 @@ class MaskResize:
         self.output, self.whole = output, interpolation == "bicubic" and image != output
         self._widths, self._interpolation = (padded[1], image[1], output[1]), interpolation
         self._rows, self._columns = (
-            _Axis.of(*sizes, device, interpolation)
+            _Axis.resizing(*sizes, device, interpolation)
             for sizes in zip(cells, padded, image, output, strict=True)
         )
 

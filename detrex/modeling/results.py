@@ -400,8 +400,8 @@ class PostProcess:
             )
         rows = zip(prediction.logits.float(), prediction.boxes.float(), strict=True)
         return [
-            self._one(logits, boxes, own, frame)
-            for (logits, boxes), own, frame in zip(rows, masks, frames, strict=True)
+            self._one(logits, boxes, image_masks, frame)
+            for (logits, boxes), image_masks, frame in zip(rows, masks, frames, strict=True)
         ]
 
     def _check_memory(self, frame: Frame, prediction: Prediction, pixel_embed: Tensor | None) -> None:

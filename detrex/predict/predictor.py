@@ -334,10 +334,12 @@ class Predictor:
         if "instance" not in (self.tasks if tasks is None else tasks):
             raise ValueError("objects are tracked: 'instance' must be among the tasks, and the model give it")
         if self.model.follows_videos:
-            own = _thresholds(None if isinstance(score_threshold, str | Precision) else score_threshold, None)
-            postprocess = self._postprocess(own, max_detections, tasks)
+            task_thresholds = _thresholds(
+                None if isinstance(score_threshold, str | Precision) else score_threshold, None
+            )
+            postprocess = self._postprocess(task_thresholds, max_detections, tasks)
             records = _numbered(_read(frames, False, None, self.value_range))
-            return self._stream(postprocess, records, batch_size, False, own.get("instance"))
+            return self._stream(postprocess, records, batch_size, False, task_thresholds.get("instance"))
         if score_threshold is None or score_threshold == "best":
             thresholds = self.class_thresholds().tolist()
         elif isinstance(score_threshold, Precision):

@@ -86,7 +86,9 @@ class ObjectTracks:
             updated = self._of_class[label].update(detections)
         numbers = np.zeros(len(places), np.int64)
         if len(updated):
-            for place, own in zip(updated.data["place"].tolist(), updated.tracker_id.tolist(), strict=True):
-                if own >= 0:
-                    numbers[place] = self._numbers.setdefault((label, own), len(self._numbers) + 1)
+            for place, track_id in zip(
+                updated.data["place"].tolist(), updated.tracker_id.tolist(), strict=True
+            ):
+                if track_id >= 0:
+                    numbers[place] = self._numbers.setdefault((label, track_id), len(self._numbers) + 1)
         return numbers

@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 26  # margins
 _TITLE, _GAP = 30, 10  # of charts in a picture
 _MOST_POINTS = 200  # drawn of one line; more are averaged
-_MOST_HINTS = 50  # points of one line that show their figures under the pointer
+_MOST_HINTS = 50  # points of one line that show their values under the pointer
 COLORS = 8  # of lines; the style sheet has as many
 
 

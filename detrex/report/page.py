@@ -14,7 +14,7 @@ import numpy as np
 from detrex.data.census import Census
 from detrex.evaluation import PerClass
 from detrex.evaluation.analysis import DetectionAnalysis
-from detrex.evaluation.report import MAIN_FIGURES, format_classes, metric_tables, per_class_rows
+from detrex.evaluation.report import MAIN_METRICS, format_classes, metric_tables, per_class_rows
 from detrex.report.curves import Chart, render
 from detrex.report.detection import confusion_table, detection_sections
 from detrex.report.html import document, folded, inline_picture, text_table
@@ -92,7 +92,7 @@ def save_report(
 
 def _head(name: str, metrics: Mapping[str, float], curves: Curves) -> str:
     done = max((int(points[-1][0]) for points in curves.values()), default=0)
-    tiles = {MAIN_FIGURES[n]: f"{metrics[n]:.1f}" for n in MAIN_FIGURES if n in metrics}
+    tiles = {MAIN_METRICS[n]: f"{metrics[n]:.1f}" for n in MAIN_METRICS if n in metrics}
     if "loss" in curves:
         tiles = {**tiles, "loss": f"{curves['loss'][-1][1]:.3g}", "iterations": f"{done}"}
     shown = "".join(f"<div class=tile><b>{v}</b><span>{escape(k)}</span></div>" for k, v in tiles.items())
@@ -103,7 +103,7 @@ def _curves(curves: Curves) -> str:
     main, others = evaluation_charts(curves)
     return (
         _charts("Evaluation", main)
-        + folded("More figures of evaluations", _grid(others) if others else "")
+        + folded("More metrics of evaluations", _grid(others) if others else "")
         + _charts("Losses", training_charts(curves))
         + _charts("Optimization", optimizer_charts(curves))
     )

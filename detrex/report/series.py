@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from detrex.evaluation.report import MAIN_FIGURES
+from detrex.evaluation.report import MAIN_METRICS
 from detrex.report.curves import COLORS, Chart, Point, Series
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def training_charts(curves: Curves) -> list[Chart]:
 
 
 def evaluation_charts(curves: Curves) -> tuple[list[Chart], list[Chart]]:
-    """Figures of evaluations, also of averaged weights: the main ones and the others."""
+    """Metrics of evaluations, also of averaged weights: the main ones and the others."""
     names = dict.fromkeys(n.removeprefix("ema/") for n in curves if "/" in n)
     main: list[Chart] = []
     others: list[Chart] = []
@@ -73,8 +73,8 @@ def evaluation_charts(curves: Curves) -> tuple[list[Chart], list[Chart]]:
         if name.startswith(("val/", "lr/", "grad_norm/")):
             continue
         lines = _lines(curves, {"weights": name, "average": f"ema/{name}"})
-        (main if name in MAIN_FIGURES else others).append(Chart(MAIN_FIGURES.get(name, name), lines))
-    # A model with figures of its own has no others that would be more important.
+        (main if name in MAIN_METRICS else others).append(Chart(MAIN_METRICS.get(name, name), lines))
+    # A model that has none of the main metrics shows all of its own in their place.
     main, others = (main, others) if main else (others, [])
     return _drawable(main), _drawable(others)
 

@@ -60,7 +60,7 @@ class CroppedMask:
     pixels: np.ndarray
 
     @classmethod
-    def of(cls, mask: np.ndarray) -> CroppedMask:
+    def from_mask(cls, mask: np.ndarray) -> CroppedMask:
         """Crops a mask of the whole image, (H, W) bool."""
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
@@ -131,12 +131,12 @@ def vote(masks: Sequence[CroppedMask], weights: Sequence[float], share: float = 
         whole = whole.hull(mask.rectangle)
     votes = np.zeros((whole.bottom - whole.top, whole.right - whole.left), np.float32)
     for mask, weight in present:
-        own = mask.rectangle
-        rows = slice(own.top - whole.top, own.bottom - whole.top)
-        columns = slice(own.left - whole.left, own.right - whole.left)
+        rectangle = mask.rectangle
+        rows = slice(rectangle.top - whole.top, rectangle.bottom - whole.top)
+        columns = slice(rectangle.left - whole.left, rectangle.right - whole.left)
         votes[rows, columns] += np.float32(weight / total) * mask.pixels
     # What sums of float32 may lose; a weight of zero counts for nothing.
-    return CroppedMask.of((votes >= share - 1e-4) & (votes > 0)).moved(whole.top, whole.left)
+    return CroppedMask.from_mask((votes >= share - 1e-4) & (votes > 0)).moved(whole.top, whole.left)
 
 
 def encode_crops(crops: Sequence[CroppedMask], size: tuple[int, int]) -> RunLengthMasks:

@@ -43,10 +43,10 @@ class PackedMasks:
         counts = [len(m) for m in masks]
         rows = torch.zeros(sum(counts), height + 3, columns, dtype=torch.uint8, device=masks[0].device)
         together = items_in_cache(height * width, rows.device)  # one byte a pixel
-        for image, own in zip(rows.split(counts), masks, strict=True):
-            inner = image[:, 1 : own.shape[1] + 1]
-            for into, pixels in zip(inner.split(together), own.split(together), strict=True):
-                padded = F.pad(pixels.byte(), (1, BYTE_STEP * columns - own.shape[2]))
+        for image, image_masks in zip(rows.split(counts), masks, strict=True):
+            inner = image[:, 1 : image_masks.shape[1] + 1]
+            for into, pixels in zip(inner.split(together), image_masks.split(together), strict=True):
+                padded = F.pad(pixels.byte(), (1, BYTE_STEP * columns - image_masks.shape[2]))
                 for bit in range(8):
                     into |= padded[..., bit : bit + BYTE_STEP * columns : BYTE_STEP] << (7 - bit)
         return cls(rows, size)

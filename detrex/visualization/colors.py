@@ -18,9 +18,9 @@ def luminance(color: Color) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one: Color, other: Color) -> float:
+def contrast(first: Color, second: Color) -> float:
     """Ratio from 1 (the same brightness) to 21 (black and white); text needs 4.5, lines 3."""
-    darker, brighter = sorted((luminance(one), luminance(other)))
+    darker, brighter = sorted((luminance(first), luminance(second)))
     return (brighter + 0.05) / (darker + 0.05)
 
 

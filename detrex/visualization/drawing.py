@@ -59,7 +59,9 @@ def draw_targets(
     regions = _object_regions(targets.labels, names, targets.boxes, targets.masks, categories)
     if targets.masks is not None:
         for i in torch.nonzero(~targets.is_thing).flatten().tolist():
-            regions[i] = Region.of(categories.colors[targets.labels[i]], names[i], targets.masks[i].numpy())
+            regions[i] = Region.from_mask(
+                categories.colors[targets.labels[i]], names[i], targets.masks[i].numpy()
+            )
     size = None if targets.masks is None else targets.masks.shape[-2:]
     return _draw(image, regions, size, min_size, labels)
 
@@ -87,7 +89,7 @@ def draw_panoptic(
     for info in infos:
         k = info["category_id"]
         color = instance_color(categories, k, seen[k])
-        regions.append(Region.of(color, categories.names[k], ids == info["id"]))
+        regions.append(Region.from_mask(color, categories.names[k], ids == info["id"]))
         seen[k] += 1
     return _draw(image, regions, ids.shape, min_size, labels)
 
@@ -102,7 +104,7 @@ def draw_semantic(
     """A (H, W) map of class indices; pixels with values that are no class index stay as they are."""
     class_map = class_map.cpu().numpy() if isinstance(class_map, Tensor) else class_map
     present = [k for k in np.unique(class_map).tolist() if 0 <= k < len(categories)]
-    regions = [Region.of(categories.colors[k], categories.names[k], class_map == k) for k in present]
+    regions = [Region.from_mask(categories.colors[k], categories.names[k], class_map == k) for k in present]
     return _draw(image, regions, class_map.shape, min_size, labels)
 
 
@@ -118,7 +120,7 @@ def _object_regions(
     each = repeat(None, len(names)) if masks is None else masks
     for k, name, box, mask in zip(classes.tolist(), names, boxes.tolist(), each, strict=True):
         color = instance_color(categories, k, seen[k])
-        regions.append(Region.of(color, name, None if mask is None else mask.numpy(), tuple(box)))
+        regions.append(Region.from_mask(color, name, None if mask is None else mask.numpy(), tuple(box)))
         seen[k] += 1
     return regions
 

@@ -89,14 +89,14 @@ def _best_place(
         objects: (N, 4) xyxy of all objects, and which of them is the label's own.
         taken: (M, 4) xyxy where other labels are.
     """
-    boxes, own = objects
+    boxes, own_index = objects
     if not corners:
         return None
     wanted = np.array(corners)
     moved = np.round(np.clip(wanted, 0, np.array(size) - extent))
     places = np.concatenate([moved, moved + extent], 1)
     hidden = _overlap(places, boxes) / np.maximum(_area(boxes), 1)
-    hidden[:, own] /= 2  # a label may rather lie on its own object than on others
+    hidden[:, own_index] /= 2  # a label may rather lie on its own object than on others
     cost = hidden.sum(1)
     free = (_overlap(places, taken).sum(1) == 0) & (cost <= _MAX_COVERED)
     if not free.any():

@@ -37,7 +37,9 @@ class Region:
     corner: tuple[int, int] = (0, 0)
 
     @classmethod
-    def of(cls, color: Color, label: str, mask: np.ndarray | None = None, box: Box | None = None) -> Region:
+    def from_mask(
+        cls, color: Color, label: str, mask: np.ndarray | None = None, box: Box | None = None
+    ) -> Region:
         """Crops a mask of the whole frame, (H, W) bool. If it covers nothing, only the box is left."""
         if mask is None or not mask.any():
             return cls(color, label, box)

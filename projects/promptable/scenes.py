@@ -203,7 +203,10 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
     _write_annotations(root / "annotations" / f"instances_{split}.json", images, annotations, names)
     if held_out:
         pair_of = [next(i for i, p in enumerate(HELD_OUT, 1) if set(p) <= set(n.split())) for n in names]
-        by_pairs = [{**one, "category_id": pair_of[one["category_id"] - 1]} for one in annotations]
+        by_pairs = [
+            {**annotation, "category_id": pair_of[annotation["category_id"] - 1]}
+            for annotation in annotations
+        ]
         pairs = [" ".join(pair) for pair in HELD_OUT]
         _write_annotations(root / "annotations" / f"pairs_{split}.json", images, by_pairs, pairs)
 

@@ -9,8 +9,8 @@ from detrex.benchmark.timing import Clock, Spread, ratios, take_turns
 
 
 def test_spread():
-    assert Spread.of([5.0, 1.0, 2.0]) == Spread(2.0, 1.0, 5.0)
-    assert Spread.of([4.0, 1.0]).to_dict() == {"median": 2.5, "low": 1.0, "high": 4.0}
+    assert Spread.from_values([5.0, 1.0, 2.0]) == Spread(2.0, 1.0, 5.0)
+    assert Spread.from_values([4.0, 1.0]).to_dict() == {"median": 2.5, "low": 1.0, "high": 4.0}
 
 
 def test_every_second_round_is_turned_round_and_warm_up_does_not_count():

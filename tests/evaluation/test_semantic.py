@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from detrex.evaluation import SemanticEvaluator
-from detrex.evaluation.semantic import count_pixels, semantic_figures
+from detrex.evaluation.semantic import count_pixels, semantic_metrics
 from detrex.structures import Categories
 from detrex.structures.panoptic import rgb_from_ids
 
@@ -60,7 +60,7 @@ def test_agrees_with_sets():
         predicted = np.where(rng.random(truth.shape) < 0.6, truth, rng.choice([0, 1, 2, 4], truth.shape))
         predicted[(predicted == 3) | (predicted < 0)] = 0
         confusion = sum(count_pixels(t, p, 6) for t, p in zip(truth, predicted, strict=True))
-        figures, ious = semantic_figures(confusion)
+        figures, ious = semantic_metrics(confusion)
         pairs = [(t.ravel().tolist(), p.ravel().tolist()) for t, p in zip(truth, predicted, strict=True)]
         assert figures == pytest.approx(by_sets(pairs, 6))
         assert ious[3] == ious[4] == 0 and math.isnan(ious[5])

@@ -55,7 +55,7 @@ def mosaic(data: Path, cells: int, brightest: float = DARK) -> tuple[np.ndarray,
             mask = np.rot90(coco.annToMask(entry)[:CELL, :CELL], turns).astype(bool)
             if mask.sum() < max(10, entry["area"] / 2):
                 continue  # most of it was cut off
-            crop = CroppedMask.of(mask).moved(top, left)
+            crop = CroppedMask.from_mask(mask).moved(top, left)
             place, rle = crop.rectangle, crop.encode((side, side))
             box = [place.left, place.top, place.right - place.left, place.bottom - place.top]
             entries.append(

@@ -128,7 +128,7 @@ def test_cropped_masks_are_the_masks(seed):
     other = random.random((13, 9)) < 0.3
     rles = RunLengthMasks.encode(torch.from_numpy(np.stack([mask, other]))).rles
     one, two = map(CroppedMask.decode, rles)
-    assert np.array_equal(CroppedMask.of(mask).pixels, one.pixels) and one.area == mask.sum()
+    assert np.array_equal(CroppedMask.from_mask(mask).pixels, one.pixels) and one.area == mask.sum()
     assert one.encode((13, 9)) == rles[0]
     assert one.intersection(two) == (mask & other).sum()
     flipped = RunLengthMasks((13, 9), [one.flipped(9).encode((13, 9))]).one(0).numpy()

@@ -25,7 +25,7 @@ examples:
   another model    %(prog)s CONFIG model.backbone.name=resnet101
   for programs     %(prog)s CONFIG --format json
 
-Sizes are height x width of the image as the model gets it; the model pads it further. Published figures are
+Sizes are height x width of the image as the model gets it; the model pads it further. Published numbers are
 mostly means over the first 100 images of COCO val2017, resized as for evaluation, which --data 100 takes from
 the test data of the config (images are not read). Nothing is downloaded, no GPU or large memory is needed.
 """

@@ -61,7 +61,9 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     chosen = parser.parse_args(arguments)
     of_command = command_parser(f"{parser.prog} {chosen.command}", prog=f"{parser.prog} {chosen.command}")
     of_command.add_argument("--repeats", type=positive, default=5, metavar="N", help="runs that count")
-    of_command.add_argument("--output", type=Path, metavar="FILE", help="write all figures there, as JSON")
+    of_command.add_argument(
+        "--output", type=Path, metavar="FILE", help="write all measurements there, as JSON"
+    )
     of_command.add_argument("--threads", type=positive, metavar="N", help="of PyTorch on the CPU")
     parsed = _OPTIONS[chosen.command](of_command, chosen.options)
     return argparse.Namespace(command=chosen.command, **vars(parsed))

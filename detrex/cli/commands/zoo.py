@@ -1,4 +1,4 @@
-"""Lists the model zoo: published models, their configs, figures and files."""
+"""Lists the model zoo: published models, their configs, results and files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from detrex.cli.arguments import command_parser
 from detrex.cli.errors import readable_errors
 
-DESCRIPTION = "Lists the model zoo: published models, their configs, figures and files."
+DESCRIPTION = "Lists the model zoo: published models, their configs, results and files."
 EXAMPLES = """\
 examples:
   %(prog)s                names and what they are

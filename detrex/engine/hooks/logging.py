@@ -127,13 +127,13 @@ class LogHook(Hook):
         on_device = [name for name, value in self._sums.items() if value.device.type != "cpu"]
         moved = torch.stack([self._sums[n] for n in on_device]).tolist() if on_device else []
         read = dict(zip(on_device, moved, strict=True))
-        own = {n: (read[n] if n in read else float(v), self._counts[n]) for n, v in self._sums.items()}
+        sums = {n: (read[n] if n in read else float(v), self._counts[n]) for n, v in self._sums.items()}
         # As objects, for processes may have met different losses (a batch without objects has fewer).
-        everyone = all_gather_objects(own)
-        names = dict.fromkeys(name for one in everyone for name in one)
+        by_process = all_gather_objects(sums)
+        names = dict.fromkeys(name for process_sums in by_process for name in process_sums)
         means = {}
         for name in names:
-            pairs = [one[name] for one in everyone if name in one]
+            pairs = [process_sums[name] for process_sums in by_process if name in process_sums]
             means[name] = sum(total for total, _ in pairs) / sum(count for _, count in pairs)
         return means
 
@@ -175,8 +175,8 @@ def learning_rates(trainer: Training) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     for part, parameters in _parts(trainer.module).items():
-        if own := [rates[id(p)] for p in parameters if id(p) in rates]:
-            found[f"lr/{part}"] = max(own)
+        if part_rates := [rates[id(p)] for p in parameters if id(p) in rates]:
+            found[f"lr/{part}"] = max(part_rates)
     return found
 
 
@@ -213,14 +213,14 @@ def memory(trainer: Training) -> dict[str, float]:
     reserved there, since the start; ``process_memory_mb`` is what a process has in main memory (where the
     system says it), without those that load data.
     """
-    own: dict[str, float] = {}
+    usage: dict[str, float] = {}
     if trainer.device.type == "cuda":
-        own["max_memory_mb"] = torch.cuda.max_memory_allocated(trainer.device) / _MB
-        own["reserved_memory_mb"] = torch.cuda.max_memory_reserved(trainer.device) / _MB
+        usage["max_memory_mb"] = torch.cuda.max_memory_allocated(trainer.device) / _MB
+        usage["reserved_memory_mb"] = torch.cuda.max_memory_reserved(trainer.device) / _MB
     if (resident := _resident_bytes()) is not None:
-        own["process_memory_mb"] = resident / _MB
-    everyone = all_gather_objects(own)
-    return {name: max(one[name] for one in everyone) for name in own}
+        usage["process_memory_mb"] = resident / _MB
+    by_process = all_gather_objects(usage)
+    return {name: max(process_usage[name] for process_usage in by_process) for name in usage}
 
 
 def _parts(model: nn.Module) -> dict[str, list[Tensor]]:

@@ -57,7 +57,7 @@ def fuse_boxes(
             members.append([i])
         weights = scores[members[k]] + np.finfo(float).tiny  # of the boxes of k, (members,)
         fused[k] = (boxes[members[k]] * (weights / weights.sum())[:, None]).sum(0)
-    means = np.array([scores[own].mean() * min(len(own), views) / views for own in members])
+    means = np.array([scores[indices].mean() * min(len(indices), views) / views for indices in members])
     order = np.argsort(-means, kind="stable") if members else np.zeros(0, int)
     return fused[order], means[order] if members else means, [members[k] for k in order.tolist()]
 
@@ -80,13 +80,15 @@ def fuse_instances(views: Sequence[Instances], iou_threshold: float) -> Instance
         size,
         torch.from_numpy(fused).to(device, torch.float32),
         torch.from_numpy(means).to(device, torch.float32),
-        torch.tensor([int(labels[own[0]]) for own in members], dtype=torch.int64, device=device),
+        torch.tensor([int(labels[indices[0]]) for indices in members], dtype=torch.int64, device=device),
     )
     if any(view.masks is not None for view in views):
         crops = [
             CroppedMask.decode(rle) for view in views for rle in (view.masks or RunLengthMasks(size, [])).rles
         ]
-        voted = [vote([crops[i] for i in own], [float(scores[i]) for i in own]) for own in members]
+        voted = [
+            vote([crops[i] for i in indices], [float(scores[i]) for i in indices]) for indices in members
+        ]
         found.pred_masks = encode_crops(voted, size)
     return found
 
@@ -167,11 +169,11 @@ def _segment_groups(views: Sequence[Panoptic]) -> list[_SegmentGroup]:
     ]
     shared: dict[tuple[int, int], np.ndarray] = {}
 
-    def overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
+    def overlap(first: tuple[int, int], second: tuple[int, int]) -> float:
         """IoU of two segments, each a view and an id."""
-        if one[0] > other[0]:
-            one, other = other, one
-        (a, i), (b, j) = one, other
+        if first[0] > second[0]:
+            first, second = second, first
+        (a, i), (b, j) = first, second
         if (a, b) not in shared:
             width = len(areas[b])
             counts = np.bincount((maps[a] * width + maps[b]).ravel(), minlength=len(areas[a]) * width)

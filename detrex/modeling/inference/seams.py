@@ -75,8 +75,8 @@ class _Piece:
         if seen.is_empty:
             return 0.0, 0.0, 0.0
         if self.mask is not None and other.mask is not None:
-            own, others = self.mask.area_inside(seen), other.mask.area_inside(seen)
-            return float(self.mask.intersection(other.mask)), float(own), float(others)
+            mine, others = self.mask.area_inside(seen), other.mask.area_inside(seen)
+            return float(self.mask.intersection(other.mask)), float(mine), float(others)
         region = np.array([seen.left, seen.top, seen.right, seen.bottom], float)
         own_box, other_box = _box_inside(self.box, region), _box_inside(other.box, region)
         return _box_area(_box_inside(own_box, other_box)), _box_area(own_box), _box_area(other_box)
@@ -134,13 +134,13 @@ class InstanceSeams:
         """
         objects = self._objects()
         boxes, scores, labels, masks = [], [], [], []
-        for one in objects:
-            whole = one.whole
-            pieces = one.pieces if whole is None else [whole]
+        for joined in objects:
+            whole = joined.whole
+            pieces = joined.pieces if whole is None else [whole]
             corners = np.stack([piece.box for piece in pieces])
             boxes.append([*corners[:, :2].min(0), *corners[:, 2:].max(0)])
-            scores.append(one.pieces[0].score)
-            labels.append(one.pieces[0].label)
+            scores.append(joined.pieces[0].score)
+            labels.append(joined.pieces[0].label)
             crops = [piece.mask for piece in pieces if piece.mask is not None]
             if len(crops) == 1:
                 masks.append(crops[0].encode(self.size))
@@ -170,7 +170,7 @@ class InstanceSeams:
         owner: dict[int, _Object] = {}
         neighbours = self._neighbours()
         objects: list[_Object] = []
-        for piece in sorted(self._pieces, key=lambda one: -one.score):
+        for piece in sorted(self._pieces, key=lambda piece: -piece.score):
             agreeing = self._agreeing(piece, neighbours[piece.tile.number], placed)
             joined: _Object | None = None
             is_part = False
@@ -194,7 +194,7 @@ class InstanceSeams:
                 objects.append(joined)
             owner[id(piece)] = joined
             placed.setdefault((piece.tile.number, piece.label), []).append(piece)
-        return sorted(objects, key=lambda one: -one.pieces[0].score)
+        return sorted(objects, key=lambda o: -o.pieces[0].score)
 
     def _neighbours(self) -> dict[int, list[int]]:
         """Numbers of the tiles that overlap each tile."""
@@ -216,18 +216,18 @@ class InstanceSeams:
             touching = (boxes[:, :2] < piece.box[2:] + 1).all(1) & (boxes[:, 2:] > piece.box[:2] - 1).all(1)
             for i in np.flatnonzero(touching).tolist():
                 other = others[i]
-                both, own, theirs = piece.shares(other)
-                if both == 0:
+                shared, piece_area, other_area = piece.shares(other)
+                if shared == 0:
                     continue
-                iou = both / (own + theirs - both)
-                contained = piece.is_cut and both >= CONTAINED * piece.area
-                contains = other.is_cut and both >= CONTAINED * other.area
+                iou = shared / (piece_area + other_area - shared)
+                contained = piece.is_cut and shared >= CONTAINED * piece.area
+                contains = other.is_cut and shared >= CONTAINED * other.area
                 if iou >= self.iou_threshold or contained or contains:
                     yield iou, other, contained
 
     @staticmethod
     def _merge(into: _Object, other: _Object, owner: dict[int, _Object]) -> None:
-        into.pieces = sorted([*into.pieces, *other.pieces], key=lambda one: -one.score)
+        into.pieces = sorted([*into.pieces, *other.pieces], key=lambda piece: -piece.score)
         into.tiles |= other.tiles
         for piece in other.pieces:
             owner[id(piece)] = into
@@ -303,14 +303,14 @@ class PanopticSeams:
         final = np.zeros(len(roots), np.int32)
         segments: list[dict[str, Any]] = []
         for number in np.flatnonzero(areas[1:]).tolist():
-            one = self._segments[number]
+            segment = self._segments[number]
             final[number + 1] = len(segments) + 1
             segments.append(
                 {
                     "id": len(segments) + 1,
-                    "category_id": one.label,
-                    "isthing": one.is_thing,
-                    "score": one.score,
+                    "category_id": segment.label,
+                    "isthing": segment.is_thing,
+                    "score": segment.score,
                 }
             )
         for rows in self._bands():
@@ -320,17 +320,19 @@ class PanopticSeams:
     def _bands(self) -> Iterator[np.ndarray]:
         yield from (self._canvas[first : first + _ROWS] for first in range(0, self.size[0], _ROWS))
 
-    def _link(self, tile: Tile, own: np.ndarray, other: Tile, others: np.ndarray) -> None:
+    def _link(self, tile: Tile, ids: np.ndarray, other: Tile, other_ids: np.ndarray) -> None:
         """Makes things one that agree where two tiles overlap."""
         seen = tile.place.meet(other.place)
         if seen.is_empty:
             return
-        one, two = _inside(own, tile.place, seen), _inside(others, other.place, seen)
+        ids_seen, other_ids_seen = _inside(ids, tile.place, seen), _inside(other_ids, other.place, seen)
         count = len(self._segments) + 1
-        pairs, shared = np.unique(one.astype(np.int64).ravel() * count + two.ravel(), return_counts=True)
+        pairs, shared = np.unique(
+            ids_seen.astype(np.int64).ravel() * count + other_ids_seen.ravel(), return_counts=True
+        )
         own_areas, other_areas = (
             dict(zip(*(a.tolist() for a in np.unique(m, return_counts=True)), strict=True))
-            for m in (one, two)
+            for m in (ids_seen, other_ids_seen)
         )
         agreeing = []
         for pair, both in zip(pairs.tolist(), shared.tolist(), strict=True):
@@ -350,8 +352,8 @@ class PanopticSeams:
                 kept.score = max(kept.score, gone.score)
 
     def _may_be_one(self, i: int, j: int) -> bool:
-        one, other = self._segments[i], self._segments[j]
-        return one.is_thing and other.is_thing and one.label == other.label
+        first, second = self._segments[i], self._segments[j]
+        return first.is_thing and second.is_thing and first.label == second.label
 
     def _root(self, number: int) -> int:
         while self._parents[number] != number:
@@ -372,8 +374,8 @@ class SemanticSeams:
     def add(self, tile: Tile, classes: Tensor) -> None:
         """Takes class indices (h, w) of a tile."""
         core = tile.core
-        own = _inside(classes.cpu().numpy(), tile.place, core)
-        self._canvas[core.top : core.bottom, core.left : core.right] = own
+        class_ids = _inside(classes.cpu().numpy(), tile.place, core)
+        self._canvas[core.top : core.bottom, core.left : core.right] = class_ids
 
     def joined(self) -> Tensor:
         """The joined map of class indices, (H, W) int32."""

@@ -119,16 +119,16 @@ class Tiles:
         height, width = image.shape[-2:]
         tiles = self.tiles((height, width))
         for first in range(0, len(tiles), self.batch_size):
-            some = tiles[first : first + self.batch_size]
-            samples = [self._sample(image, tile.place) for tile in some]
+            batch = tiles[first : first + self.batch_size]
+            samples = [self._sample(image, tile.place) for tile in batch]
             outputs: dict[int, dict[str, Any]] = {}
             if self.inference is not None:
-                outputs = {i: self.inference(detect, one, postprocess) for i, one in enumerate(samples)}
+                outputs = {i: self.inference(detect, sample, postprocess) for i, sample in enumerate(samples)}
             else:
                 for group in grouped(samples, self.batch_size):
                     results = detect([samples[i] for i in group], postprocess)
                     outputs.update(zip(group, results, strict=True))
-            yield from ((tile, outputs[i]) for i, tile in enumerate(some))
+            yield from ((tile, outputs[i]) for i, tile in enumerate(batch))
 
     def _sample(self, image: Tensor, place: Rectangle) -> Sample:
         part = image[:, place.top : place.bottom, place.left : place.right]

@@ -78,11 +78,11 @@ class WithinPrompts(Assignment):
         finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
         queries, masks = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
         for prompt in prompts.unique().tolist():
-            own = (prompts == prompt).nonzero().squeeze(1)
+            of_prompt = (prompts == prompt).nonzero().squeeze(1)
             first = prompt * self.queries
-            query, mask = linear_sum_assignment(finite[first : first + self.queries, own].numpy())
+            query, mask = linear_sum_assignment(finite[first : first + self.queries, of_prompt].numpy())
             queries.append(torch.from_numpy(query) + first)
-            masks.append(own[torch.from_numpy(mask)])
+            masks.append(of_prompt[torch.from_numpy(mask)])
         return torch.cat(queries), torch.cat(masks)
 
 

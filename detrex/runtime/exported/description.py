@@ -123,5 +123,7 @@ class Description:
             detrex_version=str(self.detrex_version),
             precision_thresholds=None
             if self.precision_thresholds is None
-            else tuple({float(p): float(t) for p, t in of.items()} for of in self.precision_thresholds),
+            else tuple(
+                {float(p): float(t) for p, t in of_class.items()} for of_class in self.precision_thresholds
+            ),
         )

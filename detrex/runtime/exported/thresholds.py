@@ -30,7 +30,7 @@ class Precision:
 
 def best_thresholds(kept: Sequence[float | None] | None, count: int) -> list[float]:
     """The thresholds of ``count`` classes with the best F1, where they are known."""
-    return [DEFAULT_THRESHOLD if one is None else one for one in kept or [None] * count]
+    return [DEFAULT_THRESHOLD if threshold is None else threshold for threshold in kept or [None] * count]
 
 
 def thresholds_for_precision(
