@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 class ConditionalAttention(nn.Module):
-    """Multi-head attention with projections of their own for content and position.
+    """Multi-head attention with separate projections for content and position.
 
     Args:
         dim: D.
         num_heads: M.
         dropout: on the attention weights.
-        spatial: queries have a spatial part, which every head compares with the keys' position, beside their
-            content. Else position is added to content.
-        query_position: with ``spatial``, add positions to contents nevertheless.
+        spatial: give queries a spatial part beside their content, which every head compares with the keys'
+            position. Otherwise, position is added to content.
+        query_position: with ``spatial``, also add positions to contents.
 
     Raises:
         ValueError: ``dim`` is not a multiple of ``num_heads``.
@@ -56,9 +56,10 @@ class ConditionalAttention(nn.Module):
 
         Args:
             query, query_position: (B, Q, D).
-            key, key_position: (B, K, D), the position without B too; the key is the value as well.
-            spatial: (B, Q, D), where the module has been made with it.
-            visible: bool, broadcast to (B, M, Q, K), False where a query must not see a key; None for all.
+            key, key_position: (B, K, D), the position also (K, D); the key is the value as well.
+            spatial: (B, Q, D), needed if the module was made with ``spatial``.
+            visible: bool, broadcast to (B, M, Q, K), False where a query must not see a key; None if every
+                query sees every key.
 
         Returns:
             (B, Q, D).

@@ -61,13 +61,13 @@ class DeformableAttention(nn.Module):
             query: (B, Q, dim).
             reference: (B or 1, Q, L or 1, 2) normalised (x, y) on every level, or (B or 1, Q, L or 1, 4)
                 cxcywh.
-            memory: tokens (B, S, dim) of L levels; those of masked padding count as zeros.
+            memory: tokens (B, S, dim) of L levels; tokens of masked padding count as zeros.
 
         Returns:
             (B, Q, dim).
 
         Raises:
-            ValueError: if the memory has not ``num_levels`` levels.
+            ValueError: if the memory does not have ``num_levels`` levels.
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         if len(memory.shapes) != levels:
@@ -94,7 +94,7 @@ class DeformableAttention(nn.Module):
         return self.output_proj(output)  # (B, Q, dim)
 
     def _locations(self, offsets: Tensor, reference: Tensor, memory: Pyramid) -> Tensor:
-        """Offsets of points are in cells of the level; those of boxes in fractions of half the box."""
+        """Adds offsets to references: in cells of the level for points, in half sides for boxes."""
         if reference.shape[-1] == 2:
             # Repeated for every point: dividing by numbers that repeat in memory takes five times as long.
             return reference + offsets / memory.cells[:, None].repeat(1, self.num_points, 1)

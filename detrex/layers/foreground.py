@@ -1,4 +1,4 @@
-"""Layers that tell tokens of objects from the others (Focus-DETR, arXiv 2307.12612).
+"""Layers that tell tokens of objects from tokens of background (Focus-DETR, arXiv 2307.12612).
 
 Shape letters: B images, S tokens of a level, Q tokens that a layer works on, L levels, D channels.
 """
@@ -14,7 +14,7 @@ from detrex.structures import Pyramid
 
 
 class ForegroundPredictor(nn.Module):
-    """How much tokens of a level seem to belong to an object, given the level's mean: (B, S, D) to (B, S)."""
+    """Scores how likely tokens belong to an object, given the level's mean: (B, S, D) to (B, S)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -34,7 +34,7 @@ class ForegroundPredictor(nn.Module):
 
 
 class FocusEncoderLayer(DeformableEncoderLayer):
-    """Tokens that seem to show objects attend to one another, before all look around themselves."""
+    """Tokens that seem to show objects attend to one another; then all tokens attend to the memory."""
 
     def __init__(
         self, dim: int, ffn_dim: int, num_heads: int, num_levels: int, num_points: int, dropout: float = 0.0
@@ -51,7 +51,7 @@ class FocusEncoderLayer(DeformableEncoderLayer):
         Args:
             objects: (B, K) numbers of the tokens that attend to one another.
             reference: (B or 1, Q, L or 1, 2), see :class:`~detrex.layers.DeformableEncoderLayer`.
-            memory: which they attend to.
+            memory: the tokens that all of them attend to.
         """
         chosen = take_rows(tokens, objects)
         located = chosen + take_rows(position, objects)

@@ -19,12 +19,12 @@ def inverse_sigmoid(x: Tensor, eps: float = LOGIT_EPS) -> Tensor:
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """``x`` in float32 or better, for coordinates: half precision tells only 256 of them apart."""
+    """``x`` in float32 or better, for coordinates: bfloat16 distinguishes only 256 of them."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def at_most(limit: int, count: int) -> int:
-    """The smaller of ``limit`` and ``count``, also where the count is not known while a model is exported."""
+    """The smaller of ``limit`` and ``count``, even if ``count`` is not known while a model is exported."""
     return limit if statically_known_true(count >= limit) else cast(int, torch.sym_min(limit, count))
 
 
@@ -34,5 +34,5 @@ def take_rows(values: Tensor, index: Tensor) -> Tensor:
 
 
 def put_rows(values: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """``values`` (B, S, D) with other rows (B, Q, D) at ``index`` (B, Q)."""
+    """A copy of ``values`` (B, S, D) with ``rows`` (B, Q, D) at ``index`` (B, Q)."""
     return values.scatter(1, index[..., None].expand_as(rows), rows)

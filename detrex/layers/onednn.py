@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN on CPUs: one switch for a model that is built of plain ``nn.Linear``.
+"""Linear layers through oneDNN on CPUs: one switch for a model that is built with plain ``nn.Linear``.
 
 PyTorch multiplies float32 matrices on CPUs with MKL, which on AMD's processors reaches half of oneDNN's
 speed. oneDNN is part of PyTorch, but PyTorch asks it only for convolutions and for lower precision. The
@@ -24,7 +24,7 @@ from detrex.layers.tracing import is_traced
 from detrex.layers.transformer import FeedForward
 from detrex.runtime.chunking import items_in_cache
 
-# Multiply-adds below which oneDNN spends more time on finding the routine for a new size than it saves.
+# With fewer multiply-adds, oneDNN spends more time on finding the routine for a new size than it saves.
 LEAST_WORK = 2**22
 
 logger = logging.getLogger(__name__)
@@ -43,21 +43,21 @@ def use_onednn(model: nn.Module) -> bool:
         model: any module.
 
     Returns:
-        Whether the layers were exchanged. If not, this PyTorch cannot multiply so, and a message was logged.
+        Whether the layers were exchanged. If not, this PyTorch cannot do it, and a message was logged.
     """
     if not onednn_works():
         logger.info("PyTorch %s has no linear layers through oneDNN: its own are used", torch.__version__)
         return False
     exchanged = {nn.Linear: OneDNNLinear, FeedForward: OneDNNFeedForward}
     for module in model.modules():
-        # As PyTorch's own parametrisations and fully_shard do it.
+        # PyTorch's parametrisations and fully_shard also change the class of a module.
         module.__class__ = exchanged.get(type(module), type(module))
     return True
 
 
 @cache
 def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
-    """Whether PyTorch multiplies numbers of ``dtype`` through oneDNN here, tried with a small product."""
+    """Whether this PyTorch can multiply numbers of ``dtype`` through oneDNN; a small product is tried."""
     if not torch.backends.mkldnn.is_available() or not hasattr(python_dispatch, "is_in_torch_dispatch_mode"):
         return False
     x, weight, bias = (
@@ -67,7 +67,7 @@ def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
     expected = F.linear(x, weight, bias)
     try:
         products = _multiply(x, weight, bias), _multiply(x, weight, bias, relu=True)
-    except (AttributeError, RuntimeError, TypeError):  # no such operator, not for this processor, or another
+    except (AttributeError, RuntimeError, TypeError):  # missing, not for this processor, or another one
         return False
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     pairs = zip(products, (expected, expected.relu()), strict=True)
@@ -75,9 +75,9 @@ def onednn_works(dtype: torch.dtype = torch.float32) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear``, through oneDNN where the layers of :func:`use_onednn` would use it.
+    """``F.linear``, through oneDNN whenever the layers of :func:`use_onednn` would use it.
 
-    For products of which no factor belongs to a layer, such as mask embeddings times pixels.
+    It is meant for products without parameters of a layer, such as mask embeddings times pixels.
 
     Args:
         x: (..., I).
@@ -90,7 +90,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _takes_onednn(x, weight):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
-        # Rows, for the operator returns more axes as a view, and a function's view must not change in place.
+        # As rows: with more axes the operator returns a view, and a function's view must not change in place.
         return _Product.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
     return _multiply(x, weight, bias)
 
@@ -102,14 +102,14 @@ class OneDNNLinear(nn.Linear):
         return linear(*self.factors(x))
 
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What is multiplied for x (..., I): x, weight and bias, as they are or rounded."""
+        """The factors of the product for x (..., I): x, weight and bias, as they are or rounded."""
         return x, self.weight, self.bias
 
 
 class OneDNNFeedForward(FeedForward):
-    """A :class:`~detrex.layers.FeedForward` with the ReLU inside of the first product, if it has many rows.
+    """A :class:`~detrex.layers.FeedForward` that computes ReLU within the first product for many rows.
 
-    Without gradients a block of rows passes both layers before the next one does, so that the hidden layer
+    Without gradients, each block of rows passes both layers before the next block, so that the hidden layer
     never exists as a whole. With gradients it is kept: computing it again in the backward pass costs more.
     """
 
@@ -134,12 +134,12 @@ class OneDNNFeedForward(FeedForward):
 
 
 def _is_product(layer: nn.Module) -> TypeGuard[OneDNNLinear]:
-    """Whether calling the layer does no more than multiply."""
+    """Whether a call of the layer does nothing but multiply."""
     return isinstance(layer, OneDNNLinear) and layer.bias is not None and not is_hooked(layer)
 
 
 def is_hooked(layer: nn.Module) -> bool:
-    """Whether calls do more than the layer says: hooks prune weights before, or watch results."""
+    """Whether hooks run when the layer is called, such as for pruning weights or watching results."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
@@ -152,7 +152,7 @@ def _through_both(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bi
 
 
 def _blocks(hidden: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    """The same rows of all tensors (..., I), as many at a time as have a hidden layer that fits the cache."""
+    """Splits all tensors (..., I) into the same blocks of rows, whose hidden layer fits the cache."""
     rows = _rows_at_once(tensors[0], hidden)
     return zip(*(t.flatten(0, -2).split(rows) for t in tensors), strict=True)
 
@@ -217,12 +217,12 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """``x @ weight.T + bias``, then ReLU where asked for, by the private operator."""
+    """``x @ weight.T + bias``, then ReLU if wanted, by the private operator."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
 
 
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether this product goes to oneDNN: a large one, of which nobody asks which operator computes it."""
+    """Whether this product goes to oneDNN: it is large, and no one traces or counts its operators."""
     return (
         not is_traced()
         and x.is_cpu

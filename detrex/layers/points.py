@@ -1,4 +1,4 @@
-"""Reading maps and masks at points, and choosing points; through compiled kernels where they run.
+"""Reads maps and masks at points, and chooses points, with compiled kernels where they can run.
 
 Points are normalised (x, y). Shape letters: B images, M maps or masks, D channels, K points, H and W cells.
 """
@@ -46,11 +46,11 @@ def sample_bool_masks(masks: PackedMasks, index: Tensor, points: Tensor) -> Tens
     if masks.rows.is_cpu and _kernels_run(points):
         return kernels.read_packed_masks(masks.rows, masks.size, index, points)
     (height, width), (count, columns) = masks.size, masks.rows.shape[1:]
-    # The border of zeros shifts pixels by one; whatever is further out is as zero as the border.
+    # The border of zeros shifts pixels by one; everything further out is zero, too.
     x = (points[..., 0] * width + 0.5).clamp(0, width + 1)
     y = (points[..., 1] * height + 0.5).clamp(0, height + 1)
     x0, y0 = x.floor(), y.floor()
-    byte = ((x0 + 0.5) / BYTE_STEP).floor()  # the half keeps the division off whole numbers
+    byte = ((x0 + 0.5) / BYTE_STEP).floor()  # the half keeps quotients away from whole numbers
     shift = (byte * BYTE_STEP + 6 - x0).to(torch.uint8)
     place = y0.long().mul_(columns).add_(byte.long()).add_((index * (count * columns))[:, None])
     flat, along = masks.rows.flatten(), x - x0
@@ -68,8 +68,8 @@ def uncertain_points(maps: Tensor, candidates: int, keep: int, total: int) -> Te
     Args:
         maps: (M, H, W), such as mask logits.
         candidates: uniform points of each map that are looked at.
-        keep: how many of them are returned: those with the least absolute values.
-        total: K, so that ``total - keep`` other uniform points follow.
+        keep: how many of them are returned: those with the smallest absolute values.
+        total: K; ``total - keep`` other uniform points follow.
 
     Returns:
         (M, K, 2), float32.
@@ -85,7 +85,7 @@ def uncertain_points(maps: Tensor, candidates: int, keep: int, total: int) -> Te
 
 
 def _smallest(values: Tensor, count: int) -> Tensor:
-    """Where the ``count`` smallest of every row of (M, N) are, in any order: (M, count)."""
+    """Indices (M, count) of the ``count`` smallest values in every row of (M, N), in any order."""
     if not values.is_cpu:
         return values.topk(count, dim=1, largest=False, sorted=False).indices
     # NumPy's selection has vector instructions and takes a fifth of the time.

@@ -15,7 +15,7 @@ from detrex.structures import Pyramid
 
 
 def sine_encoding(position: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
-    """Sines and cosines, interleaved, of positions in radians: (...) to (..., dim)."""
+    """Interleaved sines and cosines of positions in radians: (...) to (..., dim)."""
     pair = torch.arange(dim, device=position.device, dtype=torch.float32) // 2
     angle = position[..., None] / temperature ** (2 * pair / dim)
     return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)
@@ -30,7 +30,7 @@ def pyramid_sine_encoding(
     2005.12872).
 
     Args:
-        pyramid: its levels and their padding count, its tokens do not.
+        pyramid: only its levels and their padding matter, not its tokens.
         dim: channels.
         temperature: of the wavelengths.
         offset: added to the numbers: 0 in DETR, -0.5 in Deformable DETR (arXiv 2010.04159).
@@ -56,7 +56,7 @@ def pyramid_sine_encoding(
 
 def _radians(size: int, extent: int | Tensor, offset: float, device: torch.device) -> Tensor:
     number = torch.arange(1, size + 1, device=device, dtype=torch.float32)
-    # Beyond the extent there is padding, where the number does not matter.
+    # Cells beyond the extent are padding, whose number does not matter.
     return (number + offset) / (extent + 1e-6) * (2 * math.pi)
 
 

@@ -1,8 +1,8 @@
 """Layers of a model that predicts: norms folded into convolutions, and weights prepared once for many images.
 
-The parameters themselves stay as they are, and so do their names. Next to them, layers keep a copy as the
-processor wants it, which is made anew when a parameter has changed. Where gradients are wanted, and while
-operators are traced, compiled or counted, the layers compute what they computed before.
+Parameters and their names stay as they are. Next to them, layers keep a copy in the form that suits the
+processor, which is made anew when a parameter has changed. When gradients are wanted, and while operators are
+traced, compiled or counted, the layers compute what they computed before.
 
 Shape letters: I channels in, J channels out.
 """
@@ -27,19 +27,19 @@ from detrex.layers.tracing import is_traced
 
 
 def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None:
-    """Lets a model keep weights as its device wants them; call it once, after its weights are loaded.
+    """Makes a model keep weights in the form that suits its device; call it once, after loading the weights.
 
-    Every ``nn.Conv2d`` and ``nn.Linear`` (no subclass of either, but those of
+    Every ``nn.Conv2d`` and ``nn.Linear`` (not their subclasses, except those of
     :func:`~detrex.layers.use_onednn`) becomes an object of a subclass, in place. So does every batch norm
-    after a convolution whose result nothing else takes: the convolution's copy contains it. Results differ by
-    rounding.
+    that is the only user of a convolution's result: the convolution's copy contains the norm. Results differ
+    by rounding.
 
     Args:
         model: any module, in evaluation mode.
-        forward: runs the part of the model in which batch norms are to be folded, once.
+        forward: runs, once, the part of the model in which batch norms are to be folded.
     """
     for norm, convolution in _followers(model, forward):
-        # In their __dict__, for they are no parts of one another.
+        # In their __dict__, because neither is a submodule of the other.
         vars(norm)["_convolution"], vars(convolution)["_norm"] = convolution, norm
         norm.__class__ = _FOLDED[type(norm)]
     for module in model.modules():
@@ -48,19 +48,19 @@ def prepare_for_prediction(model: nn.Module, forward: Callable[[], Any]) -> None
 
 
 def _pads(module: nn.Module) -> bool:
-    """Whether it is a convolution that pads otherwise than with zeros, or by no given number of pixels."""
+    """Whether the module is a convolution whose padding is not zeros, or not given as numbers of pixels."""
     return isinstance(module, nn.Conv2d) and (
         module.padding_mode != "zeros" or isinstance(module.padding, str)
     )
 
 
 def _keeps_weights() -> bool:
-    """Whether the weights of this moment will serve for other calls, too."""
+    """Whether copies of the present weights will serve for later calls, too."""
     return not (torch.is_grad_enabled() or is_traced())
 
 
 def _state(tensors: Sequence[Tensor | None]) -> list[Any]:
-    """Another value after tensors were changed, moved or exchanged."""
+    """A value that differs after tensors were changed, moved or exchanged."""
     return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
 
 
@@ -68,7 +68,7 @@ class _Kept(nn.Module):
     """A layer that keeps tensors made of its parameters."""
 
     def _kept(self, sources: Sequence[Tensor | None], purpose: Any, make: Callable[[], Any]) -> Any:
-        """What ``make()`` gives, made anew for another purpose, or when a source has changed."""
+        """The result of ``make()``, computed again for another purpose or when a source has changed."""
         key = purpose, _state(sources)
         kept = vars(self).get("_copy")
         if kept is None or kept[0] != key:
@@ -81,12 +81,12 @@ class _Kept(nn.Module):
 
 
 class PredictionConv2d(_Kept, nn.Conv2d):
-    """``nn.Conv2d`` with the batch norm after it, if any, in the weights: (B, I, H, W) to (B, J, H, W)."""
+    """``nn.Conv2d`` whose weights include the batch norm after it, if any: (B, I, H, W) to (B, J, H, W)."""
 
     _norm: Any = None
 
     def folds(self) -> bool:
-        """Whether the norm is computed here, at this moment."""
+        """Whether this layer computes the norm at present."""
         return self._norm is not None and not self._norm.training and _keeps_weights()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,12 +107,12 @@ class PredictionConv2d(_Kept, nn.Conv2d):
         if norm is not None:
             sources += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         weight, bias = self._kept(sources, dtype, prepare)
-        if self._is_product(x):  # a convolution goes to MKL with one thread, which takes longer
+        if self._is_product(x):  # PyTorch's convolution would go to MKL with one thread, which takes longer
             return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _is_product(self, x: Tensor) -> bool:
-        """Whether this is a linear layer over the pixels of x (B, I, H, W), as they lie in memory."""
+        """Whether this is a linear layer over the pixels of x (B, I, H, W) in their present memory layout."""
         return (
             x.is_cpu
             and x.dim() == 4
@@ -123,7 +123,7 @@ class PredictionConv2d(_Kept, nn.Conv2d):
         )
 
     def _folded(self, norm: Any) -> tuple[Tensor, Tensor | None]:
-        """Weight (J, I / groups, h, w) and bias (J,) with the norm in them."""
+        """Weight (J, I / groups, h, w) and bias (J,) that include the norm."""
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         if norm is None:
             return weight, bias
@@ -133,7 +133,7 @@ class PredictionConv2d(_Kept, nn.Conv2d):
 
 
 class PredictionLinear(_Kept, OneDNNLinear):
-    """``nn.Linear`` that rounds its weights once, if at all: (..., in_features) to (..., out_features)."""
+    """``nn.Linear`` that rounds its weights at most once: (..., in_features) to (..., out_features)."""
 
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         kind = x.device.type
@@ -148,7 +148,7 @@ class PredictionLinear(_Kept, OneDNNLinear):
 
 
 class _FoldedNorm(nn.Module):
-    """A batch norm that leaves its work to the convolution before it, when that one does it."""
+    """A batch norm that does nothing whenever the convolution before it includes the norm."""
 
     _convolution: PredictionConv2d
 
@@ -189,7 +189,7 @@ class _Uses(python_dispatch.TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.watched: list[Tensor] = []  # so that no other tensor gets their memory
+        self.watched: list[Tensor] = []  # kept alive, so that no other tensor gets their memory
         self.counts: Counter[int] = Counter()
 
     def watch(self, result: Tensor) -> None:
@@ -244,7 +244,7 @@ def _followers(model: nn.Module, forward: Callable[[], Any]) -> list[tuple[nn.Mo
 
 
 def _can_fold(module: nn.Module) -> bool:
-    """Whether it is a batch norm with all that belongs to one."""
+    """Whether the module is a batch norm with weight, bias and running statistics."""
     tensors = ("weight", "bias", "running_mean", "running_var")
     known = type(module) in _FOLDED and not is_hooked(module)
     return known and all(getattr(module, name) is not None for name in tensors)

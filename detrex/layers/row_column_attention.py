@@ -18,8 +18,8 @@ from detrex.structures import Pyramid
 class RowColumnAttention(nn.Module):
     """Attends to a map, first along its rows and then along its columns.
 
-    A query has a weight for every column, from keys that are means over rows, and a weight for every row,
-    from keys that are means over columns. A cell counts by the product of the two.
+    A query has a weight for every column, from keys averaged over rows, and a weight for every row, from keys
+    averaged over columns. The weight of a cell is the product of the two.
 
     Args:
         dim: D.
@@ -55,8 +55,8 @@ class RowColumnAttention(nn.Module):
             queries: contents with encodings of x, and with encodings of y, (B, Q, D) each.
             keys: cells with encodings of x, and with encodings of y, (B, H, W, D) each.
             value: (B, H, W, D).
-            padding: (B, H, W) bool, True for cells of masked padding, right and below; None for none. Keys
-                are means over padding too.
+            padding: (B, H, W) bool, True for cells of masked padding, right and below; None for none. The
+                averages of keys include padding.
 
         Returns:
             (B, Q, D).
@@ -98,7 +98,7 @@ class RowColumnEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """Refines the tokens (B, S, D); their position (B or 1, S, 2 * D) is that along x, then along y."""
+        """Refines the tokens (B, S, D), whose position (B or 1, S, 2 * D) is along x first, then along y."""
         attended = _attend_to_map(self.attention, pyramid.tokens, pyramid.position, pyramid)
         return pyramid.with_tokens(self.feed_forward(self.norm(pyramid.tokens + self.dropout(attended))))
 
@@ -106,7 +106,7 @@ class RowColumnEncoderLayer(nn.Module):
 class RowColumnDecoderLayer(DecoderLayer):
     """Queries attend to one another, then to rows and columns of the memory.
 
-    Their spatial position (B, Q, 2 * D) is that along x, then along y, as the memory's position is.
+    Their spatial position (B, Q, 2 * D) is along x first, then along y, like the memory's position.
 
     Args:
         dim, ffn_dim, num_heads, dropout: see :class:`RowColumnEncoderLayer`.
@@ -126,7 +126,7 @@ class RowColumnDecoderLayer(DecoderLayer):
 
 
 def _attend_to_map(attention: nn.Module, content: Tensor, position: Tensor | None, memory: Pyramid) -> Tensor:
-    """What contents (B, Q, D) at positions (B or 1, Q, 2 * D) find in the memory's one level: (B, Q, D)."""
+    """Contents (B, Q, D) at positions (B or 1, Q, 2 * D) attend to the memory's one level: (B, Q, D)."""
     if position is None or memory.position is None:
         raise ValueError("row-column attention needs positions along x and y, of queries and of the memory")
     (shape,) = memory.shapes

@@ -1,6 +1,6 @@
 """Suppression of duplicates (NMS) as one operator, ``torch.ops.detrex.not_suppressed``.
 
-As one, it keeps batches and groups apart until it is known where it runs: ONNX has an operator for both.
+As one operator, it keeps batches and groups apart until an export: ONNX has an operator that takes both.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torchvision.ops import batched_nms, nms
 
 @torch.library.custom_op("detrex::not_suppressed", mutates_args=())
 def not_suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
-    """Which boxes overlap no better one of their image and group by more than ``iou``: (B, N) bool.
+    """Marks boxes that overlap no better box of their image and group by more than ``iou``: (B, N) bool.
 
-    It has no gradients.
+    The operator has no gradients.
 
     Args:
         boxes: (B, N, 4) xyxy.
@@ -22,7 +22,7 @@ def not_suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) ->
         groups: (B, N) int64, numbers from 0.
         iou: intersection over union.
     """
-    # In float64, since torchvision moves groups apart, too, if there are few boxes.
+    # In float64, because torchvision also moves groups apart if there are few boxes.
     together = boxes.flatten(0, 1).double()
     kept = batched_nms(together, scores.flatten().double(), _apart(groups), iou)
     return _marked(kept, groups)
@@ -34,9 +34,9 @@ def _fake(_boxes: Tensor, _scores: Tensor, groups: Tensor, _iou: float) -> Tenso
 
 
 def not_suppressed_in_one_space(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
-    """The same by the operator of torchvision, for programs that run without this package.
+    """Like :func:`not_suppressed`, with torchvision's operator, for programs that run without this package.
 
-    Groups are moved so far apart that they do not overlap, in float64, which places them exactly enough.
+    Groups are moved so far apart that they do not overlap, in float64, which is precise enough for that.
     """
     together = boxes.flatten(0, 1).double()
     moved = together + _apart(groups)[:, None] * (together.amax() - together.amin() + 1)
@@ -44,7 +44,7 @@ def not_suppressed_in_one_space(boxes: Tensor, scores: Tensor, groups: Tensor, i
 
 
 def _apart(groups: Tensor) -> Tensor:
-    """(B * N,) numbers of groups that no two images share."""
+    """(B * N,) numbers of groups that differ between images."""
     images = torch.arange(groups.shape[0], device=groups.device)[:, None]
     return (images * (groups.amax() + 1) + groups).flatten()
 

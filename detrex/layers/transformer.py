@@ -23,7 +23,7 @@ class QueryPosition:
         encoding: (B, Q, D), added to the content of queries.
         reference: (B or 1, Q, L or 1, 2 or 4) normalised (x, y) or cxcywh, relative to the padded input on
             every level, for deformable attention; else None.
-        spatial: (B, Q, D) what conditional attention compares with the positions of tokens; else None.
+        spatial: (B, Q, D), which conditional attention compares with the positions of tokens; else None.
     """
 
     encoding: Tensor
@@ -106,7 +106,7 @@ class DecoderLayer(nn.Module):
 
     Args:
         self_attention, cross_attention: modules that :meth:`attend_to_queries` and :meth:`attend_to_memory`
-            know how to call.
+            call.
         dim, ffn_dim, dropout, prelu: see :class:`FeedForward`.
     """
 
@@ -151,7 +151,7 @@ class DecoderLayer(nn.Module):
         return self.self_attention(located, located, content, attn_mask=blocked, need_weights=False)[0]
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
-        """What the queries find in the memory; (B, Q, D)."""
+        """Cross-attention from the queries to the memory; (B, Q, D)."""
         raise NotImplementedError(f"{type(self).__name__} does not say how queries attend to the memory")
 
 
@@ -172,11 +172,11 @@ class PlainDecoderLayer(DecoderLayer):
 
 
 class ConditionalDecoderLayer(DecoderLayer):
-    """Content and position of queries are compared apart with those of tokens (arXiv 2108.06152).
+    """Compares content and position of queries separately with those of tokens (arXiv 2108.06152).
 
     Args:
-        first: whether this is the first layer, where the queries' content says nothing yet and their position
-            takes part in it.
+        first: whether this is the first layer, in which the queries' position is added to their content,
+            because the content says nothing yet.
         prelu: see :class:`FeedForward`.
     """
 
@@ -203,7 +203,7 @@ class ConditionalDecoderLayer(DecoderLayer):
         return self.self_attention(content, position.encoding, content, position.encoding, visible=seen)
 
     def attend_to_memory(self, content: Tensor, position: QueryPosition, memory: Pyramid) -> Tensor:
-        # In the published training, queries see padding; afterwards there is one image at a time, without.
+        # In the published training, queries see padding; its inference takes single images, without padding.
         hidden = None if self.training else memory.padding
         seen = None if hidden is None else ~hidden[:, None, None]  # (B, 1, 1, S)
         return self.cross_attention(
@@ -230,9 +230,7 @@ class DeformableDecoderLayer(DecoderLayer):
 
 
 class TrackInteraction(nn.Module):
-    """What the queries of a frame become in the next one, after they have seen one another.
-
-    MOTR, arXiv 2105.03247.
+    """Updates the queries of a frame for the next one by attention among them (MOTR, arXiv 2105.03247).
 
     Args:
         dim, ffn_dim, num_heads: of attention and feed-forward networks.
@@ -253,8 +251,8 @@ class TrackInteraction(nn.Module):
             position: (B, T, dim) encoding of where their objects are.
 
         Returns:
-            (B, T, dim). Without any, it still hangs on the parameters, whose gradients distributed training
-            waits for.
+            (B, T, dim). If T is 0, the result still depends on the parameters, because distributed training
+            waits for their gradients.
         """
         count = after.shape[1]
         if count == 0:  # attention needs something to attend to

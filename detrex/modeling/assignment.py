@@ -1,8 +1,7 @@
-"""Which queries answer for which objects, each kind an object of its own.
+"""Assignments, which decide which queries answer for which objects.
 
-The matcher computes costs, and moves them to the CPU in one transfer for all predictions and images; an
-assignment decides there. A new kind of assignment overrides :meth:`Assignment.values` and
-:meth:`Assignment.pairs`.
+The matcher computes costs and moves them to the CPU in one transfer for all predictions and images; there an
+assignment decides. A new kind of assignment overrides :meth:`Assignment.values` and :meth:`Assignment.pairs`.
 
 Shape letters: B images, Q queries, N objects of an image, M matched pairs.
 """
@@ -22,7 +21,7 @@ from detrex.structures import Prediction
 
 @dataclass
 class Truth:
-    """The objects of one image, with which its queries are compared.
+    """The objects of one image, to which its queries are compared.
 
     Attributes:
         labels: (N,) int64.
@@ -44,8 +43,8 @@ class Assignment:
 
     Attributes:
         needs_cost: whether :meth:`values` takes the matching cost.
-        class_agnostic: objects are only told from background: all of them have class 0.
-        blocks: equal ranges of the queries, within each of which an object is assigned by itself.
+        class_agnostic: objects are only distinguished from background: all of them have class 0.
+        blocks: number of equal ranges of the queries; every object is assigned in each range separately.
     """
 
     needs_cost = True
@@ -54,32 +53,33 @@ class Assignment:
 
     @property
     def queries_per_object(self) -> float:
-        """Losses are divided by the number of objects times this."""
+        """Queries that answer for an object: losses are divided by the number of objects times this."""
         return self.blocks
 
     def at_stage(self, stage: int, num_stages: int) -> Assignment:  # noqa: ARG002
-        """The assignment of the prediction ``stage``, of ``num_stages``; by default the same for all."""
+        """The assignment of prediction ``stage`` out of ``num_stages``; by default the same for all."""
         return self
 
     def class_loss_factors(self, has_object: Tensor, num_classes: int) -> Tensor | None:  # noqa: ARG002
-        """What the class losses of the queries are multiplied with, (B, Q), or None for nothing.
+        """Factors (B, Q) of the queries' class losses, or None for no change.
 
         Args:
             has_object: (B, Q) bool, whether a query answers for an object.
-            num_classes: class logits of a query.
+            num_classes: number of class logits of a query.
         """
         return None
 
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor | None:  # noqa: ARG002
-        """What the queries of an image are assigned by, on the model's device.
+        """The values by which the queries of an image are assigned, on the model's device.
 
         Args:
             cost: (Q, N) matching cost, if ``needs_cost``.
-            reference: (Q, 2 or 4) where the queries started, normalised; None for queries without a place.
+            reference: (Q, 2 or 4) normalised positions from which the queries started; None for queries that
+                have none.
             truth: the objects of the image.
 
         Returns:
-            (Q, N), which :meth:`pairs` gets on the CPU, or None if it needs nothing. Here the cost.
+            (Q, N), which :meth:`pairs` gets on the CPU, or None if it needs nothing. By default, the cost.
         """
         return cost
 
@@ -87,22 +87,22 @@ class Assignment:
         """Decides for all images of a batch.
 
         Args:
-            values: of each image as from :meth:`values`, on the CPU.
-            counts: objects of each image.
+            values: for each image, the result of :meth:`values` on the CPU.
+            counts: number of objects in each image.
 
         Returns:
-            For each image the queries (M,) and the objects (M,) that go together, int64, on the CPU.
+            For each image, the queries (M,) and objects (M,) of the matched pairs, int64 on the CPU.
         """
         raise NotImplementedError
 
 
 class OneToOne(Assignment):
-    """Every object gets the query that costs least, all objects of an image together (Hungarian matching).
+    """Every object gets one query, so that the total cost of an image is lowest (Hungarian matching).
 
-    DETR, arXiv 2005.12872. With more objects than queries, the best-fitting objects get one.
+    DETR, arXiv 2005.12872. If there are more objects than queries, only the best-fitting objects get one.
 
     Args:
-        blocks: equal ranges of queries, each matched by itself (Group DETR, arXiv 2207.13085).
+        blocks: number of equal ranges of queries, each matched separately (Group DETR, arXiv 2207.13085).
         class_agnostic: see :class:`Assignment`.
     """
 
@@ -115,7 +115,7 @@ class OneToOne(Assignment):
         """See :meth:`Assignment.pairs`.
 
         Raises:
-            ValueError: the queries cannot be divided into the blocks.
+            ValueError: the number of queries is no multiple of ``blocks``.
         """
         return [self._image(cost, self.copies) for cost, _ in zip(values, counts, strict=True)]
 
@@ -125,7 +125,7 @@ class OneToOne(Assignment):
         if queries % self.blocks:
             raise ValueError(f"{queries} queries cannot be divided into {self.blocks} equal blocks")
         size, pairs = queries // self.blocks, []
-        # A diverged run must reach the trainer's check of its losses, not fail inside the assignment.
+        # A diverged run must reach the trainer's check of the losses instead of failing in the assignment.
         finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
         for block, rows in enumerate(finite.split(size)):
             matched, query = linear_sum_assignment(rows.T.repeat(copies, 1).numpy())
@@ -135,12 +135,12 @@ class OneToOne(Assignment):
 
 
 class OneToMany(OneToOne):
-    """Every object gets several queries: it is matched as if it were there several times.
+    """Every object gets several queries: it is matched as if the image had several copies of it.
 
     H-DETR, arXiv 2207.13080.
 
     Args:
-        copies: queries of each object.
+        copies: number of queries for each object.
         class_agnostic: see :class:`Assignment`.
     """
 
@@ -155,13 +155,13 @@ class OneToMany(OneToOne):
 
 
 class SetsToOne(OneToOne):
-    """Every object gets a set of queries, by the cost of the set's worst one; all of them answer for it.
+    """Every object gets a set of queries, which all answer for it; a set costs as much as its worst query.
 
     CO-MOT, arXiv 2305.12724.
 
     Args:
-        set_size: queries of a set, which follow one another.
-        left_out: objects that get none in the last layer, as other queries answer for them.
+        set_size: number of queries in a set; they follow one another.
+        left_out: objects that get no set in the last layer, because other queries answer for them.
     """
 
     def __init__(self, set_size: int, left_out: Sequence[int] = ()):
@@ -174,7 +174,7 @@ class SetsToOne(OneToOne):
         return self.set_size
 
     def at_stage(self, stage: int, num_stages: int) -> Assignment:
-        """The assignment of a layer: all objects before the last one."""
+        """The assignment of a layer: layers before the last one match all objects."""
         return self if stage == num_stages - 1 else SetsToOne(self.set_size)
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -189,11 +189,11 @@ class SetsToOne(OneToOne):
 
 
 class SetsToGiven(Assignment):
-    """Sets of queries whose objects are given; other sets have none. For one image.
+    """Sets of queries whose objects are given; other sets have no object. It takes one image only.
 
     Args:
-        set_size: queries of a set, which follow one another.
-        given: numbers of a set and of its object.
+        set_size: number of queries in a set; they follow one another.
+        given: pairs of the number of a set and of its object.
     """
 
     needs_cost = False
@@ -217,17 +217,17 @@ class SetsToGiven(Assignment):
 
 
 def queries_of_sets(sets: Tensor, objects: Tensor, set_size: int) -> tuple[Tensor, Tensor]:
-    """The queries (M * set_size,) of sets (M,), each with the object of its set."""
+    """The queries (M * set_size,) of sets (M,), and for each the object of its set."""
     queries = sets[:, None] * set_size + torch.arange(set_size)  # (M, set_size)
     return queries.flatten(), objects.repeat_interleave(set_size)
 
 
 class Known(Assignment):
-    """The objects of denoising queries, known in advance: object j of an image is query j of every block.
+    """For denoising queries, whose objects are known: query j of every block answers for object j.
 
     Args:
-        blocks: repetitions of the objects.
-        size: queries of a block.
+        blocks: number of repetitions of the objects.
+        size: number of queries in a block.
     """
 
     needs_cost = False
@@ -250,14 +250,15 @@ class Known(Assignment):
 
 @dataclass
 class SupervisedPrediction:
-    """A prediction that losses are taken of.
+    """A prediction from which losses are computed.
 
     Attributes:
         prediction: of Q queries.
-        assignment: which objects its queries answer for.
-        loss_suffix: of the names of its losses, in published terms: "" is the last layer, "_0" the first
+        assignment: decides which objects its queries answer for.
+        loss_suffix: ending of the names of its losses, as published: "" is the last layer, "_0" the first
             prediction, "_interm" the proposals, "_dn..." denoising queries. Losses of one name are added.
-        reference: (B, Q, 2 or 4) where the queries started, normalised, without gradient; or None.
+        reference: (B, Q, 2 or 4) normalised positions from which the queries started, without gradient; or
+            None.
     """
 
     prediction: Prediction
@@ -297,7 +298,7 @@ class Matches:
         )
 
     def ordered_by_object(self) -> Matches:
-        """The same pairs object by object, and so image by image; queries of an object ascend."""
+        """The same pairs ordered by object, thus by image; queries of one object are in ascending order."""
         order = self.query.argsort(stable=True)  # (M,)
         order = order[self.object[order].argsort(stable=True)]
         return Matches(*(column[order] for column in vars(self).values()))

@@ -1,4 +1,4 @@
-"""A model from its config."""
+"""Builds a model from its config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from detrex.modeling.detector import Detector
 
 
 def build_model(node: DictConfig, device: torch.device) -> Detector:
-    """The model that a config describes, on its device, with the layers that are fastest there.
+    """Builds the model that a config describes, on its device, with the layers that are fastest there.
 
     Raises:
-        ConfigError: the config describes something else, or cannot be built.
+        ConfigError: the config does not describe a model, or it cannot be built.
     """
     model = instantiate(node)
     if not isinstance(model, nn.Module):
@@ -27,9 +27,9 @@ def build_model(node: DictConfig, device: torch.device) -> Detector:
 
 
 def prepare_detector(model: Detector) -> None:
-    """Folds the backbone's batch norms and prepares weights for prediction, once they are loaded.
+    """Folds the backbone's batch norms and prepares weights for prediction; call it after loading them.
 
-    See :func:`~detrex.layers.prepare_for_prediction`. Training goes on as before.
+    See :func:`~detrex.layers.prepare_for_prediction`. Training works as before.
     """
     sides = (2 * model.size_divisor,) * 2
     images = model.pixel_mean.new_zeros(1, len(model.pixel_mean), *sides)

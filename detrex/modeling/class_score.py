@@ -1,4 +1,4 @@
-"""What class logits mean: one object for heads, matching, losses and results.
+"""The meaning of class logits, defined once for heads, matching, losses and results.
 
 Shape letters: B images, Q queries, N objects, C classes, L class logits, D channels.
 """
@@ -22,13 +22,14 @@ LOG_EPS = 1e-8
 
 @dataclass
 class ClassTargets:
-    """What the classes of a prediction's queries should be.
+    """The classes that a prediction's queries should have.
 
     Attributes:
         labels: (B, Q) int64, C for "no object".
-        quality: (B, Q) IoU of the box of a query and of its object, without gradient, 0 without an object;
+        quality: (B, Q) IoU of the boxes of a query and its object, without gradient, 0 without an object;
             None unless :attr:`ClassScore.uses_quality`.
-        weight: (B, Q) as from :meth:`ClassScore.pair_weights`, 0 without an object; None likewise.
+        weight: (B, Q) result of :meth:`ClassScore.pair_weights`, 0 without an object; None unless
+            :attr:`ClassScore.uses_quality`.
     """
 
     labels: Tensor
@@ -38,12 +39,12 @@ class ClassTargets:
 
 @dataclass
 class ClassProbabilities:
-    """What class logits of images say.
+    """The probabilities that class logits stand for.
 
     Attributes:
         independent: (..., Q, C) probability of each class by itself, which scores instances.
         exclusive: (..., Q, C) probabilities of classes that exclude one another, for pixels.
-        certainty: (..., Q) that there is an object at all, negative where the query says "no object".
+        certainty: (..., Q) probability that there is an object, negative if the query says "no object".
     """
 
     independent: Tensor
@@ -55,7 +56,7 @@ class ClassScore(Protocol):
     """The meaning of class logits.
 
     Attributes:
-        uses_quality: whether the loss is told how well boxes fit.
+        uses_quality: whether the loss takes the IoU of the boxes.
     """
 
     uses_quality: bool
@@ -65,15 +66,16 @@ class ClassScore(Protocol):
         ...
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
-        """The head that makes logits (..., L) of content (..., D)."""
+        """A head that turns content (..., D) into logits (..., L)."""
         ...
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Matching cost (Q, N) of logits (Q, L), where the object of each place has the class ``labels``.
+        """Matching cost (Q, N) of queries and objects.
 
         Args:
             logits: (Q, L).
-            labels: (Q, N) int64; rows differ where some predictions are class-agnostic.
+            labels: (Q, N) int64, the class of each object; rows differ if some predictions are
+                class-agnostic.
         """
         ...
 
@@ -81,22 +83,22 @@ class ClassScore(Protocol):
         """Weights (M,) of matched pairs in the losses, if :attr:`uses_quality`.
 
         Args:
-            logits: (M,) of the class of the object.
+            logits: (M,) logit of the object's class.
             quality: (M,) IoU of the boxes of the pairs.
-            same_object: (M,) int64, equal for pairs that answer for one object together.
+            same_object: (M,) int64, equal for pairs that answer for the same object.
         """
         ...
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
         """Loss of every query (B, Q) for logits (B, Q, L).
 
-        The second value is the weight of every query in a mean, (B, Q); without one, losses are divided by
-        the number of objects.
+        The second value holds the weights (B, Q) of queries in a weighted mean; if it is None, losses are
+        divided by the number of objects.
         """
         ...
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
-        """What logits (..., Q, L) of images say."""
+        """The probabilities that logits (..., Q, L) stand for."""
         ...
 
 
@@ -105,7 +107,7 @@ class SigmoidScore:
 
     Args:
         alpha, gamma: as in the paper.
-        temperature: of the softmax over probabilities that makes classes exclusive for pixels (Mask DINO).
+        temperature: of the softmax over probabilities for :attr:`ClassProbabilities.exclusive` (Mask DINO).
         cost_eps: keeps the logarithms of the matching cost finite.
     """
 
@@ -121,13 +123,13 @@ class SigmoidScore:
         return num_classes
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:
-        """A linear layer that starts from a low probability of every class."""
+        """A linear layer that initially gives every class a low probability."""
         layer = nn.Linear(hidden_dim, num_classes)
         nn.init.constant_(layer.bias, math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
         return layer
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See :meth:`ClassScore.cost`: the focal loss of "yes" less that of "no"."""
+        """See :meth:`ClassScore.cost`: the focal loss of "yes" minus that of "no"."""
         return focal_cost(logits, self.alpha, self.gamma, self.cost_eps).gather(1, labels)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
@@ -153,9 +155,9 @@ class SoftmaxScore:
     """Classes exclude one another and the last logit says "no object" (DETR, arXiv 2005.12872).
 
     Args:
-        no_object_weight: of queries without object in the weighted mean that the loss is.
-        focal_cost: whether matching costs are those of :class:`SigmoidScore`, as in Mask DINO's semantic
-            models, or else the negative probability.
+        no_object_weight: weight of queries without object; the loss is a weighted mean over queries.
+        focal_cost: use the matching costs of :class:`SigmoidScore`, as in Mask DINO's semantic models,
+            instead of the negative probability.
     """
 
     uses_quality = False
@@ -196,7 +198,7 @@ class SoftmaxScore:
 
 
 def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = LOG_EPS) -> Tensor:
-    """What the focal loss of a class would change if a query took it, for each logit, any shape."""
+    """How much the focal loss of each logit, of any shape, would change if the query took that class."""
     probability = logits.sigmoid()
     positive = alpha * (1 - probability) ** gamma * -(probability + eps).log()
     negative = (1 - alpha) * probability**gamma * -(1 - probability + eps).log()

@@ -26,15 +26,15 @@ class SetCriterion(nn.Module):
     """Weighted losses of every supervised prediction.
 
     Args:
-        matcher: finds which queries answer for which objects.
+        matcher: decides which queries answer for which objects.
         class_score: gives the class loss.
         class_weight, box_weight, giou_weight, mask_weight, dice_weight: of the class loss, L1, GIoU, mask
             cross-entropy and dice. A weight of 0 leaves the loss out.
-        points: where masks are compared.
-        box_stuff: whether stuff regions take part in box losses (the published panoptic models do it).
-            Without, box losses still divide by the number of all objects.
-        memory_limit_mb: what the mask losses may take, besides their inputs and the gradients of these;
-            losses that take more are computed in pieces, and again in the backward pass.
+        points: chooses the points where masks are compared.
+        box_stuff: whether stuff regions take part in box losses, as in the published panoptic models. If not,
+            box losses are still divided by the number of all objects.
+        memory_limit_mb: memory that the mask losses may take, besides their inputs and the gradients of
+            these; losses that need more are computed in pieces, and again in the backward pass.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses by published name (``loss_ce``, ``loss_mask_3``, ``loss_dice_interm``, ``loss_bbox_dn_0``).
 
-        Every entry is weighted and counts once in the total. Computed in float32 whatever the autocast.
+        Every entry is weighted and counts once in the total. Losses are in float32 even under autocast.
 
         Args:
-            predictions: what is supervised.
-            pixel_embed: (B, D, H / 4, W / 4), with which mask embeddings become masks; None without masks.
+            predictions: all supervised predictions.
+            pixel_embed: (B, D, H / 4, W / 4), which turns mask embeddings into masks; None without masks.
             targets: ground truth of the batch.
         """
         device = targets.labels.device
@@ -171,9 +171,9 @@ class JoinedPredictions:
     Attributes:
         parts: the supervised predictions.
         prediction: their queries one after another, in float32: (B, Q, ...).
-        matches: which query of which of them answers for which object, ordered by image.
+        matches: the pairs of queries and objects, ordered by image.
         query: (M,) index of every matched query among the joined ones.
-        pairs_per_image: how many pairs every image has, Python ints.
+        pairs_per_image: number of pairs of every image, Python ints.
     """
 
     parts: Sequence[SupervisedPrediction]
@@ -201,11 +201,11 @@ class JoinedPredictions:
         return [p.size for p in self.parts]
 
     def per_prediction(self, values: Sequence[float]) -> Tensor:
-        """One number for each prediction, (P,) float32 on their device."""
+        """The values, one for each prediction, as (P,) float32 on the device of the predictions."""
         return torch.tensor(values, dtype=torch.float32).to(self.query.device, non_blocking=True)
 
     def with_class_loss_factors(self, loss: Tensor, has_object: Tensor, num_classes: int) -> Tensor:
-        """Class losses (B, Q), as each prediction's assignment changes them."""
+        """Class losses (B, Q), multiplied with the factors of each prediction's assignment."""
         split = zip(self.parts, loss.split(self.sizes, 1), has_object.split(self.sizes, 1), strict=True)
         changed = []
         for part, values, found in split:
@@ -214,7 +214,7 @@ class JoinedPredictions:
         return torch.cat(changed, 1)
 
     def sum_by_prediction(self, values: Tensor) -> Tensor:
-        """Values of pairs (M,) summed within predictions: (P,)."""
+        """Sums values of pairs (M,) within each prediction: (P,)."""
         return values.new_zeros(len(self.parts)).index_add(0, self.matches.stage, values)
 
     def pair_boxes(self, targets: BatchTargets) -> tuple[Tensor, Tensor]:
@@ -227,7 +227,7 @@ class JoinedPredictions:
         return aligned_iou(*(box_convert(b, "cxcywh", "xyxy") for b in self.pair_boxes(targets)))
 
     def same_object(self, objects: int) -> Tensor:
-        """(M,) int64, equal for pairs of a prediction and block of queries that answer for one object."""
+        """(M,) int64, equal for pairs of the same object, prediction and block of queries."""
         blocks = self.per_prediction([p.assignment.blocks for p in self.parts]).long()[self.matches.stage]
         sizes = self.per_prediction(self.sizes).long()[self.matches.stage]
         block = self.matches.query * blocks // sizes

@@ -35,14 +35,14 @@ from detrex.structures import BatchTargets, Prediction, Pyramid
 
 @dataclass
 class DecoderOutput:
-    """What a decoder makes of its queries.
+    """The predictions of a decoder.
 
     Attributes:
-        supervised: predictions of all stages and groups, of which training takes losses.
+        supervised: predictions of all stages and groups, from which training computes losses.
         final: the last layer's prediction of the matching queries, which becomes results.
         content: (B, Q, D) of the matching queries after the last layer.
         memory: the tokens that the queries attended to.
-        pixel_embed: (B, mask_dim, H / 4, W / 4), with which mask embeddings become masks; None without masks.
+        pixel_embed: (B, mask_dim, H / 4, W / 4), which turns mask embeddings into masks; None without masks.
     """
 
     supervised: list[SupervisedPrediction]
@@ -56,20 +56,20 @@ class Decoder(nn.Module):
     """Layers over queries with deep supervision and, if wanted, boxes that every layer refines.
 
     Args:
-        query_init: makes the first queries, see :mod:`detrex.modeling.queries`; None where all are given, as
-            those of prompts.
+        query_init: makes the first queries, see :mod:`detrex.modeling.queries`; None if all queries are
+            given, as for prompts.
         position: tells layers where queries are, see :mod:`detrex.modeling.queries.position`.
         heads: make the predictions.
-        layers: called as :meth:`detrex.layers.DecoderLayer.forward`; such as from
+        layers: modules with the arguments of :meth:`detrex.layers.DecoderLayer.forward`, such as
             :class:`DeformableDecoderLayers`.
-        refine_boxes: every layer starts from the box of the layer before; else all from the first.
-        look_forward_twice: the predicted box of a layer gives a gradient to the refinement before it too
+        refine_boxes: every layer starts from the box of the layer before; else, all start from the first.
+        look_forward_twice: the predicted box of a layer also passes a gradient to the refinement before it
             (DINO, arXiv 2203.03605).
         initial_prediction: supervise the queries before the first layer too (Mask DINO).
         checkpointing: compute layers again in the backward pass instead of keeping what they computed.
-        logit_eps: coordinates of references are kept this far from 0 and 1 when their logits are taken.
-            Trained weights depend on it where boxes reach the edges: 1e-5 in Mask DINO, 1e-3 in the rest of
-            the detrex zoo.
+        logit_eps: coordinates of references are kept this far from 0 and 1 when their logits are computed.
+            For boxes that reach the edges, trained weights depend on it: 1e-5 in Mask DINO, 1e-3 in the rest
+            of the detrex zoo.
 
     Raises:
         ValueError: if the number of sets of heads does not fit the number of layers.
@@ -111,17 +111,18 @@ class Decoder(nn.Module):
         Args:
             memory: encoded tokens (B, S, D).
             pixel_embed: (B, mask_dim, H / 4, W / 4), or None without masks.
-            extra_groups: of queries besides those of ``query_init``, such as denoising queries.
+            extra_groups: groups of queries besides those of ``query_init``, such as denoising queries.
             targets: ground truth in training, for sources of queries that use it.
 
         Raises:
-            ValueError: if groups of queries do not start alike.
+            ValueError: if some groups of queries start from boxes and others from points or learned
+                positions.
         """
         start = InitialQueries([])
         if self.query_init is not None:
             start = self.query_init(memory, pixel_embed, self.heads, targets)
         groups = [*extra_groups, *start.groups]
-        stages, content = self.stages(groups, memory)  # one prediction a stage
+        stages, content = self.stages(groups, memory)  # one prediction per stage
         sizes = [g.size for g in groups]
         by_group = zip(*(stage.split(sizes) for stage in stages), strict=True)
         supervised, final, contents = [], [], []
@@ -164,12 +165,12 @@ class Decoder(nn.Module):
                 )
             logits, embed = self.heads.classify(0, content)  # (B, Q, L), (B, Q, mask_dim)
             predictions.append(Prediction(logits, reference, embed))
-        # The first reference keeps its gradient, by which learned boxes learn; proposals come without one.
+        # The first reference keeps its gradient, so that learned boxes learn; proposals come without one.
         fixed = reference
         for i, layer in enumerate(self.layers):
             if i > 0 and self.refine_boxes:
-                # A layer attends around a fixed box. The box that it predicts is an offset to the undetached
-                # one when looking forward twice: gradients reach the update before, but go no further.
+                # A layer attends around a detached box. When looking forward twice, it predicts an offset to
+                # the box before detaching: gradients reach the previous update, but go no further.
                 reference = self.refined(i - 1, content, fixed)  # (B, Q, 4)
                 fixed = reference.detach()
                 reference = reference if self.look_forward_twice else fixed
@@ -180,20 +181,20 @@ class Decoder(nn.Module):
         return predictions, content
 
     def refined(self, stage: int, content: Tensor, reference: Tensor | None) -> Tensor:
-        """The boxes (B, Q, 4) around which the next layer attends, from what layer ``stage`` found.
+        """The boxes (B, Q, 4) around which the next layer attends, computed from the output of a layer.
 
         Args:
             stage: number of the layer, from 0.
-            content: (B, Q, D) that it gave.
-            reference: (B, Q, 2 or 4) around which it attended, or None.
+            content: (B, Q, D) output of that layer.
+            reference: (B, Q, 2 or 4) around which that layer attended, or None.
         """
         change = self.heads.box(stage, content)  # (B, Q, 4)
         return (change if reference is None else change + _box_logits(reference, self.logit_eps)).sigmoid()
 
     def predict(self, stage: int, content: Tensor, reference: Tensor | None) -> Prediction:
-        """What the heads make of the content (B, Q, D) of layer ``stage``; boxes change the reference."""
-        # Trained weights depend on it: boxes are predicted from normalised content, while the update above
-        # uses it as it is.
+        """Predicts from the content (B, Q, D) of layer ``stage``; boxes are offsets to the reference."""
+        # Trained weights need this: boxes are predicted from normalised content, while the update above
+        # uses content that is not normalised.
         normed = self.heads.norm(content)  # (B, Q, D)
         logits, embed = self.heads.classify(stage, normed)  # (B, Q, L), (B, Q, mask_dim)
         change = self.heads.predicted_box(stage, normed)  # (B, Q, 4)
@@ -228,7 +229,7 @@ class PlainDecoderLayers(nn.ModuleList):
 
 
 class ConditionalDecoderLayers(nn.ModuleList):
-    """Layers that compare content and position apart (Conditional DETR, arXiv 2108.06152).
+    """Layers that compare content and position separately (Conditional DETR, arXiv 2108.06152).
 
     Args:
         hidden_dim, ffn_dim, num_heads, dropout, prelu: of the layers.
@@ -283,18 +284,18 @@ class DeformableDecoderLayers(nn.ModuleList):
 
 
 def _box_logits(reference: Tensor, eps: float) -> Tensor:
-    """Logits (B, Q, 4) of normalised boxes or of points (B, Q, 2), whose size starts from logit 0."""
+    """Logits (B, Q, 4) of normalised boxes (B, Q, 4) or points (B, Q, 2); the size of points has logit 0."""
     return F.pad(inverse_sigmoid(reference, eps), (0, 4 - reference.shape[-1]))
 
 
 def check_heads(hidden_dim: int, num_heads: int) -> None:
-    """Raises ValueError if the channels cannot be divided into the heads."""
+    """Raises ValueError if the channels cannot be divided among the heads."""
     if hidden_dim % num_heads:
         raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}")
 
 
 def init_xavier(layers: nn.Module) -> None:
-    """Draws all matrices as Xavier's uniform numbers, as DETR starts them."""
+    """Draws all matrices from Xavier's uniform distribution, as in DETR."""
     for parameter in layers.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

@@ -25,35 +25,35 @@ class Detector(nn.Module):
     """A DETR-style detector and segmenter, composed of replaceable parts.
 
     Args:
-        backbone: normalised images (B, 3, H, W) to feature maps by stride.
-        encoder: those to encoded tokens, a :class:`~detrex.structures.Pyramid`. What an encoder that scores
-            its tokens has as ``token_loss`` adds its losses, see :class:`~detrex.modeling.TokenLoss`.
-        decoder: these to predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
-        criterion: predictions and targets to weighted losses.
-        postprocess: predictions to results.
+        backbone: turns normalised images (B, 3, H, W) into feature maps by stride.
+        encoder: turns feature maps into encoded tokens, a :class:`~detrex.structures.Pyramid`. If it scores
+            tokens, its ``token_loss`` adds losses, see :class:`~detrex.modeling.TokenLoss`.
+        decoder: turns tokens into predictions, see :class:`~detrex.modeling.decoder.DecoderOutput`.
+        criterion: turns predictions and targets into weighted losses.
+        postprocess: turns predictions into results.
         num_classes: C; the other parts should refer to this entry of the config.
-        class_score: what class logits mean; heads, matcher, criterion and post-processing should refer to
-            this entry of the config.
-        pixel_head: feature maps and tokens to a per-pixel embedding, or None for a model without masks.
+        class_score: the meaning of class logits; heads, matcher, criterion and post-processing should refer
+            to this entry of the config.
+        pixel_head: turns feature maps and tokens into a per-pixel embedding; None for a model without masks.
         denoising: makes denoising queries in training, or None.
         pixel_mean, pixel_std: of RGB in 0..255 (ImageNet's by default).
-        size_divisor: images are padded right and below to a multiple of it.
-        mask_padding: attention leaves padding out, and boxes are relative to each image by itself. If not,
+        size_divisor: images are padded right and below to a multiple of this.
+        mask_padding: attention ignores padding, and boxes are relative to each image without it. If not,
             padding counts as image, and boxes are relative to the padded input, as in Mask DINO.
-        true_boxes_relative_to_image: true boxes are divided by the size of their own image even where
-            predicted ones are relative to the padded input. The published Mask DINO was trained so; losses
-            differ only where padding differs from image to image.
-        channels_last: convolutions' weights and the images lie in memory with all channels of a pixel side by
-            side. The same results; how fast depends on the device (``docs/benchmarks.md``).
-        initialisation: draws weights of the whole model anew, in place; None leaves those of its parts.
+        true_boxes_relative_to_image: true boxes are divided by the size of their own image even if predicted
+            ones are relative to the padded input. The published Mask DINO was trained so; losses differ only
+            if padding differs between images.
+        channels_last: store the weights of convolutions and the images with the channels of a pixel side by
+            side. Results are the same; the speed depends on the device (``docs/benchmarks.md``).
+        initialisation: draws weights of the whole model anew, in place; None keeps those that the parts drew.
         inference: looks at each image more than once, see :mod:`detrex.modeling.inference`; None looks once.
 
     Raises:
-        ValueError: if first boxes come from masks and ``mask_padding`` leaves padding out.
+        ValueError: if first boxes come from masks and ``mask_padding`` is set.
     """
 
     follows_videos = False
-    """Whether samples that say which frame of which video they are get instances with ``track_ids``."""
+    """Whether instances get ``track_ids`` if the samples say which frame of which video they are."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -105,13 +105,13 @@ class Detector(nn.Module):
         return self.losses(samples) if self.training else self.detect(samples)
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Weighted losses by name, to be summed.
+        """Weighted losses by name; their sum is the loss.
 
         Args:
             samples: with ``targets``, see :class:`~detrex.structures.Sample`.
 
         Raises:
-            ValueError: if a sample has no targets, or such that do not fit the model or their image.
+            ValueError: if a sample has no targets, or its targets do not fit the model or the image.
         """
         images = self.preprocess(samples)
         targets = self._collate_targets(samples, images)
@@ -123,11 +123,11 @@ class Detector(nn.Module):
         return losses
 
     def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
-        """Results.
+        """Finds objects and segments in images.
 
         Args:
             samples: see :class:`~detrex.structures.Sample`; targets are not needed.
-            postprocess: makes the results, in the place of the model's.
+            postprocess: makes the results, in place of the model's.
 
         Returns:
             One dictionary per sample with
@@ -146,13 +146,13 @@ class Detector(nn.Module):
         return [self.inference(self.detect_once, sample, postprocess) for sample in samples]
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """Results as of :meth:`detect`, of one look at each image."""
+        """Results like those of :meth:`detect`, from one look at each image."""
         images = self.preprocess(samples)
         output = self.predict(images)
         return postprocess(output.final, output.pixel_embed, self.frames(samples, images))
 
     def frames(self, samples: list[Sample], images: PaddedImages) -> list[Frame]:
-        """The sizes of samples, and of the images that :meth:`preprocess` made of them."""
+        """The sizes of samples, and of the images that :meth:`preprocess` made from them."""
         return [
             Frame(
                 images.padded_size,
@@ -198,16 +198,16 @@ class Detector(nn.Module):
         return self.decoder(memory, pixel_embed, denoising, targets)
 
     def features(self, images: PaddedImages) -> tuple[Mapping[int, Tensor], Pyramid]:
-        """The backbone's maps by stride, and encoded tokens, of normalised images."""
+        """The backbone's maps by stride, and the encoded tokens, of normalised images."""
         features = self.backbone(images.tensor.contiguous(memory_format=self.memory_format))
         return features, self.encode(features, images if self.mask_padding and images.has_padding else None)
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
-        """Encoded tokens. Models whose encoder shares parts with the decoder hand them over here.
+        """Encodes feature maps. Models whose encoder shares parts with the decoder pass them on here.
 
         Args:
             features: backbone maps by stride, (B, C, H / stride, W / stride).
-            images: given where their padding is to be masked.
+            images: given if their padding is to be masked.
         """
         return self.encoder(features, images)
 

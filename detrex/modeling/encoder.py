@@ -1,4 +1,4 @@
-"""Encoders: feature maps of the backbone to refined tokens.
+"""Encoders, which turn feature maps of the backbone into refined tokens.
 
 Shape letters: B images, S tokens, L levels, D channels, H and W pixels of the padded input.
 """
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from detrex.layers import MLP, DeformableEncoderLayer, EncoderLayer, pyramid_sine_encoding
 from detrex.structures import PaddedImages, Pyramid
 
-GROUPS = 32  # of all group normalisations
+GROUPS = 32  # in every group normalisation
 
 
 class DeformableEncoder(nn.Module):
@@ -24,8 +24,8 @@ class DeformableEncoder(nn.Module):
 
     Args:
         in_channels: channels of the backbone's maps by stride.
-        strides: levels of the encoder, finest first, each twice the one before. Levels beyond the coarsest
-            backbone map are made by 3x3 convolutions of stride 2.
+        strides: levels of the encoder, finest first, each twice the one before. Levels coarser than the
+            backbone's maps are made by 3x3 convolutions of stride 2.
         hidden_dim: D.
         ffn_dim, num_heads, num_points, num_layers, dropout: of the encoder layers.
         position_offset, temperature: see :func:`~detrex.layers.pyramid_sine_encoding`.
@@ -70,7 +70,7 @@ class DeformableEncoder(nn.Module):
 
         Args:
             features: backbone maps by stride, (B, C, H / stride, W / stride).
-            images: given where their padding is to be masked.
+            images: given if their padding is to be masked.
 
         Returns:
             The tokens (B, S, D) of all levels and their position.
@@ -137,7 +137,7 @@ class PlainEncoder(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, features: Mapping[int, Tensor], images: PaddedImages | None = None) -> Pyramid:
-        """Encodes; arguments and result as of :meth:`DeformableEncoder.forward`, with one level."""
+        """Encodes; arguments and result are those of :meth:`DeformableEncoder.forward`, with one level."""
         return self.refine(self.flatten(features, images))
 
     def flatten(self, features: Mapping[int, Tensor], images: PaddedImages | None = None) -> Pyramid:
@@ -158,7 +158,7 @@ class PlainEncoder(nn.Module):
 
 
 def run(layer: Callable[..., Any], *arguments: Any, checkpointing: bool) -> Any:
-    """Calls a layer; ``checkpointing`` lets the backward pass compute it once more (arXiv 1604.06174)."""
+    """Calls a layer; with ``checkpointing``, the backward pass computes it again (arXiv 1604.06174)."""
     if not checkpointing:
         return layer(*arguments)
     return checkpoint(partial(layer, *arguments), use_reentrant=False)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from detrex.layers import MLP, at_least_single
 from detrex.modeling.class_score import ClassScore, SigmoidScore
 
-# The stage of proposals, where decoder layers are numbered from 0.
+# The stage of proposals; decoder layers are numbered from 0.
 PROPOSALS = -1
 
 
 class HeadSet(nn.Module):
-    """A class, a box and, with ``mask_dim``, a mask head."""
+    """A class head, a box head and, with ``mask_dim``, a mask head."""
 
     def __init__(self, hidden_dim: int, num_classes: int, mask_dim: int | None, class_score: ClassScore):
         super().__init__()
@@ -27,7 +27,7 @@ class HeadSet(nn.Module):
             nn.init.zeros_(parameter)
 
     def set_first_size(self, logit: float) -> None:
-        """Lets width and height start from ``logit`` instead of 0."""
+        """Sets the initial logit of width and height, instead of 0."""
         last = self.box.layers[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
@@ -43,11 +43,12 @@ class PredictionHeads(nn.Module):
         mask_dim: size of the mask embedding; None for no masks.
         class_score: makes the classifiers.
         num_sets: 1 for heads that all decoder layers share, or the number of layers.
-        own_proposals: whether proposals have a set of their own.
+        own_proposals: whether proposals have their own set.
         norm: whether queries are normalised before the heads.
-        norm_again: normalise once more before classes and masks, and proposals too, as Mask DINO does.
-        boxes_norm_again: normalise once more before predicted boxes, too, as Semantic-SAM does.
-        size_bias: first bias of the logits of width and height, of the first layer's box head.
+        norm_again: normalise a second time before the class and mask heads, also for proposals, as Mask DINO
+            does.
+        boxes_norm_again: also normalise a second time before predicted boxes, as Semantic-SAM does.
+        size_bias: initial bias of the logits of width and height in the first layer's box head.
     """
 
     def __init__(
@@ -84,15 +85,15 @@ class PredictionHeads(nn.Module):
         return heads.classes(features), None if heads.mask is None else heads.mask(features)
 
     def box(self, stage: int, features: Tensor) -> Tensor:
-        """(B, Q, 4) change of the logits of the reference box, float32 at least."""
+        """Change (B, Q, 4) of the reference box in logits, at least float32."""
         return at_least_single(self._at(stage).box(features))
 
     def predicted_box(self, stage: int, normed: Tensor) -> Tensor:
-        """See :meth:`box`; for the prediction of a layer, from content (B, Q, D) that is normalised."""
+        """Like :meth:`box`, for the prediction of a layer, from normalised content (B, Q, D)."""
         return self.box(stage, self.norm(normed) if self.boxes_norm_again else normed)
 
     def _at(self, stage: int) -> HeadSet:
-        # Counted from the end, proposals have the last set, whether it is their own or not.
+        # The stage of proposals is -1, so they have the last set, whether or not it is their own.
         heads = self.sets[stage if self.num_sets > 1 or stage == PROPOSALS else 0]
         assert isinstance(heads, HeadSet)
         return heads

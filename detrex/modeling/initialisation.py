@@ -1,4 +1,4 @@
-"""Initial weights of a whole model, where they are to differ from those that its parts begin with."""
+"""Initial weights of a whole model that differ from those that its parts draw."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PublishedInitialisation:
 
     Feed-forward networks, the outputs of self-attention and the encoding of reference boxes are
     Xavier-uniform (Glorot and Bengio 2010). Convolutions of the pixel head are uniform, with a variance of
-    one over the number of their inputs, and biases of 0. The class head begins as any linear layer of
-    PyTorch, while by default it takes every class for rare.
+    one over the number of their inputs, and have biases of 0. The class head is initialised like any linear
+    layer of PyTorch; by default, it would give every class a low probability.
     """
 
     def __call__(self, model: Detector) -> None:

@@ -1,8 +1,9 @@
 """Mask losses of all matched pairs within a bounded memory.
 
-A map of logits is read at about as many points as it has cells, and all D channels of the per-pixel embedding
-would have to be sampled at the points of every pair to do without: whole maps are cheaper. But they are made
-of only as many pairs as fit the memory; where not all fit, they are made again in the backward pass.
+A map of logits is read at about as many points as it has cells. Without the map, all D channels of the
+per-pixel embedding would have to be sampled at the points of every pair, so whole maps are cheaper. But maps
+are computed for only as many pairs as fit into memory; if not all fit, they are computed again in the
+backward pass.
 
 Shape letters: B images, M matched pairs, D mask embedding size, K points, h and w cells of masks.
 """
@@ -21,12 +22,12 @@ from detrex.modeling.points import GridPoints, RandomPoints
 from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache, items_in_memory
 from detrex.structures import PackedMasks
 
-# Floats that autograd keeps or makes for every pair: per cell the map and its gradient, whole and in pieces;
-# per point its place, logit, truth and probability.
+# Floats that autograd keeps or makes for every pair: per cell, the map and its gradient, whole and in pieces;
+# per point, its position, logit, truth and probability.
 KEPT_PER_CELL, KEPT_PER_POINT = 3, 6
-# Floats that a pair needs for a moment per candidate point (place, grid, certainty, order) and per point.
+# Floats that a pair needs briefly per candidate point (position, grid, certainty, order) and per point.
 BRIEF_PER_CANDIDATE, BRIEF_PER_POINT = 5, 10
-# Part of the memory that is for those kept; the rest is for those of a moment.
+# Share of the memory for floats that are kept; the rest is for those that are needed briefly.
 KEPT_SHARE = 0.75
 
 
@@ -34,9 +35,9 @@ class MaskLosses:
     """Cross-entropy and dice of pairs of queries and true masks.
 
     Args:
-        points: where masks are compared.
-        memory_limit_mb: what these losses may take, besides their inputs and gradients of inputs. At least
-            one pair is computed at a time, whatever it takes.
+        points: chooses the points where masks are compared.
+        memory_limit_mb: memory that these losses may take, besides their inputs and the gradients of inputs.
+            At least one pair is computed at a time, even if it needs more.
     """
 
     def __init__(self, points: RandomPoints | GridPoints, memory_limit_mb: int):
@@ -50,9 +51,9 @@ class MaskLosses:
         Args:
             embed: (M, D) mask embeddings, ordered by image.
             pixel_embed: (B, D, h, w).
-            counts: pairs of every image.
+            counts: number of pairs in every image.
             masks: the true masks.
-            index: (M,) which of them is a pair's.
+            index: (M,) index of each pair's true mask.
         """
         block = self._pairs_in_memory(pixel_embed)
         spans = [slice(i, i + block) for i in range(0, max(len(embed), 1), block)]
@@ -89,7 +90,7 @@ class MaskLosses:
     def _block(
         self, embed: Tensor, pixel_embed: Tensor, counts: list[int], masks: PackedMasks, index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`__call__`; for pairs whose maps are all in memory."""
+        """Like :meth:`__call__`, for pairs whose maps fit into memory together."""
         rows = zip(embed.split(counts), pixel_embed, strict=True)
         maps = torch.cat([linear(e, pixels.flatten(1).t()) for e, pixels in rows])
         maps = maps.unflatten(1, pixel_embed.shape[2:])[:, None]  # (M, 1, h, w)

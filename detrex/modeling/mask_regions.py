@@ -1,10 +1,10 @@
 """Predicted masks at output size, computed only where a mask can be inside.
 
-Resizing is linear, and the same for each row and each column. Both steps of it (to the padded input, then
-from the image's part of it to the output) together are a product of one matrix from the left and one from the
-right, of which any range of rows and columns can be computed alone. A pixel is inside where its logit is
-positive, and it is a mean of the cells around it: so a mask reaches only as far as its positive cells do.
-(Not so with bicubic resizing, which takes some cells negative: then a region is the whole mask.)
+Resizing is linear, and the same for each row and each column. Its two steps (to the padded input, then from
+the image within it to the output) together multiply the mask by one matrix from the left and one from the
+right, so any range of rows and columns can be computed alone. A pixel is inside if its logit is positive.
+As the logit is a mean of the cells around the pixel, a mask reaches only as far as its positive cells do.
+(Bicubic resizing has negative weights: there, a region is the whole mask.)
 
 Shape letters: h and w cells of predicted masks, H and W output pixels, R and C rows and columns of a region.
 """
@@ -29,7 +29,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 def resized(maps: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
-    """Maps (1, N, h, w) at another size (height, width); bicubic ones antialiased."""
+    """Resizes maps (1, N, h, w) to (height, width) ``size``; bicubic resizing is antialiased."""
     antialias = interpolation == "bicubic"
     return F.interpolate(maps, size, mode=interpolation, align_corners=False, antialias=antialias)
 
@@ -40,9 +40,9 @@ class _Axis:
 
     Attributes:
         weights: (pixels, cells); rows sum to 1.
-        pixels_of: (cells, 2) first pixel that a cell has a part in, and the one after the last; none where
-            they are equal.
-        cells_of: (pixels, 2) the same from pixels to cells.
+        pixels_of: (cells, 2) first pixel that a cell has a part in, and the one after the last; the cell has
+            no pixels if the two are equal.
+        cells_of: (pixels, 2) first cell that a pixel needs, and the one after the last.
     """
 
     weights: Tensor
@@ -59,7 +59,7 @@ class _Axis:
         device: torch.device,
         interpolation: Interpolation = "bilinear",
     ) -> _Axis:
-        """Resizing of so many cells to pixels of the padded input, of the image in it and of the output."""
+        """Resizes ``cells`` to ``padded`` pixels, crops these to ``image`` and resizes them to ``output``."""
         values = torch.eye(cells, device=device)[None, None]  # (1, 1, cells, cells), resized along the last
         values = resized(values, (cells, padded))[..., :image]
         if image != output:
@@ -69,10 +69,10 @@ class _Axis:
         return cls(weights, _first_and_end(used.T).tolist(), _first_and_end(used).tolist())
 
     def for_kernel(self) -> ResizedAxis:
-        """The same for :func:`~detrex.ops.masks.compress_resized`: of each pixel those weights that count."""
+        """The axis as :func:`~detrex.ops.masks.compress_resized` takes it: only the weights that count."""
         weights = self.weights.numpy()  # (pixels, cells)
         spans = np.array(self.cells_of, np.int32).reshape(-1, 2)
-        # Never falling: weights of bicubic resizing can be zero by chance.
+        # First cells must not decrease, but weights of bicubic resizing can be zero by chance.
         first = np.minimum.accumulate(spans[::-1, 0])[::-1]
         taps = int((spans[:, 1] - first).max(initial=1))
         first = np.minimum(first, weights.shape[1] - taps)
@@ -80,7 +80,7 @@ class _Axis:
         return ResizedAxis(first, used, np.array(self.pixels_of, np.int32).reshape(-1, 2))
 
     def covered(self, first: int, last: int) -> tuple[slice, slice]:
-        """Pixels that cells from ``first`` to ``last`` have a part in, and all cells these pixels need."""
+        """Pixels that cells from ``first`` to ``last`` have a part in, and all cells those pixels need."""
         # Cells beyond the image have no pixels.
         spans = [span for span in self.pixels_of[first : last + 1] if span[0] < span[1]]
         if not spans:
@@ -90,7 +90,7 @@ class _Axis:
 
 
 def _first_and_end(used: Tensor) -> Tensor:
-    """First and one after the last column that is used of each row (N, 2); equal where none is."""
+    """First used column of each row, and one after the last, (N, 2); equal if no column is used."""
     first = used.int().argmax(1)  # (N,)
     last = used.shape[1] - used.flip(1).int().argmax(1)
     return torch.stack([first, torch.where(used.any(1), last, first)], 1)
@@ -101,8 +101,8 @@ class MaskResize:
 
     Args:
         cells: (h, w) of predicted masks.
-        padded, image, output: (height, width) of the padded input that the cells cover, of the image in it,
-            and of the result.
+        padded, image, output: (height, width) of the padded input that the cells cover, of the image within
+            it, and of the result.
         device: of the masks.
         interpolation: from the image to the output.
     """
@@ -124,7 +124,7 @@ class MaskResize:
         )
 
     def strips(self, masks: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of the output from top to bottom, and the logits of all masks there (N, rows, W).
+        """Yields rows of the output from top to bottom, with the logits (N, rows, W) of all masks there.
 
         Args:
             masks: logits (N, h, w).
@@ -143,10 +143,10 @@ class MaskResize:
             yield rows, values[0]
 
     def encode(self, masks: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
-        """Each mask as run-length encoding, and its mean probability inside (N,), 0 where it is empty.
+        """The run-length encoding of each mask, and its mean probability inside (N,), 0 if it is empty.
 
-        The device is waited for a few times in all, not for every mask. On CPUs a compiled kernel does it
-        where there is one; results of the two differ by rounding.
+        The device is synchronised a few times in all, not for every mask. On CPUs, a compiled kernel is used
+        if there is one; its results differ by rounding.
 
         Args:
             masks: logits (N, h, w) float32.
@@ -172,7 +172,7 @@ class MaskResize:
         return rles, torch.cat(totals) / (area + 1e-6)
 
     def _regions(self, masks: Tensor) -> list[_Region]:
-        """Where each mask may be inside."""
+        """The region of each mask, outside of which it is empty."""
         if self.whole:
             height, width = masks.shape[1:]
             bounds = [[0, height, 0, width]] * len(masks)
@@ -187,7 +187,7 @@ class MaskResize:
 
     @staticmethod
     def _groups(regions: list[_Region], device: torch.device) -> Iterator[list[_Region]]:
-        """Neighbours with together so many pixels as may wait to be encoded; at least one mask in each."""
+        """Groups of successive regions, limited by the number of pixels that may wait for encoding."""
         limit, count = 4 * items_in_cache(1, device), 0
         group: list[_Region] = []
         for region in regions:
@@ -200,11 +200,11 @@ class MaskResize:
             yield group
 
     def _inside(self, mask: Tensor, region: _Region) -> tuple[Tensor, Tensor]:
-        """Where runs of a mask (h, w) begin and end, and the sum of its probabilities inside, a scalar.
+        """Begins and ends of the runs of a mask (h, w), and the sum of its probabilities inside, a scalar.
 
         Returns:
-            Changes (C * (R + 1),) bool from each pixel to the next, down the columns, before each of which a
-            pixel outside was put. So each run ends in its own column.
+            Changes (C * (R + 1),) bool from each pixel to the next, down the columns. Each column is preceded
+            by a pixel outside, so that every run ends in its own column.
         """
         cells = mask[region.cells_y, region.cells_x]  # (h, w) of the region
         height, width = region.height, region.width
@@ -214,7 +214,7 @@ class MaskResize:
         step = items_in_cache(FLOAT_BYTES * max(1, height), cells.device)
         for first in range(0, width if height else 0, step):
             part = slice(region.x.start + first, min(region.x.start + first + step, region.x.stop))
-            # Down the columns, as run-length encoding counts.
+            # Run-length encoding goes down the columns.
             logits = self._columns.weights[part, region.cells_x] @ cells.T @ rows  # (C, R)
             inside = framed[first : first + step, 1:]
             torch.gt(logits, 0, out=inside)
@@ -225,12 +225,12 @@ class MaskResize:
 
 @dataclass
 class _Region:
-    """Where a mask may be inside.
+    """A rectangle outside of which a mask is empty.
 
     Attributes:
         index: of the mask.
         y, x: rows and columns of output pixels.
-        cells_y, cells_x: of the cells that these need.
+        cells_y, cells_x: rows and columns of the cells that these pixels need.
     """
 
     index: int
@@ -249,12 +249,12 @@ class _Region:
 
     @property
     def framed(self) -> int:
-        """Pixels with one more in each column."""
+        """Number of pixels, with one more in each column."""
         return self.width * (self.height + 1)
 
 
 def _changes(values: list[Tensor]) -> list[np.ndarray]:
-    """Indices of the true ones in each of some vectors, found together."""
+    """Indices of the true entries of each vector, computed for all together."""
     ends = np.cumsum([len(value) for value in values])
     places = torch.cat(values).nonzero().squeeze(1).cpu().numpy()
     parts = np.split(places, np.searchsorted(places, ends[:-1]))
@@ -262,9 +262,9 @@ def _changes(values: list[Tensor]) -> list[np.ndarray]:
 
 
 def _bounds(changes: np.ndarray, region: _Region, height: int) -> np.ndarray:
-    """Begin and end of every run in a mask of ``height`` rows, from those in a region; see ``_inside``."""
+    """Begin and end of every run in a mask of ``height`` rows, from the changes in a region."""
     pixels = changes + 1
     is_end = np.arange(len(pixels)) % 2
-    pixels = pixels - is_end  # of ends the last pixel of the run
+    pixels = pixels - is_end  # for ends, the last pixel of the run
     column, row = np.divmod(pixels, region.height + 1)
     return (region.x.start + column) * height + region.y.start + row - 1 + is_end

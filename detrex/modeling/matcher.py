@@ -19,25 +19,25 @@ from detrex.modeling.points import GridPoints, RandomPoints
 from detrex.runtime.chunking import FLOAT_BYTES, items_in_cache, items_in_memory
 from detrex.structures import BatchTargets, Prediction, pairwise_giou
 
-# Floats that are in memory together while costs are computed: per query and point (logit, probability and
-# softplus), per object and point (its truth, with indices), per query and object (mostly corners of boxes),
-# and per query and class.
+# Floats in memory together while costs are computed: per query and point (logit, probability and softplus),
+# per object and point (its truth, with indices), per query and object (mostly corners of boxes), and per
+# query and class.
 PER_QUERY_POINT, PER_OBJECT_POINT, PER_PAIR, PER_CLASS = 4, 20, 24, 8
 
 
 class Matcher:
-    """Finds the objects of all supervised predictions, by the cost of pairs and each one's assignment.
+    """Finds the objects of all supervised predictions, by the cost of pairs and each prediction's assignment.
 
     The cost is that of DETR (arXiv 2005.12872), with the mask costs of Mask DINO.
 
     Args:
         class_score: gives the class cost.
         class_cost, box_cost, giou_cost, mask_cost, dice_cost: weights of the terms of the cost.
-        points: where masks are compared.
-        box_stuff: whether stuff regions are compared by box too. If not, their box costs are an
-            object's mean over things, so that they neither attract nor repel.
-        memory_limit_mb: what the computation may take, besides its inputs, the costs of all queries and
-            objects themselves, and the per-pixel embedding and truth of an image at the points.
+        points: chooses the points where masks are compared.
+        box_stuff: whether stuff regions are compared by box, too. If not, the box costs of a query with stuff
+            are its mean over things, so that they neither attract nor repel.
+        memory_limit_mb: memory that the computation may take, besides its inputs, the costs of all queries
+            and objects, and the per-pixel embedding and truth of an image at the points.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class Matcher:
     def __call__(
         self, predictions: Sequence[SupervisedPrediction], pixel_embed: Tensor | None, targets: BatchTargets
     ) -> Matches:
-        """Matches every prediction by itself.
+        """Matches every prediction separately.
 
         Args:
-            predictions: what to match; numbers of queries may differ.
+            predictions: the predictions to match; their numbers of queries may differ.
             pixel_embed: (B, D, H / 4, W / 4), or None for boxes only.
             targets: ground truth of the batch.
 
         Returns:
             The pairs, on the CPU.
         """
-        values = _to_cpu(list(self._values(predictions, pixel_embed, targets)))  # the one transfer
+        values = _to_cpu(list(self._values(predictions, pixel_embed, targets)))  # the only transfer
         counts, found = targets.counts, []
         first_object = [sum(counts[:image]) for image in range(len(counts))]
         decided: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
@@ -92,7 +92,7 @@ class Matcher:
         sizes = [p.size for p in compared]
         joined = Prediction.concatenate([p.prediction for p in compared]) if compared else None
         device = targets.labels.device
-        # Of class-agnostic predictions, all objects have the first class.
+        # In class-agnostic predictions, all objects have the first class.
         has_class = torch.tensor([not p.assignment.class_agnostic for p in compared], dtype=torch.bool)
         has_class = has_class.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
         has_class = has_class.to(device, non_blocking=True)
@@ -132,7 +132,7 @@ class Matcher:
         return truth
 
     def _rows(self, floats: int) -> int:
-        """How many rows that take so many floats each fit the memory."""
+        """How many rows of ``floats`` numbers each fit into memory."""
         return items_in_memory(FLOAT_BYTES * floats, self.memory_limit_mb)
 
     def _cost(self, joined: Prediction, image: int, has_class: Tensor, truth: Truth) -> Tensor:
@@ -175,9 +175,9 @@ class Matcher:
 
 
 def _key(prediction: SupervisedPrediction) -> tuple[int, ...]:
-    """Equal for predictions that are assigned alike: by one assignment that does not see what they predict.
+    """A key that is equal for predictions with the same assignment, if that does not depend on predictions.
 
-    Such an assignment decides once for all layers, even where it draws at random.
+    Such an assignment decides once for all layers, even if it draws at random.
     """
     if prediction.assignment.needs_cost:
         return (id(prediction),)
@@ -185,7 +185,7 @@ def _key(prediction: SupervisedPrediction) -> tuple[int, ...]:
 
 
 def _to_cpu(images: list[list[Tensor | None]]) -> list[list[Tensor | None]]:
-    """The same values on the CPU, by one transfer."""
+    """The values on the CPU, moved by one transfer."""
     present = [value for row in images for value in row if value is not None]
     if not present:
         return images

@@ -1,4 +1,4 @@
-"""The per-pixel embedding, with which mask embeddings of queries become masks.
+"""The per-pixel embedding, which turns mask embeddings of queries into masks.
 
 Shape letters: B images, D channels, H and W pixels of the padded input.
 """
@@ -40,7 +40,7 @@ class PixelHead(nn.Module):
         self.pixel_embed = nn.Conv2d(hidden_dim, mask_dim, 1)
 
     def forward(self, features: Mapping[int, Tensor], memory: Pyramid) -> Tensor:
-        """(B, mask_dim, H / 4, W / 4) from the backbone's maps by stride and the encoded tokens."""
+        """The embedding (B, mask_dim, H / 4, W / 4) from the backbone's maps by stride and encoded tokens."""
         lateral = self.lateral(features[EMBED_STRIDE])  # (B, D, H / 4, W / 4)
         upsampled = F.interpolate(memory.level(0), lateral.shape[-2:], mode="bilinear", align_corners=False)
         return self.pixel_embed(self.fusion(lateral + upsampled).relu())

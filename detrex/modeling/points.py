@@ -1,4 +1,4 @@
-"""Where mask losses and matching costs look: points instead of whole masks (PointRend, arXiv 1912.08193).
+"""Points at which masks are compared instead of as a whole (PointRend, arXiv 1912.08193).
 
 Points are normalised (x, y) over the padded input. Shape letters: B images, M masks, K points, H and W cells.
 """
@@ -14,7 +14,7 @@ from detrex.layers import uncertain_points
 
 
 class RandomPoints:
-    """Uniform points for matching; points with preference to uncertain ones for losses.
+    """Uniform points for matching; for losses, points with a preference for uncertain ones.
 
     Args:
         num_points: K.
@@ -22,7 +22,7 @@ class RandomPoints:
         uncertain: fraction of the points that are the most uncertain candidates; the rest is uniform.
 
     Attributes:
-        num_candidates: points of a mask that are looked at to find the uncertain ones.
+        num_candidates: number of points of a mask among which uncertain ones are sought.
     """
 
     def __init__(self, num_points: int = 12544, oversample: float = 3.0, uncertain: float = 0.75):
@@ -30,11 +30,11 @@ class RandomPoints:
         self.num_candidates = int(oversample * num_points)
 
     def shared(self, batch: int, device: torch.device) -> Tensor:
-        """(B, K, 2): points that all masks of an image share."""
+        """Points (B, K, 2) that all masks of an image share."""
         return torch.rand(batch, self.num_points, 2, device=device)
 
     def per_mask(self, logits: Tensor) -> Tensor:
-        """(M, K, 2) for mask logits (M, H, W): a mask is uncertain where its logit is near 0."""
+        """Points (M, K, 2) for mask logits (M, H, W); a mask is uncertain where its logit is near 0."""
         keep = int(self.uncertain * self.num_points)
         return uncertain_points(logits, self.num_candidates, keep, self.num_points)
 
@@ -46,7 +46,7 @@ class GridPoints:
         num_points: K, a square number.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is not a square number.
     """
 
     def __init__(self, num_points: int = 12544):
@@ -62,5 +62,5 @@ class GridPoints:
         return grid.reshape(1, -1, 2).expand(batch, -1, -1)
 
     def per_mask(self, logits: Tensor) -> Tensor:
-        """(M, K, 2), the same for every mask."""
+        """The same points (M, K, 2) for every mask."""
         return self.shared(len(logits), logits.device)

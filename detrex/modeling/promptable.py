@@ -1,4 +1,4 @@
-"""A detector that finds what words say and answers clicks and boxes, with one look at an image for both."""
+"""A detector that finds what words name and answers clicks and boxes, with one look at an image for both."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from detrex.structures import Sample
 
 
 class PromptableDetector(TextDetector, PromptDetector):
-    """A :class:`~detrex.modeling.text.TextDetector` that also is a
+    """A :class:`~detrex.modeling.text.TextDetector` that is also a
     :class:`~detrex.modeling.prompts.PromptDetector`.
 
-    Backbone, encoder and pixel head are shared; words and prompts have a decoder each. Names of the losses of
+    Backbone, encoder and pixel head are shared; words and prompts have a decoder each. The names of losses of
     prompts begin with ``prompt_``.
 
     Args:
-        prompt_decoder: of prompts, without queries of its own.
-        prompt_criterion: of the answers to prompts.
-        detector: all others are those of the two.
+        prompt_decoder: the decoder of prompts, which has no queries of its own.
+        prompt_criterion: the losses of answers to prompts.
+        detector: all other arguments are those of the two classes.
     """
 
     def __init__(self, prompt_decoder: Decoder, prompt_criterion: PromptCriterion, **detector: Any):
@@ -34,16 +34,16 @@ class PromptableDetector(TextDetector, PromptDetector):
 
     @property
     def answering(self) -> Decoder:
-        """The decoder of prompts."""
+        """The decoder that answers prompts."""
         return self.prompt_decoder
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """Losses of words as of a :class:`~detrex.modeling.text.TextDetector`, and of drawn prompts.
+        """Losses of words, as in :class:`~detrex.modeling.text.TextDetector`, and of drawn prompts.
 
         Images without masks have no prompts.
 
         Raises:
-            ValueError: a sample has no targets or no masks, or labels that do not fit.
+            ValueError: a sample has no targets or no masks, or its labels do not fit.
         """
         with self._training_words(self.vocabulary) as classes:
             renamed = relabelled(samples, classes)
@@ -67,7 +67,7 @@ class PromptableDetector(TextDetector, PromptDetector):
     def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
         """Results of words, see :meth:`detrex.modeling.Detector.detect`.
 
-        Those of samples with ``prompts`` have ``prompted`` besides, see
+        The results of samples with ``prompts`` also have ``prompted``, see
         :meth:`detrex.modeling.prompts.PromptDetector.detect`.
         """
         results = super(PromptDetector, self).detect(samples, postprocess)
@@ -77,5 +77,5 @@ class PromptableDetector(TextDetector, PromptDetector):
         return results
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """Results of words, of one look at each image."""
+        """Results of words, from one look at each image."""
         return super(PromptDetector, self).detect_once(samples, postprocess)

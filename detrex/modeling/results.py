@@ -1,4 +1,4 @@
-"""Makes results, at the size that the user asked for, of predictions.
+"""Turns predictions into results at the size that the user asked for.
 
 Shape letters: Q queries, C classes, N results, h and w cells of predicted masks, H and W output pixels.
 """
@@ -21,10 +21,10 @@ from detrex.modeling.mask_regions import Interpolation, MaskResize, resized
 from detrex.runtime.chunking import FLOAT_BYTES, available_bytes, items_in_cache
 from detrex.structures import Instances, Prediction, RunLengthMasks
 
-# Bytes of results below which nobody asks how much memory is free.
+# Results that need fewer bytes are made without checking how much memory is free.
 MEMORY_UNCHECKED = 2**30
 LARGEST_MASK = 2**32 - 1
-"""Pixels that run-length encoding can count."""
+"""Largest number of pixels that run-length encoding can count."""
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Frame:
     Attributes:
         padded: of the batch; predictions are relative to it.
         image: of this image within the batch.
-        output: at which results are asked for.
-        box_size: that normalised boxes are relative to; None for the padded one.
-        interpolation: of the second step, from the image to the output; ``bicubic`` is antialiased.
+        output: of the results.
+        box_size: size that normalised boxes are relative to; None for the padded size.
+        interpolation: from the image to the output; ``bicubic`` is antialiased.
     """
 
     padded: tuple[int, int]
@@ -46,22 +46,22 @@ class Frame:
     interpolation: Interpolation = "bilinear"
 
     def to_image(self, masks: Tensor) -> Tensor:
-        """Mask logits (N, h, w) at the size of the padded input, cropped to the image: (N, image size)."""
+        """Resizes mask logits (N, h, w) to the padded input and crops them to the image: (N, image size)."""
         full = F.interpolate(masks[None], self.padded, mode="bilinear", align_corners=False)[0]
         return full[:, : self.image[0], : self.image[1]]
 
     def to_output(self, masks: Tensor) -> Tensor:
-        """Mask logits (N, h, w) at output size: (N, H, W)."""
+        """Resizes mask logits (N, h, w) to the output size: (N, H, W)."""
         return self.resize(self.to_image(masks))
 
     def resize(self, maps: Tensor) -> Tensor:
-        """Maps (N, image size) resized to (N, H, W)."""
+        """Resizes maps (N, image size) to (N, H, W)."""
         if tuple(maps.shape[1:]) == tuple(self.output):
             return maps
         return resized(maps[None], self.output, self.interpolation)[0]
 
     def chunks(self, masks: QueryMasks) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of masks that fit the memory when resized, and the logits (n, h, w) of each."""
+        """Slices of masks that fit into memory when resized, and the logits (n, h, w) of each."""
         pixels = max(self.padded[0] * self.padded[1], self.output[0] * self.output[1])
         # Four times what fits the cache: the product with the embeddings is slow for a few masks at a time.
         step = items_in_cache(FLOAT_BYTES * pixels // 4, masks.pixels.device)
@@ -70,7 +70,7 @@ class Frame:
             yield part, masks.logits(part)
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Normalised cxcywh boxes (N, 4) as absolute xyxy in output pixels; they may leave the image."""
+        """Converts normalised cxcywh boxes (N, 4) to absolute xyxy in output pixels, without clipping."""
         size = self.box_size or self.padded
         height, width = (s / i * o for s, i, o in zip(size, self.image, self.output, strict=True))
         return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([width, height, width, height])
@@ -78,7 +78,7 @@ class Frame:
 
 @dataclass
 class QueryMasks:
-    """Masks of some queries of an image, multiplied out only when asked for.
+    """Masks of queries of an image, multiplied out only when they are needed.
 
     Attributes:
         embed: (Q, D).
@@ -95,12 +95,12 @@ class QueryMasks:
         return QueryMasks(self.embed[index], self.pixels)
 
     def logits(self, part: slice) -> Tensor:
-        """Mask logits of these objects, (n, h, w) float32."""
+        """Mask logits of a slice of the queries, (n, h, w) float32."""
         logits = linear(self.embed[part], self.pixels.flatten(1).t())
         return logits.float().unflatten(1, self.pixels.shape[1:])
 
     def resize(self, frame: Frame, output: tuple[int, int]) -> MaskResize:
-        """What resizes the masks of an image to (height, width) ``output``."""
+        """The resizing of an image's masks to (height, width) ``output``."""
         cells = (self.pixels.shape[1], self.pixels.shape[2])
         device = self.pixels.device
         return MaskResize(cells, frame.padded, frame.image, output, device, frame.interpolation)
@@ -112,10 +112,10 @@ def _without_autocast(logits: Tensor) -> AbstractContextManager:
 
 
 def check_share(name: str, value: float) -> None:
-    """Finds a setting of ``model.postprocess`` that is not a number from 0 to 1.
+    """Checks that a setting of ``model.postprocess`` is a number from 0 to 1.
 
     Raises:
-        ValueError: names the setting.
+        ValueError: it is not; the message names the setting.
     """
     if not 0 <= value <= 1:
         raise ValueError(f"model.postprocess.{name}={value}: expected a number from 0 to 1")
@@ -126,12 +126,12 @@ class InstanceInference:
     """The best (query, class) pairs as instances.
 
     Attributes:
-        max_detections: at most so many results an image.
-        score_threshold: results below it are left out.
+        max_detections: largest number of results per image.
+        score_threshold: results with lower scores are left out.
         one_per_query: only the best class of a query makes a result (DETR), instead of every class.
-        clip_boxes: cut boxes to the image.
-        num_queries: only so many of the queries, the first ones, make instances; None for all.
-        boxes_only: leave masks out, and out of scores, where the model has them.
+        clip_boxes: clip boxes to the image.
+        num_queries: only the first so many queries make instances; None for all.
+        boxes_only: return no masks, and ignore them in scores, even if the model has them.
     """
 
     max_detections: int = 100
@@ -160,18 +160,18 @@ class InstanceInference:
         frame: Frame,
         things: Sequence[int] | None,
     ) -> Instances:
-        """Picks, then resizes only the masks of what was picked.
+        """Chooses the best results, then resizes only their masks.
 
         Args:
             scores: (Q, C) class probabilities.
             boxes: (Q, 4) normalised cxcywh.
-            masks: of the queries, or None for boxes alone.
+            masks: of the queries, or None for boxes only.
             frame: sizes.
             things: class indices that have instances; None for all.
         """
         queries = slice(self.num_queries)
         top, query, label = (found[0] for found in self.best(scores[None, queries], boxes[None, queries]))
-        # A mask's quality can only lower the score, so what fails now need not be resized.
+        # A mask's quality can only lower the score, so results that fail now need not be resized.
         keep = top >= self.score_threshold
         if things is not None:
             keep &= torch.isin(label, torch.tensor(things, device=label.device))
@@ -191,7 +191,7 @@ class InstanceInference:
     def best(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Scores, queries and classes of the results (B, N), best first.
 
-        Where an image has fewer than N results, the scores of the others are negative.
+        If an image has fewer than N results, the remaining scores are negative.
 
         Args:
             scores: (B, Q, C) class probabilities.
@@ -204,7 +204,7 @@ class InstanceInference:
         num_classes, scores = scores.shape[2], scores.flatten(1)  # (B, Q * C)
         top, index = scores.topk(at_most(self.max_detections, scores.shape[1]))  # (B, N) each
         query = index // num_classes
-        # Not as a remainder, which ONNX has no operator for where the number of classes is open.
+        # Not as a remainder, for which ONNX has no operator if the number of classes is open.
         return top, query, index - query * num_classes if label is None else label.gather(1, query)
 
     def _masks(self, masks: QueryMasks, frame: Frame) -> tuple[RunLengthMasks, Tensor]:
@@ -228,8 +228,8 @@ class PanopticInference:
     """One segment per pixel, by the largest product of score and mask probability.
 
     Attributes:
-        score_threshold: queries below it are left out.
-        overlap_threshold: a segment stays if it keeps at least this part of its own mask.
+        score_threshold: queries with lower scores are left out.
+        overlap_threshold: a segment stays if it keeps at least this share of its own mask.
     """
 
     score_threshold: float = 0.25
@@ -254,14 +254,14 @@ class PanopticInference:
         """Merges masks.
 
         Args:
-            certainty: (Q,) compared with the threshold; negative where the query says "no object".
+            certainty: (Q,) compared with the threshold; negative if the query says "no object".
             probabilities: (Q, C) from which score and class are taken.
             masks: of the queries.
             frame: sizes.
             things: class indices of things; segments of one stuff class merge. None: all are things.
 
         Returns:
-            Segment ids (H, W) int32, 0 where there is none; and per segment ``id``, ``category_id`` (class
+            Segment ids (H, W) int32, 0 for no segment; and for each segment ``id``, ``category_id`` (class
             index), ``isthing`` and ``score``.
         """
         kept = (certainty > self.score_threshold).nonzero().squeeze(1)  # (N,)
@@ -279,7 +279,7 @@ class PanopticInference:
         return lookup[owner] * inside, segments
 
     def _owners(self, scores: Tensor, masks: QueryMasks, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
-        """Which mask wins every pixel (H, W), whether it covers it, and the area of every mask (N,)."""
+        """The mask that wins each pixel (H, W), whether it covers the pixel, and areas of masks (N,)."""
         best = torch.full(frame.output, -1.0, device=scores.device)
         owner = torch.zeros(frame.output, dtype=torch.int64, device=scores.device)
         inside = torch.zeros(frame.output, dtype=torch.bool, device=scores.device)
@@ -330,8 +330,8 @@ class SemanticInference:
     """Class scores per pixel, summed over queries.
 
     Attributes:
-        resize_masks: masks are resized to the output before the sum (published panoptic models), instead of
-            the class scores after it (published semantic models).
+        resize_masks: resize masks to the output before the sum (published panoptic models), instead of class
+            scores after it (published semantic models).
     """
 
     resize_masks: bool = True
@@ -354,9 +354,9 @@ class PostProcess:
     Args:
         instance, panoptic, semantic: the tasks, or None.
         thing_classes: class indices of the things; None if all classes are. Instances are things only.
-        class_score: what class logits mean.
-        interpolation: how masks of the image's size become those of the output's: ``bilinear``, or
-            ``bicubic`` with antialiasing (OpenSeeD).
+        class_score: the meaning of class logits.
+        interpolation: how masks are resized from the image to the output: ``bilinear``, or ``bicubic`` with
+            antialiasing (OpenSeeD).
     """
 
     def __init__(
@@ -376,7 +376,7 @@ class PostProcess:
     def __call__(
         self, prediction: Prediction, pixel_embed: Tensor | None, frames: list[Frame]
     ) -> list[dict[str, Any]]:
-        """One dictionary per image with ``instances``, ``panoptic_seg``, ``sem_seg``, as far as switched on.
+        """One dictionary per image with those of ``instances``, ``panoptic_seg`` and ``sem_seg`` that are on.
 
         Args:
             prediction: of B images.
@@ -384,8 +384,8 @@ class PostProcess:
             frames: sizes of every image.
 
         Raises:
-            ValueError: panoptic or semantic results of a model without masks, or results that do not fit the
-                memory.
+            ValueError: panoptic or semantic results are wanted from a model without masks, or results do not
+                fit into memory.
         """
         frames = [replace(frame, interpolation=self.interpolation) for frame in frames]
         for frame in frames if pixel_embed is not None else ():
@@ -405,7 +405,7 @@ class PostProcess:
         ]
 
     def _check_memory(self, frame: Frame, prediction: Prediction, pixel_embed: Tensor | None) -> None:
-        """Finds before they are computed that the masks of an image do not fit the memory.
+        """Checks, before they are computed, that the masks of an image fit into memory.
 
         Raises:
             ValueError: they need more than is free.
@@ -414,7 +414,7 @@ class PostProcess:
         num_classes = prediction.logits.shape[-1]
         needed = {}
         if self.panoptic is not None:
-            # Best score, owner and whether it covers the pixel, with the new ones of each.
+            # Best score, owner and whether it covers the pixel, each twice while they are updated.
             needed["a panoptic map"] = 2 * (FLOAT_BYTES + 8 + 1) * pixels
         if self.semantic is not None:
             needed[f"semantic scores of {num_classes} classes"] = FLOAT_BYTES * num_classes * pixels

@@ -31,7 +31,7 @@ class TokenLoss(Protocol):
 
 
 class ForegroundLoss:
-    """Tokens learn whether they lie in a box of a size that suits their level (FCOS, arXiv 1904.01355).
+    """Teaches tokens whether they lie in a box whose size suits their level (FCOS, arXiv 1904.01355).
 
     Args:
         strides: of the levels, finest first, in pixels.
@@ -40,7 +40,7 @@ class ForegroundLoss:
 
     def __init__(self, strides: Sequence[int] = (8, 16, 32, 64), weight: float = 1.5):
         self.strides, self.weight = tuple(strides), weight
-        # The largest distance to a side of the box doubles from level to level, and the last one has none.
+        # The largest distance to a side of the box doubles from level to level; the last level has no limit.
         self.bounds = [-1.0, *(64.0 * 2**i for i in range(len(strides) - 1)), 999999.0]
 
     def __call__(self, memory: Pyramid, images: PaddedImages, targets: BatchTargets) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class ForegroundLoss:
     def _places(
         shape: tuple[int, int], stride: int, bounds: tuple[float, float], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Pixels (S, 2) x and y of the tokens of a level, and the bounds (S, 2) of their distances."""
+        """Positions (S, 2) of the tokens of a level in pixels, x first, and bounds (S, 2) of their distances."""
         y, x = (torch.arange(n, device=device) * stride + stride // 2 for n in shape)
         points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
         return points, torch.tensor(bounds, device=device).expand(len(points), 2)

@@ -1,11 +1,11 @@
-"""What runs without PyTorch: models that were exported; and what every part needs from the machine.
+"""Exported models, which run without PyTorch, and what every package needs from the machine.
 
 from detrex.runtime import load
 
 model = load("model.onnx")
 result = model.predict("photo.jpg", score_threshold=0.5)
 
-Nothing is imported here before it is used, so that a single module of it costs no more than itself.
+Names are imported when they are first used, so importing one module of this package does not load the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors on the CPU leave behind."""
+"""How the C library treats memory that tensors on the CPU no longer use."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOL
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep memory that is free for later tensors, instead of giving it back to the system.
+    """Makes this process keep freed memory for later tensors, instead of returning it to the system.
 
-    Feature maps and their like are larger than what glibc keeps (32 MB). It would return each to the system
-    and get the next one as pages that are mapped and cleared one by one, which takes as long as many an
-    operator that fills them. Kept pages cost some memory: a process does not shrink, and gaps between tensors
-    remain. Settings in the environment (``MALLOC_MMAP_MAX_`` and others of glibc) have precedence.
+    Tensors such as feature maps are larger than the blocks that glibc keeps (32 MB). By default, it returns
+    each to the system and gets the next one as pages that are mapped and cleared one by one, which can take
+    as long as the operator that fills them. Keeping pages costs some memory: the process does not shrink, and
+    gaps between tensors remain. Settings in the environment (``MALLOC_MMAP_MAX_`` and others of glibc) have
+    precedence.
 
     Returns:
-        Whether that is so now; C libraries other than glibc are left as they are.
+        Whether freed memory is kept now; C libraries other than glibc are left as they are.
     """
     mallopt = _function("mallopt")
     if mallopt is None or any(name in os.environ for name in _SETTINGS):
@@ -30,9 +31,9 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Gives memory that is free back to the system, to be called before worker processes are forked.
+    """Returns freed memory to the system; call it before worker processes are forked.
 
-    They share all pages of this process, free ones too: of each that it writes to they would keep a copy.
+    Workers share all pages of this process, free ones too, and keep a copy of each page it later writes to.
     """
     trim = _function("malloc_trim")
     if trim is not None:

@@ -1,4 +1,4 @@
-"""The one folder for what can be made or fetched again: downloads, parsed annotations, compiled kernels."""
+"""The folder for everything that can be made again: downloads, parsed annotations, compiled kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 CACHE_VARIABLE = "DETREX_CACHE"
-"""Environment variable with another folder."""
+"""Environment variable that names another folder."""
 
 
 def cache_folder(kind: str) -> Path:

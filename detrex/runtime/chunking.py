@@ -13,13 +13,13 @@ import torch
 
 FLOAT_BYTES = 4
 CPU_BYTES = 2**22
-"""Of an intermediate result on a CPU: 4 MiB, which stay in its cache."""
+"""Size of an intermediate result on a CPU: 4 MiB, which stay in its cache."""
 GPU_BYTES = 2**26
-"""The same elsewhere: 64 MiB, enough work to keep a GPU busy."""
+"""Size on other devices: 64 MiB, enough work to keep a GPU busy."""
 
 
 def items_in_cache(item_bytes: int, device: torch.device) -> int:
-    """How many items to compute together so that what one operator writes is in the cache for the next.
+    """How many items to compute together so that the next operator finds the last one's results in the cache.
 
     Args:
         item_bytes: of one item, in the largest of the intermediate results.
@@ -52,6 +52,6 @@ def items_in_memory(item_bytes: int, limit_mb: float) -> int:
         limit_mb: the limit, in MiB.
 
     Returns:
-        At least 1, for less cannot be computed, whatever it takes.
+        At least 1, even if a single item exceeds the limit.
     """
     return max(1, int(limit_mb * 2**20) // max(1, item_bytes))

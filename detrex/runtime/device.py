@@ -1,4 +1,4 @@
-"""The device that a process computes on, and its arithmetic."""
+"""The device that a process computes on, and its numerical precision."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def autocast(amp: str, device: torch.device) -> AbstractContextManager:
 
 
 def set_tf32(enabled: bool) -> None:
-    """Whether float32 matrix products and convolutions on GPUs may round their inputs to TF32 (10 bits)."""
+    """Sets whether float32 matrix products and convolutions on GPUs may round inputs to TF32 (10 bits)."""
     torch.set_float32_matmul_precision("high" if enabled else "highest")
     torch.backends.cudnn.allow_tf32 = enabled
 
 
 def is_scaled(amp: str) -> bool:
-    """Whether gradients are too small for the format, so that the loss must be scaled up."""
+    """Whether the format is too coarse for small gradients, so that the loss must be scaled up."""
     return _dtype(amp) == torch.float16
 
 

@@ -1,4 +1,4 @@
-"""The few collective operations used, each with its meaning in a run of one process."""
+"""The collective operations that this package uses; each also works in a run of one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _alone = ContextVar("_alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside the block this process does as in a run of one: it waits for no other."""
+    """Inside the block, this process acts as in a run of one: it waits for no other."""
     token = _alone.set(True)
     try:
         yield
@@ -50,7 +50,7 @@ def barrier() -> None:
 
 
 def all_gather_objects(item: Any) -> list[Any]:
-    """``item`` of every process, in the order of their ranks (pickled; small things only)."""
+    """The ``item`` of every process, in the order of ranks. Items are pickled, so they should be small."""
     if not is_distributed():
         return [item]
     items: list[Any] = [None] * world_size()

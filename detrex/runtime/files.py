@@ -1,4 +1,4 @@
-"""Files and directories that are either there in full or not at all."""
+"""Files and directories that are written either completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 TEMPORARY_PREFIX = ".tmp-"
-# Errors that another try does not help.
+# Errors that another try would not mend.
 _LASTING = {getattr(errno, name) for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "EINVAL")}
 
 Content = TypeVar("Content")
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def replaced_file(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; what is written there takes its place when the block succeeds.
+    """Yields a temporary path beside ``path``; the file written there replaces it when the block succeeds.
 
-    When the block fails or the machine stops, the previous ``path`` is untouched.
+    When the block fails or the machine stops, the previous file stays as it was.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -43,7 +43,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_directory(path: str | Path) -> Iterator[Path]:
-    """The same for a directory with files directly in it."""
+    """Like :func:`replaced_file`, for a directory that holds files but no directories."""
     path = Path(path)
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -61,9 +61,9 @@ def replaced_directory(path: str | Path) -> Iterator[Path]:
 
 
 def retried(read: Callable[[], Content], pauses: Sequence[float] = (0.5, 1.0, 2.0)) -> Content:
-    """What ``read`` returns, tried again after errors of the storage, as networks have them for moments.
+    """Calls ``read`` and returns its result; tries again after brief errors of the storage or network.
 
-    A file that is not there, or that may not be read, is no such error, nor is one of the content.
+    A missing file, a file that may not be read and an error in the content are raised at once.
 
     Args:
         read: may be called several times; raises OSError, or an error that has one as its cause.
@@ -82,10 +82,10 @@ def retried(read: Callable[[], Content], pauses: Sequence[float] = (0.5, 1.0, 2.
 
 
 def remove_leftovers(directory: Path, name: str | None = None) -> None:
-    """Deletes what interrupted writes left in ``directory``; nobody may be writing there meanwhile.
+    """Deletes temporary files of interrupted writes; no process may be writing to ``directory`` meanwhile.
 
     Args:
-        directory: where the files were to be.
+        directory: where the files were to be written.
         name: of the file that was to be written; None for all files.
     """
     for leftover in directory.glob(f"{TEMPORARY_PREFIX}*{f'-{glob.escape(name)}' if name else ''}"):
@@ -100,7 +100,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    # A directory cannot be renamed over one that has files in it, so the old one steps aside first.
+    # A directory cannot be renamed over one that has files in it, so the old one is renamed first.
     old = path.with_name(f"{temporary.name}-old")
     if path.exists():
         os.rename(path, old)

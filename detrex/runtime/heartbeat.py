@@ -1,4 +1,4 @@
-"""Signs of life between the processes of a run, so that one that hangs does not keep the others for ever."""
+"""Signs of life between the processes of a run, so that the others do not wait forever for one that hangs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def heartbeat(timeout: float, host: str) -> Iterator[None]:
-    """Inside the block this process ends, with a message, if another one gives no sign of life.
+    """Inside the block, this process ends with a message if another one gives no sign of life.
 
-    A process that was stopped, or whose machine does not answer, would otherwise be waited for in vain. One
-    that only works for long, such as on the results of an evaluation, is alive.
+    Otherwise it would wait in vain for a process that was stopped or whose machine does not answer. A process
+    that merely works for a long time, such as on the results of an evaluation, still gives signs of life.
 
     Args:
-        timeout: seconds without a sign of life; 0: any number.
+        timeout: seconds without a sign of life; 0 for no limit.
         host: of the first process, as the others reach it.
     """
     if not is_distributed() or world_size() == 1 or timeout <= 0:
@@ -49,7 +49,7 @@ def heartbeat(timeout: float, host: str) -> Iterator[None]:
 
 
 class _Pulse:
-    """A thread that shows its own process to be alive and looks after the others."""
+    """A thread that tells other processes that this one is alive, and watches them."""
 
     def __init__(self, store: dist.Store, names: list[str], timeout: float):
         self._store, self._names, self._timeout = store, names, timeout

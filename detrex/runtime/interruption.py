@@ -27,9 +27,9 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )  # Windows has no SIGUSR1
 EXIT_INTERRUPTED = 75
-"""Of a program that was stopped and can go on: EX_TEMPFAIL of ``sysexits.h``, "try again later"."""
+"""Exit code of a stopped program that can be resumed: EX_TEMPFAIL of ``sysexits.h``, "try again later"."""
 
-# Launchers and batch systems may both pass the same signal on; what comes this soon is no second request.
+# Launchers and batch systems may both pass on the same signal; one that follows this soon is a repetition.
 _SAME_REQUEST = 1.0  # seconds
 
 
@@ -41,7 +41,7 @@ class Interrupted(SystemExit):
 
 
 class _Mode(IntEnum):
-    """What a request does in a block."""
+    """What a request does inside a block."""
 
     WAITS = 0
     WAITS_UNLESS_FORCED = 1
@@ -49,7 +49,7 @@ class _Mode(IntEnum):
 
 
 class _Listener:
-    """What this process knows of requests to stop."""
+    """The state of this process concerning requests to stop."""
 
     def __init__(self) -> None:
         self.pid = 0  # of the process that listens; 0: nobody does
@@ -87,10 +87,10 @@ _listener: _Listener = _Listener()
 
 
 def listen() -> None:
-    """Lets requests to stop end this process in order from now on; to be called in its main thread.
+    """From now on, requests to stop end this process in an orderly way; call it in the main thread.
 
-    Does nothing if the process listens already, or in another thread: Python gives signals to none but the
-    main one.
+    Does nothing if the process listens already, or in another thread: Python delivers signals only to the
+    main thread.
     """
     if _listener.pid == os.getpid() or threading.current_thread() is not threading.main_thread():
         return
@@ -101,7 +101,7 @@ def listen() -> None:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """The same inside of a block, unless the process listens already; afterwards signals act as before it."""
+    """Listens inside the block, unless the process does already; afterwards signals act as before."""
     if _listener.pid == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -113,7 +113,7 @@ def listening() -> Iterator[None]:
 
 
 def stop_listening() -> None:
-    """Signals act as they did before :func:`listen`."""
+    """Makes signals act as they did before :func:`listen`."""
     for number, handler in _listener.previous.items():
         signal.signal(number, handler)
     _start_afresh()
@@ -125,7 +125,7 @@ def _start_afresh() -> None:
 
 
 def is_listening() -> bool:
-    """Whether requests to stop end this process in order."""
+    """Whether requests to stop end this process in an orderly way."""
     return _listener.pid == os.getpid()
 
 
@@ -135,16 +135,16 @@ def requested() -> bool:
 
 
 def seconds_since_request() -> float:
-    """How long ago that was; 0 without a request."""
+    """How long ago this process was asked to stop; 0 without a request."""
     return 0.0 if _listener.requested_at is None else time.monotonic() - _listener.requested_at
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside the block requests are only noted; :func:`requested` tells.
+    """Inside the block, requests are only noted; :func:`requested` tells whether there was one.
 
     Raises:
-        Interrupted: at the end of the block, after a request, where the block around it may be interrupted.
+        Interrupted: at the end of the block, if there was a request and the block around it raises at once.
     """
     with _block(_Mode.WAITS):
         yield
@@ -154,17 +154,17 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Inside the block, which ends what it is in anyway, requests are only noted."""
+    """Inside the block, requests are only noted, and its end raises nothing: the program is ending anyway."""
     with _block(_Mode.WAITS):
         yield
 
 
 @contextmanager
 def passed_on(pass_on: Callable[[int], None]) -> Iterator[None]:
-    """Inside the block requests are for other processes, whose end this one waits for.
+    """Inside the block, requests are passed on to other processes, whose end this one waits for.
 
     Args:
-        pass_on: called with the number of every signal.
+        pass_on: called with the number of each signal.
     """
     _listener.pass_on = pass_on
     try:
@@ -176,10 +176,10 @@ def passed_on(pass_on: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block, in a deferred one, a request raises right away.
+    """Inside the block, which lies in a deferred one, a request raises right away.
 
     Raises:
-        Interrupted: there was a request before the block or inside of it.
+        Interrupted: there was a request before the block or inside it.
     """
     with _block(_Mode.RAISES):
         if requested():
@@ -189,13 +189,13 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def interruptible_by_force() -> Iterator[None]:
-    """Inside the block, in a deferred one, :func:`force` raises :class:`Interrupted`; a request waits."""
+    """Inside the block, which lies in a deferred one, only :func:`force` raises; a request waits."""
     with _block(max(_Mode.WAITS_UNLESS_FORCED, _listener.modes[-1])):
         yield
 
 
 def force() -> None:
-    """Has the main thread raise :class:`Interrupted`, if it is where that is allowed; for other threads."""
+    """Makes the main thread raise :class:`Interrupted` where it allows that; for use in other threads."""
     _listener.forced = True
     ident = threading.main_thread().ident
     if not hasattr(signal, "pthread_kill"):  # Windows
@@ -214,13 +214,13 @@ def _block(mode: _Mode) -> Iterator[None]:
 
 
 def _act_by_default(number: int) -> None:
-    """Acts as if the signal had never been handled, so that whoever waits for this process sees it."""
+    """Acts as if the signal had never been handled, so that the parent process sees the signal."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def _say(text: str) -> None:
-    # Not print or a logger: this may run in the middle of either.
+    # Neither print nor a logger: a signal may arrive while one of these is running.
     try:
         os.write(2, text.encode())
     except OSError:

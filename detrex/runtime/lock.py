@@ -1,4 +1,4 @@
-"""A folder for one program at a time."""
+"""Locks a folder, so that only one program at a time works in it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 class FolderInUseError(OSError):
-    """Another program works in the folder; the message names it."""
+    """Another program is working in the folder; the message names it."""
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Inside the block no other program gets the lock of ``folder``, which is made if need be.
+    """Inside the block, no other program gets the lock of ``folder``, which is created if need be.
 
-    The operating system holds the lock, also between machines that share the folder, and gives it up when
-    this process ends in whatever way. So a file that is left behind locks nothing.
+    The operating system holds the lock, also between machines that share the folder, and releases it when
+    this process ends, however it ends. So a file that is left behind locks nothing.
 
     Raises:
-        FolderInUseError: another program has it; its process, machine and start are named.
+        FolderInUseError: another program has the lock; the message names its process, machine and start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
@@ -43,7 +43,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         return
     with path.open("a+", encoding="utf-8") as file:
         try:
-            # Of the process, not of the open file: forked workers that outlive it do not keep the lock.
+            # The process holds the lock, not the open file: forked workers that outlive it do not keep it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
@@ -64,7 +64,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _other_lock(path: Path) -> Iterator[None]:
-    """The same by the package filelock, which knows the locks of other systems."""
+    """The lock of :func:`locked_folder` by the package filelock, which knows the locks of other systems."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -1,7 +1,7 @@
-"""Imported by the server that processes of a run are forked from: requests to stop are not for it.
+"""Makes the server that imports it, and forks the processes of a run, ignore requests to stop.
 
-Batch systems and terminals send them to all processes. Without this server the exit codes of the others
-would be lost, so it stays until the process that started it has ended.
+Batch systems and terminals send such requests to all processes. Without this server the exit codes of the
+forked processes would be lost, so it stays until the process that started it has ended.
 """
 
 from __future__ import annotations

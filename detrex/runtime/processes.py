@@ -1,4 +1,4 @@
-"""How processes start that share nothing with the one that starts them."""
+"""How to start processes that share nothing with the process that starts them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import multiprocessing
 
 
 def clean_start_method(*modules: str) -> str:
-    """A start method of :mod:`multiprocessing` after which processes have used no GPU, thread or lock before.
+    """A start method of :mod:`multiprocessing` whose processes inherit no GPU state, thread or lock.
 
-    Where the system allows, they are forks of a server, which has imported ``modules`` once for all of them,
-    but has not used CUDA; all later processes come from the same server. Spawned ones would each import
-    everything anew: eight seconds of processor time for this package.
+    Where the system allows, processes are forks of a server that has imported ``modules`` once for all of
+    them, but has not used CUDA; all later processes come from the same server. Spawned processes would each
+    import everything anew: eight seconds of processor time for this package.
 
     Args:
         modules: what the processes need, by name.

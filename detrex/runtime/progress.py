@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long; only terminals show it."""
+"""The progress bar of long operations; only terminals show it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Item = TypeVar("Item")
 def progress_bar(
     console: Console, *, counts_bytes: bool = False, shows_note: bool = False, remembered: float = 30.0
 ) -> Progress:
-    """A bar to be started as a context; disabled where ``console`` is no terminal.
+    """A progress bar, to be used as a context; disabled if ``console`` is no terminal.
 
     Args:
         console: where it is shown.
         counts_bytes: whether tasks count bytes instead of items; their speed is shown too.
         shows_note: whether a text of the task's field ``note`` stands behind the count; the bar then takes
             the whole width of the terminal.
-        remembered: seconds; the time left is estimated from the speed in so many last ones.
+        remembered: the time left is estimated from the speed of the last so many seconds.
     """
     columns: list[ProgressColumn] = [TextColumn("{task.description}")]
     columns.append(BarColumn(bar_width=None) if shows_note else BarColumn())
@@ -48,6 +48,6 @@ def progress_bar(
 
 
 def with_progress(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """``items`` one after another, with a progress bar on stdout."""
+    """Yields ``items`` one after another, with a progress bar on stdout."""
     with progress_bar(Console()) as progress:
         yield from progress.track(items, description=title)

@@ -41,7 +41,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Lets a block draw random numbers without a trace: evaluating must not change training."""
+    """Restores the random state after the block, so that an evaluation does not change training."""
     state = random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tables in plain text, fit for any log."""
+"""Tables in plain text, suitable for any log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[st
         table.add_column(column, justify="right", no_wrap=True)
     for title, cells in rows:
         table.add_row(title, *cells)
-    # Wide enough for any table, so that nothing is cut, in files as in terminals.
+    # Wide enough for any table, so that nothing is cut, neither in files nor in terminals.
     text = StringIO()
     console = Console(file=text, width=100 + sum(len(c) + 12 for c in columns), no_color=True, markup=False)
     console.print(table)

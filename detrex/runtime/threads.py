@@ -1,4 +1,4 @@
-"""How threads of OpenMP, which PyTorch computes with on CPUs, wait for their next piece of work."""
+"""How OpenMP's threads, with which PyTorch computes on CPUs, wait for their next piece of work."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ WAITING = {
     "GOMP_SPINCOUNT": "1000",  # rounds, of GNU's OpenMP: PyTorch's on Linux
     "KMP_BLOCKTIME": "1",  # ms, of LLVM's and Intel's: PyTorch's on macOS and Windows
 }
-"""Variables of the environment, and what :func:`wait_briefly` sets them to."""
+"""Environment variables, with the values that :func:`wait_briefly` gives them."""
 
 SETTINGS = (*WAITING, "OMP_WAIT_POLICY", "KMP_LIBRARY")
 """All variables that tell OpenMP how to wait."""
 
 
 def wait_briefly() -> bool:
-    """Lets idle threads of OpenMP spin for a moment and sleep then, in this process and those that it starts.
+    """Makes idle threads of OpenMP spin for a moment and then sleep, in this process and those it starts.
 
     Threads that spin for long take the cores from other work, and from each other. Threads that sleep at once
     wake up late. Both were measured: see ``docs/training.md``, "Busy machines".
 
-    To be called before PyTorch is loaded, for OpenMP reads its settings then. Settings of the user in the
-    environment have precedence.
+    Call it before PyTorch is loaded, because OpenMP reads its settings then. Settings that the user made in
+    the environment have precedence.
 
     Returns:
         Whether the settings were made.

@@ -1,4 +1,4 @@
-"""Batches from a loader, with an eye on how long they take and on the worker processes that make them."""
+"""Takes batches from a loader, and watches how long they take and whether its worker processes live."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detrex.runtime import interruption
 
 Batch = TypeVar("Batch")
 
-FIRST_WARNING = 60.0  # seconds; then after twice as long each time
+FIRST_WARNING = 60.0  # seconds; each further warning comes after twice as long
 GRACE = 5.0  # seconds that a batch may still take after a request to stop
 _CHECKED_EVERY = 0.5  # seconds
 
@@ -28,17 +28,17 @@ class LostWorkerError(RuntimeError):
 
 
 def watched(batches: Iterable[Batch], purpose: str) -> Iterator[Batch]:
-    """``batches`` one after another; says so where one does not come.
+    """Yields ``batches`` one after another, and warns when one takes long.
 
-    A request to stop does not have to wait for a batch that never comes: after :data:`GRACE` seconds it
-    raises :class:`~detrex.runtime.interruption.Interrupted` here.
+    A request to stop does not wait for a batch that never comes: after :data:`GRACE` seconds it raises
+    :class:`~detrex.runtime.interruption.Interrupted` here.
 
     Args:
         batches: of a loader.
-        purpose: what they are for, for messages.
+        purpose: what the batches are for, for messages.
 
     Raises:
-        LostWorkerError: a worker process was killed, whatever the loader says of it.
+        LostWorkerError: a worker process was killed, whatever error the loader raised.
     """
     watch = _Watch(purpose)
     try:
@@ -59,7 +59,7 @@ def watched(batches: Iterable[Batch], purpose: str) -> Iterator[Batch]:
 
 
 class _Watch:
-    """A thread that sees for how long the main one has been waiting."""
+    """A thread that measures how long the main thread has been waiting."""
 
     def __init__(self, purpose: str):
         self._purpose = purpose
@@ -80,7 +80,7 @@ class _Watch:
         self._stopped.set()
 
     def _look(self) -> None:
-        warned_at: tuple[float, float] | None = None  # the beginning of the wait and how long it was
+        warned_at: tuple[float, float] | None = None  # the beginning of the wait, and its length
         while not self._stopped.wait(_CHECKED_EVERY):
             if (since := self._since) is None:
                 continue
@@ -99,11 +99,11 @@ class _Watch:
 
 
 def _lost_worker() -> str | None:
-    """What became of a child process that ended badly; None if there is none.
+    """How a child process ended that failed or was killed; None if there is none.
 
     A loader that reads from a dead worker may fail in any way before it notices.
     """
-    if not hasattr(os, "waitid"):  # macOS and Windows; the loader's own words are all there is
+    if not hasattr(os, "waitid"):  # macOS and Windows; only the loader's message is known
         return None
     for _ in range(5):
         try:
@@ -125,7 +125,7 @@ def _lost_worker() -> str | None:
 
 
 def _told_by_loader(error: Exception) -> str | None:
-    """What PyTorch's loader says of a worker that ended, where another process of the program ended first."""
+    """What PyTorch's loader says about a worker that ended; needed if another child ended before it."""
     told = str(error)
     if not (told.startswith("DataLoader worker") and ("exited" in told or "killed" in told)):
         return None

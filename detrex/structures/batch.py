@@ -17,11 +17,11 @@ from detrex.structures.sample import Targets
 
 @dataclass
 class BatchTargets:
-    """Objects of all images one after another, with boxes in the models' own unit.
+    """Objects of all images one after another, with boxes in the unit of the models.
 
     Attributes:
         labels: (N,) int64.
-        boxes: (N, 4) normalised cxcywh, relative to the padded input or to the image, as the model has it.
+        boxes: (N, 4) normalised cxcywh, relative to the padded input or to the image, as the model needs.
         masks: N masks at padded input size, or None.
         is_thing: (N,) bool.
         image: (N,) int64, the index of each object's image in the batch.
@@ -46,19 +46,18 @@ class BatchTargets:
         device: torch.device,
         box_sizes: list[tuple[int, int]] | None = None,
     ) -> BatchTargets:
-        """Targets in pixels of their images, brought to ``device`` and to one padded frame.
+        """Moves targets, whose boxes are in pixels of their images, to ``device`` and into one padded frame.
 
         Args:
-            targets: of each image.
-            padded_size: (height, width) of the batch, which masks are padded to.
+            targets: one for each image.
+            padded_size: (height, width) of the batch, to which masks are padded.
             device: of the result.
-            box_sizes: (height, width) of each image that its boxes shall be relative to; the padded size by
-                default.
+            box_sizes: for each image, the (height, width) that divides its boxes; by default the padded size.
         """
         counts = [len(t) for t in targets]
         scale = torch.tensor(box_sizes or [padded_size] * len(targets), dtype=torch.float32)
         scale = scale.flip(1).repeat(1, 2).repeat_interleave(torch.tensor(counts), 0)
-        # In this order, as in the detrex zoo: losses that ask whether a point lies in a box hang on rounding.
+        # In the order of the detrex zoo: rounding decides in losses that ask whether a point lies in a box.
         boxes = box_convert(torch.cat([t.boxes for t in targets]).float() / scale, "xyxy", "cxcywh")
         masks = [t.masks for t in targets if t.masks is not None]
         packed = None

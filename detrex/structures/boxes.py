@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
-# Denominators of IoU and GIoU in the published Mask DINO; trained weights are not sensitive to it,
-# but degenerate boxes would divide by zero without it.
+# Added to the denominators of IoU and GIoU in the published Mask DINO. Trained weights are not sensitive to
+# it, but without it degenerate boxes would divide by zero.
 EPS = 1e-6
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a data set. Class ``k`` of a model is entry ``k`` of every tuple.
+    """The classes of a data set: entry ``k`` of every tuple describes class ``k`` of a model.
 
     Attributes:
         names: class names.
@@ -39,7 +39,7 @@ class Categories:
 
     @classmethod
     def from_coco(cls, entries: Iterable[Mapping[str, Any]]) -> Categories:
-        """Reads the ``categories`` list of a COCO file: ordered by id, ``isthing`` and ``color`` optional."""
+        """Reads the ``categories`` of a COCO file, ordered by id; ``isthing`` and ``color`` are optional."""
         ordered = sorted(entries, key=lambda e: e["id"])
         palette = distinct_colors(len(ordered))
         return cls(
@@ -63,14 +63,14 @@ class Categories:
                 name says that it has no countable instances: ``"red car, person, sky:stuff"``.
 
         Raises:
-            ValueError: there are none, or a name comes twice, has no letter or digit, or another mark.
+            ValueError: there is no name, or one is given twice, has no letter or digit, or has another mark.
         """
         given = [w for w in words.split(",") if w.strip()] if isinstance(words, str) else words
         entries = [_entry(word) for word in given]
         names = [entry["name"] for entry in entries]
         if not names:
             raise ValueError('expected names of classes, such as "red car, person, sky:stuff"')
-        read = [name.casefold() for name in names]  # text encoders do not tell large letters from small ones
+        read = [name.casefold() for name in names]  # text encoders ignore case
         twice = sorted({name for name in read if read.count(name) > 1})
         if twice:
             raise ValueError(f"classes are named more than once: {', '.join(twice)}")
@@ -106,7 +106,7 @@ class Categories:
 
     @cached_property
     def index_of(self) -> dict[int, int]:
-        """The class index of an id in the annotation file."""
+        """Class indices by id in the annotation file."""
         return {category_id: k for k, category_id in enumerate(self.ids)}
 
     @property

@@ -1,4 +1,4 @@
-"""Masks as the small rectangles that hold them, to be moved, compared and joined without the whole image.
+"""Masks that are cropped to the rectangle around their pixels, to be moved, compared and joined cheaply.
 
 Shape letters: H and W pixels of the image, h and w of a crop.
 """
@@ -28,7 +28,7 @@ class Rectangle(NamedTuple):
         return self.bottom <= self.top or self.right <= self.left
 
     def meet(self, other: Rectangle) -> Rectangle:
-        """What two rectangles share; empty if they share nothing."""
+        """The intersection of two rectangles; empty if they share nothing."""
         return Rectangle(
             max(self.top, other.top),
             max(self.left, other.left),
@@ -48,7 +48,7 @@ class Rectangle(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CroppedMask:
-    """A mask of which only the rectangle around its pixels is held.
+    """A mask that holds only the rectangle around its pixels.
 
     Attributes:
         top, left: where the rectangle lies in the image, in pixels.
@@ -86,7 +86,7 @@ class CroppedMask:
         return int(np.count_nonzero(self.pixels))
 
     def moved(self, down: int, right: int) -> CroppedMask:
-        """The mask in an image that has so many pixels more above and on the left."""
+        """The mask in an image with ``down`` more rows above and ``right`` more columns on the left."""
         return replace(self, top=self.top + down, left=self.left + right)
 
     def flipped(self, width: int) -> CroppedMask:
@@ -95,7 +95,7 @@ class CroppedMask:
         return replace(self, left=left, pixels=self.pixels[:, ::-1])
 
     def inside(self, part: Rectangle) -> np.ndarray:
-        """The pixels within a rectangle that lies in the mask's own, as a view."""
+        """A view of the pixels within ``part``, which lies in the mask's rectangle."""
         return self.pixels[
             part.top - self.top : part.bottom - self.top, part.left - self.left : part.right - self.left
         ]
@@ -121,7 +121,7 @@ class CroppedMask:
 
 
 def vote(masks: Sequence[CroppedMask], weights: Sequence[float], share: float = 0.5) -> CroppedMask:
-    """The pixels that at least a share of the weight is for; with ``share=0`` those of any mask."""
+    """The pixels in masks that have at least ``share`` of the weight; with ``share=0``, those in any mask."""
     present = [(mask, weight) for mask, weight in zip(masks, weights, strict=True) if mask.pixels.size]
     total = sum(weights)
     if not present or total <= 0:
@@ -135,7 +135,7 @@ def vote(masks: Sequence[CroppedMask], weights: Sequence[float], share: float = 
         rows = slice(rectangle.top - whole.top, rectangle.bottom - whole.top)
         columns = slice(rectangle.left - whole.left, rectangle.right - whole.left)
         votes[rows, columns] += np.float32(weight / total) * mask.pixels
-    # What sums of float32 may lose; a weight of zero counts for nothing.
+    # 1e-4 is more than sums of float32 may lose; masks whose weight is zero do not count.
     return CroppedMask.from_mask((votes >= share - 1e-4) & (votes > 0)).moved(whole.top, whole.left)
 
 

@@ -14,7 +14,7 @@ class PaddedImages:
 
     Attributes:
         tensor: (B, C, H, W) float.
-        sizes: (height, width) of every image before padding, in pixels; a single one may stand for all.
+        sizes: (height, width) of every image before padding, in pixels; a single entry may stand for all.
     """
 
     tensor: Tensor
@@ -36,7 +36,7 @@ class PaddedImages:
 
     @property
     def has_padding(self) -> bool:
-        """Whether an image is smaller than the batch, or may be where a model is exported for all sizes."""
+        """Whether an image is smaller than the batch, or may be when a model is exported for all sizes."""
         return not all(
             statically_known_true(side == padded)
             for size in self.sizes

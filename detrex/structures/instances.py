@@ -18,11 +18,11 @@ class Instances:
         pred_boxes: (N, 4) float32, absolute xyxy in pixels.
         scores: (N,) float32 in [0, 1], in descending order as models return them.
         pred_classes: (N,) int64, class indices.
-        pred_masks: (N, H, W) bool, or None from models without masks. Models give compressed masks: they
-            become a tensor when they are first asked for, which takes N x H x W bytes from then on.
-            :attr:`masks` are compressed.
-        track_ids: (N,) int64, from 1 on: one number for an object in all frames of a video; None outside of
-            videos.
+        pred_masks: (N, H, W) bool, or None from models without masks. Models return compressed masks; the
+            first access turns them into a tensor, which takes N x H x W bytes from then on.
+            :attr:`masks` stay compressed.
+        track_ids: (N,) int64, from 1 on: an object has the same number in all frames of a video; None outside
+            of videos.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Instances:
         return f"Instances({len(self)} objects, image_size={self.image_size})"
 
     def to(self, device: torch.device | str, copy: bool = False) -> Instances:
-        """The same on another device; compressed masks are always on the CPU."""
+        """A copy on another device; compressed masks stay on the CPU."""
         masks = self._masks.to(device, copy=copy) if isinstance(self._masks, Tensor) else self._masks
         return self._map(lambda t: t.to(device, copy=copy), masks)
 

@@ -21,7 +21,7 @@ BYTE_STEP = 7
 
 @dataclass
 class PackedMasks:
-    """Masks of one size, a seventh of a byte a pixel.
+    """Masks of one size, each pixel in a seventh of a byte.
 
     Attributes:
         rows: (N, H + 3, C) uint8. The first pixel of a byte is its highest bit. Around a mask is a border of
@@ -37,7 +37,7 @@ class PackedMasks:
 
     @classmethod
     def pack(cls, masks: Sequence[Tensor], size: tuple[int, int]) -> PackedMasks:
-        """Packs the masks of several images, (n, h, w) bool each, each in the upper left of ``size``."""
+        """Packs the masks (n, h, w) bool of several images, each into the upper left corner of ``size``."""
         height, width = size
         columns = -(-(width + 2) // BYTE_STEP)
         counts = [len(m) for m in masks]

@@ -20,7 +20,7 @@ class Prediction:
         logits: (B, Q, C) class logits.
         boxes: (B, Q, 4) normalised cxcywh in [0, 1], relative to the padded input.
         mask_embed: (B, Q, D); the mask logits of a query are its product with the per-pixel embedding.
-            Kept as embeddings because most masks are needed at few points, or not at all.
+            Masks are kept as embeddings because most of them are needed at few points, or not at all.
     """
 
     logits: Tensor
@@ -29,7 +29,7 @@ class Prediction:
 
     @classmethod
     def concatenate(cls, predictions: list[Prediction]) -> Prediction:
-        """One prediction with the queries of all."""
+        """One prediction with the queries of all predictions."""
         embeds = [p.mask_embed for p in predictions if p.mask_embed is not None]
         return cls(
             logits=torch.cat([p.logits for p in predictions], 1),

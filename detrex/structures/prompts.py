@@ -1,4 +1,4 @@
-"""What someone points at, and the masks that answer.
+"""Prompts, which are clicks and boxes on an image, and the masks that answer them.
 
 Shape letters: B images, P prompts of an image, N masks.
 """
@@ -20,10 +20,10 @@ POINT_SIZE = 0.005
 
 @dataclass
 class Prompts:
-    """What someone points at.
+    """Clicks and boxes on images.
 
     Attributes:
-        boxes: (B, P, 4) normalised cxcywh, relative to each image by itself; a click is a small box.
+        boxes: (B, P, 4) normalised cxcywh, relative to each image without padding; a click is a small box.
         kind: (B, P) int64, ``POINT`` or ``BOX``.
     """
 
@@ -37,7 +37,7 @@ class Prompts:
         return cls(boxes, torch.full(boxes.shape[:2], POINT, device=boxes.device))
 
     def relative_to_padded(self, images: PaddedImages) -> Prompts:
-        """The same, relative to the padded input of a batch."""
+        """The same prompts, relative to the padded input of a batch."""
         height, width = images.padded_size
         scale = torch.tensor([[w / width, h / height] for h, w in images.sizes]).repeat(1, 2)
         return Prompts(self.boxes * scale[:, None].to(self.boxes), self.kind)
@@ -47,7 +47,7 @@ class Prompts:
         return Prompts(self.boxes.to(device), self.kind.to(device))
 
     def split(self, size: int) -> list[Prompts]:
-        """Consecutive prompts, ``size`` at a time."""
+        """Splits the prompts into consecutive groups of at most ``size``."""
         parts = zip(self.boxes.split(size, 1), self.kind.split(size, 1), strict=True)
         return [Prompts(*part) for part in parts]
 
@@ -60,7 +60,7 @@ class PromptedMasks:
         masks: at the size that was asked for.
         quality: (N,) the IoU that the model expects of each mask; not bounded.
         level: (N,) int64, granularity from 1, the largest, to the smallest.
-        prompt: (N,) int64, number of the prompt that it answers.
+        prompt: (N,) int64, number of the prompt that the mask answers.
         boxes: (N, 4) absolute xyxy from the first to the last pixel; 0 for a mask without pixels.
     """
 

@@ -22,16 +22,15 @@ Shapes = tuple[tuple[int, int], ...]
 class Pyramid:
     """Tokens of several feature maps, finest level first, row-major within a level.
 
-    Where padding is masked, coordinates are relative to each image without its padding; else to the padded
-    input.
+    If padding is masked, coordinates are relative to each image without padding, else to the padded input.
 
     Attributes:
         tokens: (B, S, D).
         shapes: (height, width) of every level, Python ints, so that no operation needs a device sync.
-        valid: for every image the (height, width) of every level without padding, or None where padding
-            counts as image.
-        position: (S, D) or (B, S, D) encoding of where tokens are, or None.
-        scores: (B, N) what the encoder thought of tokens, with gradient; None of most encoders.
+        valid: for every image the (height, width) of every level without padding, or None if padding counts
+            as image.
+        position: (S, D) or (B, S, D) encoding of the tokens' positions, or None.
+        scores: (B, N) scores that the encoder gave to tokens, with gradient; None for most encoders.
     """
 
     tokens: Tensor
@@ -42,7 +41,7 @@ class Pyramid:
 
     @classmethod
     def from_maps(cls, maps: list[Tensor], images: PaddedImages | None = None) -> Pyramid:
-        """Makes a pyramid of maps (B, D, H, W), finest first; ``images``: if padding is to be masked."""
+        """Makes a pyramid of maps (B, D, H, W), finest first; give ``images`` if padding is to be masked."""
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         shapes = tuple((m.shape[2], m.shape[3]) for m in maps)
         valid = None
@@ -54,19 +53,19 @@ class Pyramid:
         return cls(tokens, shapes, valid)
 
     def with_tokens(self, tokens: Tensor) -> Pyramid:
-        """The same levels holding other tokens (B, S, D)."""
+        """A copy with other tokens (B, S, D)."""
         return self._replace(tokens=tokens)
 
     def with_position(self, position: Tensor) -> Pyramid:
-        """The same with an encoding of positions, (S, D) or (B, S, D)."""
+        """A copy with an encoding of positions, (S, D) or (B, S, D)."""
         return self._replace(position=position)
 
     def with_scores(self, scores: Tensor) -> Pyramid:
-        """The same with scores of tokens, (B, N)."""
+        """A copy with scores of tokens, (B, N)."""
         return self._replace(scores=scores)
 
     def repeated(self, times: int) -> Pyramid:
-        """The batch, and the same again, ``times`` times in all; without scores."""
+        """The batch repeated ``times`` times, without scores."""
         position = self.position
         if position is not None and position.ndim == 3:
             position = position.repeat(times, 1, 1)
@@ -90,7 +89,7 @@ class Pyramid:
         """Tokens with the encoding of their position added, (B, S, D).
 
         Raises:
-            ValueError: there is no encoding, see :meth:`with_position`.
+            ValueError: the pyramid has no encoding; see :meth:`with_position`.
         """
         if self.position is None:
             raise ValueError("these tokens have no position")
@@ -148,7 +147,7 @@ class Pyramid:
         return centres / torch.cat([share[:, None].expand(-1, size, -1) for share, size in levels], 1)
 
     def on_levels(self, reference: Tensor) -> Tensor:
-        """Normalised points or boxes as fractions of every level, padding included.
+        """Converts normalised points or boxes to fractions of every level, padding included.
 
         Args:
             reference: (B or 1, Q, 2 or 4) normalised (x, y) or cxcywh.
@@ -163,13 +162,13 @@ class Pyramid:
 
     @cached_property
     def _shares(self) -> Tensor | None:
-        """(B, L, 2) share of every level without padding, in x and y; None where padding counts as image."""
+        """(B, L, 2) share of every level that is not padding, in x and y; None if padding counts as image."""
         return None if self.valid_sizes is None else self.valid_sizes / self.cells
 
     def _replace(self, **changes: Any) -> Pyramid:
         other = replace(self, **changes)
         for name in ("cells", "valid_sizes", "padding", "_shares"):
-            if name in vars(self):  # computed already, and of the levels alone
+            if name in vars(self):  # computed already, and depends on the levels alone
                 vars(other)[name] = vars(self)[name]
         return other
 
@@ -186,8 +185,8 @@ class Pyramid:
 
 
 def _valid_cells(shape: tuple[int, int], padded: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Cells of a map that begin within the image, whose ``size`` is in pixels like ``padded``."""
-    # Of whole numbers, which stand for sizes that are not known while a model is exported, too.
+    """How many rows and columns begin within the image, whose ``size`` is in pixels like ``padded``."""
+    # With integers only: symbols stand for sizes that are not known while a model is exported.
     height, width = (
         cast(int, torch.sym_min(n, (side * n + whole - 1) // whole))
         for n, whole, side in zip(shape, padded, size, strict=True)

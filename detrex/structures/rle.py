@@ -1,4 +1,4 @@
-"""Masks as runs of pixels (COCO's compressed RLE), which take memory for their outlines only.
+"""Masks as runs of pixels (COCO's compressed RLE), which take memory in proportion to their outlines.
 
 Shape letters: N masks, H and W pixels.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detrex.runtime.chunking import available_bytes
 
-# Bytes of masks below which nobody asks how much memory is free.
+# Masks that need fewer bytes are decoded without checking how much memory is free.
 _MEMORY_UNCHECKED = 2**30
 
 
@@ -24,7 +24,7 @@ class RunLengthMasks:
 
     Args:
         size: (height, width) in pixels.
-        rles: in pycocotools' form, ``size`` and ``counts`` (bytes) of each mask.
+        rles: ``size`` and ``counts`` (bytes) of each mask, as pycocotools has them.
     """
 
     def __init__(self, size: tuple[int, int], rles: Sequence[Mapping[str, Any]]):
@@ -39,21 +39,21 @@ class RunLengthMasks:
         return len(self.rles)
 
     def __getitem__(self, index: Tensor | slice) -> RunLengthMasks:
-        """Some of the masks: a slice, or indices or a condition (N,) bool as a tensor."""
+        """Selects masks by a slice, or by a tensor of indices or of (N,) bool."""
         if isinstance(index, slice):
             return RunLengthMasks(self.size, self.rles[index])
         places = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
         return RunLengthMasks(self.size, [self.rles[i] for i in places.tolist()])
 
     def one(self, index: int) -> Tensor:
-        """A mask (H, W) bool on the CPU."""
+        """Mask ``index``, (H, W) bool on the CPU."""
         return torch.from_numpy(coco_mask.decode(self.rles[index])).view(torch.bool)
 
     def dense(self, device: torch.device | str = "cpu") -> Tensor:
         """All masks (N, H, W) bool.
 
         Raises:
-            ValueError: they do not fit the memory.
+            ValueError: the masks do not fit into memory.
         """
         height, width = self.size
         device = torch.device(device)
@@ -82,7 +82,7 @@ class RunLengthMasks:
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(N, H, W) bool masks on any device to COCO's compressed RLE, ready for JSON."""
+    """Converts (N, H, W) bool masks on any device to COCO's compressed RLE, ready for JSON."""
     return RunLengthMasks.encode(masks).to_coco()
 
 
@@ -90,7 +90,7 @@ def rle_of_runs(bounds: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     """A mask from its runs.
 
     Args:
-        bounds: begin and end of every run of the mask's pixels, one after the other, ascending; pixels are
+        bounds: begin and end of every run of the mask's pixels, one after another, ascending; pixels are
             counted down the columns, from left to right. Runs may touch.
         size: (height, width) in pixels.
 

@@ -1,4 +1,4 @@
-"""What goes into a model: one :class:`Sample` per image, with :class:`Targets` in training."""
+"""The input of a model: one :class:`Sample` per image, with :class:`Targets` in training."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Targets:
     Attributes:
         labels: (N,) int64, class indices.
         boxes: (N, 4) float32, absolute xyxy in pixels.
-        masks: (N, H, W) bool, or None where the data has boxes only.
-        is_thing: (N,) bool; a stuff region has ``False``.
+        masks: (N, H, W) bool, or None if the data has boxes only.
+        is_thing: (N,) bool; ``False`` for a stuff region.
     """
 
     labels: Tensor
@@ -59,9 +59,9 @@ class Sample(TypedDict, total=False):
     ``original``: (3, H, W), the image before it was resized; views of other sizes are made from it.
     ``image``: (3, H, W) RGB, uint8 or float in 0..255. ``height``, ``width``: the size at which results
     are wanted (default: the image's own). ``image_id``, ``file_name``: for messages and evaluation.
-    ``targets``: ground truth in the frame of ``image``. ``vocabulary``: which of the vocabularies of a model
-    that reads words its labels are of (default: the first). ``prompts``: what a model that takes clicks and
-    boxes is asked, for this image alone.
+    ``targets``: ground truth in the frame of ``image``. ``vocabulary``: for a model that reads words, which
+    of its vocabularies the labels refer to (default: the first). ``prompts``: for a model that takes clicks
+    and boxes, the prompts on this image.
     """
 
     image: Tensor

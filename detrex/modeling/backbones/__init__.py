@@ -1,4 +1,4 @@
-"""Backbones: images to feature maps by stride."""
+"""Backbones, which turn images into feature maps by stride."""
 
 from detrex.modeling.backbones.intern_image import InternImage, intern_image_channels
 from detrex.modeling.backbones.swin import SwinBackbone

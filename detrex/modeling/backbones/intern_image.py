@@ -22,13 +22,13 @@ STRIDES = (4, 8, 16, 32)
 
 
 class DeformableConvolution(nn.Module):
-    """A depth-wise convolution whose points and weights depend on the place (DCNv3).
+    """A depth-wise convolution whose sampling points and weights depend on the position (DCNv3).
 
-    It is multi-scale deformable attention to the map itself, with the points of a 3 x 3 kernel.
+    It is computed as multi-scale deformable attention to the map itself, with the points of a 3 x 3 kernel.
 
     Args:
         dim: C.
-        groups: G, each with points and weights of its own.
+        groups: G, each with its own points and weights.
         offset_scale: factor on the distance of points from the centre.
     """
 
@@ -45,7 +45,7 @@ class DeformableConvolution(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, H, W, C) to the same."""
+        """Convolves a map: (B, H, W, C) to the same shape."""
         height, width = x.shape[1:3]
         seen = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         seen = F.gelu(self.dw_norm(seen)).flatten(1, 2)  # (B, H * W, C)
@@ -69,8 +69,8 @@ class InternImageBlock(nn.Module):
     Args:
         dim: C.
         groups, offset_scale: see :class:`DeformableConvolution`.
-        post_norm: normalise after the two, and not before.
-        drop_path: probability of leaving each of the two out in training, for an image.
+        post_norm: normalise after each of the two instead of before.
+        drop_path: probability with which, in training, an image skips each of the two.
     """
 
     def __init__(self, dim: int, groups: int, offset_scale: float, post_norm: bool, drop_path: float):
@@ -106,8 +106,8 @@ class InternImageStage(nn.Module):
 
     Args:
         dim, groups, offset_scale, post_norm: see :class:`InternImageBlock`.
-        drop_paths: of the blocks.
-        last: whether no stage follows.
+        drop_paths: one for each block, see :class:`InternImageBlock`.
+        last: whether this is the last stage, which has no reduction.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class InternImage(nn.Module):
         groups: of the first stage's deformable convolutions; each further one has twice as many.
         offset_scale, post_norm: see :class:`InternImageBlock`.
         strides: the maps to return, finest first, out of 4, 8, 16 and 32.
-        drop_path_rate: of the last block; those before have less, the first none.
+        drop_path_rate: ``drop_path`` of the last block; it rises linearly from 0 in the first one.
 
     Raises:
         ValueError: there is no map of such a stride, or the strides do not ascend.

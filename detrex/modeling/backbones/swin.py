@@ -29,12 +29,12 @@ FIXED_OPTIONS = {"strict_img_size": False, "always_partition": True}
 
 
 class SwinBackbone(nn.Module):
-    """timm's Swin Transformer, computing what published detectors with a Swin compute.
+    """timm's Swin Transformer, changed to compute what published detectors with a Swin compute.
 
-    These differ from timm's model, made for classification, in what counts for trained weights. Maps are
-    padded to whole windows (right and below, with zeros) before they are shifted, not after; every second
-    block shifts, however small the map is; and each map that is returned has a layer norm of its own.
-    Images need not be divisible by anything: they are padded likewise, and maps are rounded up in size.
+    Trained weights of detectors need these differences from timm's model, which is made for classification:
+    maps are padded to whole windows (right and below, with zeros) before they are shifted, not after; every
+    second block shifts windows, however small the map is; and each returned map has its own layer norm.
+    Images may have any size: they are padded likewise, and sizes of maps are rounded up.
 
     Args:
         name: timm's name of a Swin (first version), with or without the tag of pretrained weights.
@@ -45,7 +45,7 @@ class SwinBackbone(nn.Module):
 
     Raises:
         ValueError: if there is no such model, it is no Swin, it has no feature map at one of the strides,
-            these do not ascend, or an option cannot be.
+            these do not ascend, or an option cannot be changed.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SwinBackbone(nn.Module):
         for module in self.model.modules():
             if isinstance(module, SwinTransformerBlock):
                 module.attn.__class__ = MapAttention
-                # timm itself would take fused attention only when an environment variable asks for it.
+                # By default, timm uses fused attention here only if an environment variable asks for it.
                 vars(module.attn)["fused_attn"] = use_fused_attn()
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
@@ -113,11 +113,11 @@ def _run_stage(stage: Any, x: Tensor) -> Tensor:
 
 
 class MapAttention(WindowAttention):
-    """timm's attention within windows, of a map that is padded to whole windows with zeros.
+    """timm's attention within windows, for a map that is padded with zeros to whole windows.
 
-    Padding adds almost nothing to what linear layers compute. Small maps have much of it: of 30x40 tokens,
-    windows of 12x12 make 36x48. Its queries, keys and values are the layer's bias, and nothing is asked of
-    what it attends to.
+    Linear layers compute almost nothing for padding, of which small maps have much: windows of 12x12 turn
+    30x40 tokens into 36x48. The queries, keys and values of padding are the layer's bias, and what padding
+    attends to is not used.
     """
 
     relative_position_index: Tensor
@@ -137,7 +137,8 @@ class MapAttention(WindowAttention):
             (B, H, W, C).
         """
         height, width = x.shape[1:3]
-        # Padding later means to move three times as many channels. Graphs for any size know no shares.
+        # Padding after the layer moves three times as many channels, so it pays only if there is much
+        # padding. Graphs for any size do not know how much there is.
         if is_traced() or 10 * padded[0] * padded[1] < 11 * height * width:
             qkv = self.qkv(F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height)))
         else:
@@ -153,7 +154,7 @@ class MapAttention(WindowAttention):
         return self.proj_drop(self.proj(x[:, :height, :width]))
 
     def _pad_with_bias(self, qkv: Tensor, padded: tuple[int, int]) -> Tensor:
-        """Queries, keys and values (B, H, W, 3 * C), and those of zeros right of them and below."""
+        """Pads queries, keys and values (B, H, W, 3 * C) right and below with those of zeros."""
         count, height, width, channels = qkv.shape
         bias = qkv.new_zeros(channels) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
         qkv = torch.cat([qkv, bias.expand(count, height, padded[1] - width, channels)], 2)
@@ -182,10 +183,10 @@ class MapAttention(WindowAttention):
 def shift_mask(
     size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], like: Tensor
 ) -> Tensor:
-    """What keeps apart, in a shifted map, the tokens of a window that were not neighbours before.
+    """A mask that separates, in a shifted map, tokens of a window that were not neighbours before the shift.
 
-    These are the last ``shift`` rows and columns, which came round from the other end of the map. (Published
-    code tells apart three regions along each side; the first two never meet in a window.)
+    The last ``shift`` rows and columns came round from the other end of the map. (Published code
+    distinguishes three regions along each side; the first two never meet in a window.)
 
     Args:
         size: height and width of the map, multiples of the window's.

@@ -1,4 +1,4 @@
-"""Backbones from timm, as pyramids of feature maps."""
+"""Backbones from timm that return feature maps by stride."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def backbone_channels(
     Args:
         name: timm's name of the model.
         options: keyword arguments of ``timm.create_model``.
-        strides: the feature maps that are used, finest first; None for all that there are.
+        strides: the feature maps that are used, finest first; None for all of them.
 
     Raises:
         ValueError: if timm has no such model, it has no feature map at one of the strides, or these do not
@@ -32,10 +32,10 @@ def backbone_channels(
 def timm_features(
     name: str, strides: Sequence[int], pretrained: bool = False, options: Mapping[str, Any] | None = None
 ) -> tuple[Any, dict[int, int]]:
-    """timm's model with just the feature maps at ``strides``, and the channels of these by stride.
+    """timm's model that returns only the feature maps at ``strides``, and their channels by stride.
 
     Raises:
-        ValueError: as :func:`backbone_channels`.
+        ValueError: see :func:`backbone_channels`.
     """
     maps = _feature_maps(name, options, strides)
     indices = [index for index, _ in maps.values()]
@@ -44,9 +44,9 @@ def timm_features(
 
 
 def create_features(name: str, **options: Any) -> Any:
-    """``timm.create_model`` for feature maps; a name that timm does not know is answered with similar ones.
+    """``timm.create_model`` for feature maps; the error for an unknown name suggests similar ones.
 
-    The result is a module with attributes of timm, of which type checkers do not know.
+    The result is a module with attributes of timm that type checkers do not know.
 
     Raises:
         ValueError: if timm has no such model.
@@ -65,7 +65,7 @@ def create_features(name: str, **options: Any) -> Any:
 def _feature_maps(
     name: str, options: Mapping[str, Any] | None, strides: Sequence[int] | None
 ) -> dict[int, tuple[int, int]]:
-    """Index in timm and channels of the map at each stride: the deepest, where several have the same."""
+    """Index in timm and channels of the map at each stride; of several with one stride, the deepest."""
     with torch.device("meta"):  # only the shapes are of interest
         info = create_features(name, pretrained=False, **(options or {})).feature_info
     numbers = zip(info.out_indices, info.channels(), strict=True)
@@ -80,10 +80,10 @@ def _feature_maps(
 
 
 def check_ascending(strides: Sequence[int]) -> None:
-    """Maps are listed finest first.
+    """Checks that maps are listed finest first.
 
     Raises:
-        ValueError: if the strides are not in ascending order, or one comes twice.
+        ValueError: if the strides are not in ascending order, or one is repeated.
     """
     if list(strides) != sorted(set(strides)):
         raise ValueError(
@@ -120,7 +120,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         self.strides = tuple(strides)
         model, self.channels = timm_features(name, strides, pretrained, options)
-        # Transformers in timm, Swin among them, give (B, H, W, C) and say so.
+        # Some models of timm, such as Swin, return (B, H, W, C) and say so.
         self.channels_last = getattr(model, "output_fmt", Format.NCHW) == Format.NHWC
         self.model = freeze_batch_norm_2d(model) if frozen_norm else model
         _freeze_stages(self.model, frozen_stages)
@@ -134,7 +134,7 @@ class TimmBackbone(nn.Module):
 
 
 class NormedTimmBackbone(TimmBackbone):
-    """A timm model each of whose maps has a layer norm of its own, as in detectors with ConvNeXt or FocalNet.
+    """A timm model with a layer norm for each of its maps, as in detectors with ConvNeXt or FocalNet.
 
     Args:
         name, strides, pretrained, options, frozen_stages: see :class:`TimmBackbone`. The norms of the maps

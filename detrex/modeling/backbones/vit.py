@@ -31,7 +31,7 @@ class VitPyramid(nn.Module):
         channels: of each map.
 
     Raises:
-        ValueError: if there is no such model, it is not such a ViT, or the strides are none of the above.
+        ValueError: if there is no such model, it is not such a ViT, or a stride is not one of these.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class VitPyramid(nn.Module):
 
 
 def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> Any:
-    """timm's model, giving the map of its last block."""
+    """timm's model, which returns the map of its last block."""
     needed = f"VitPyramid needs a plain ViT of images of any size, with patches of {PATCH_SIZE} pixels"
     options = {**options, "dynamic_img_size": True}
     try:
@@ -83,7 +83,7 @@ def _plain_vit(name: str, pretrained: bool, options: Mapping[str, Any]) -> Any:
 
 
 def pyramid_scale(stride: int, width: int, channels: int) -> nn.Sequential:
-    """Layers that make a map of another stride of that of stride 16 and ``width`` channels."""
+    """Layers that turn the map of stride 16 and ``width`` channels into one of another stride."""
     resize, resized = _resize(stride, width)
     return nn.Sequential(
         *resize,
@@ -95,7 +95,7 @@ def pyramid_scale(stride: int, width: int, channels: int) -> nn.Sequential:
 
 
 def _resize(stride: int, width: int) -> tuple[list[nn.Module], int]:
-    """Modules, and how many channels come out of them."""
+    """Modules that resize the map, and the number of channels that they return."""
     half, quarter = width // 2, width // 4
     if stride == 4:
         second = nn.ConvTranspose2d(half, quarter, kernel_size=2, stride=2)

@@ -28,12 +28,12 @@ ROTARY_TEMPERATURE = 10000.0
 
 
 class RelativeAttention(nn.Module):
-    """Attention with learned biases of the relative row and column (ViTDet, EVA).
+    """Attention with learned biases for relative rows and columns (ViTDet, EVA).
 
     Args:
         dim: C.
         num_heads: M.
-        side: cells along a side of the maps that it is made for.
+        side: cells along a side of the maps that the biases are made for.
         key_bias: whether keys have a bias, as in ViTDet; EVA's have none.
     """
 
@@ -47,7 +47,7 @@ class RelativeAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps or windows (B, H, W, C) to the same."""
+        """Attends within maps or windows: (B, H, W, C) to the same shape."""
         height, width = x.shape[1:3]
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
@@ -65,7 +65,7 @@ class RelativeAttention(nn.Module):
 class RotaryTable(nn.Module):
     """Cosines and sines of the two-dimensional rotary encoding (RoPE, arXiv 2104.09864) of a square map.
 
-    Published files have them as entries, so that they are kept; those of other sizes are computed.
+    The table is a buffer, because published files have it as an entry; tables of other sizes are computed.
 
     Args:
         dim: channels of a head.
@@ -93,7 +93,7 @@ class RotaryTable(nn.Module):
         return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
     def _angles(self, height: int, width: int, device: torch.device) -> Tensor:
-        """(N, dim): half of the channels turn with the row, half with the column."""
+        """Angles (N, dim): half of the channels turn with the row, half with the column."""
         quarter = torch.arange(self.dim // 4, device=device, dtype=torch.float32)
         frequencies = ROTARY_TEMPERATURE ** (-quarter / (self.dim // 4))
         rows, columns = (
@@ -105,7 +105,7 @@ class RotaryTable(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Attention whose queries and keys are rotated by their place; keys have no bias (EVA-02).
+    """Attention whose queries and keys are rotated by their position; keys have no bias (EVA-02).
 
     Args:
         dim: C.
@@ -120,7 +120,7 @@ class RotaryAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, table: RotaryTable) -> Tensor:
-        """Maps or windows (B, H, W, C) to the same, with the table of their size."""
+        """Attends within maps or windows, (B, H, W, C) to the same shape, with the table of their size."""
         tokens, (height, width) = x.flatten(1, 2), x.shape[1:3]  # (B, N, C)
         query, key, value = (
             _heads(projected, self.num_heads)
@@ -135,7 +135,7 @@ class RotaryAttention(nn.Module):
 
 
 class GeluMlp(nn.Module):
-    """Two linear layers: (..., dim) to the same."""
+    """Two linear layers with GELU between them: (..., dim) to the same shape."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -146,7 +146,7 @@ class GeluMlp(nn.Module):
 
 
 class SwigluMlp(nn.Module):
-    """A gated layer (arXiv 2002.05202), normalised inside: (..., dim) to the same."""
+    """A gated layer (arXiv 2002.05202) with a norm inside: (..., dim) to the same shape."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -158,13 +158,13 @@ class SwigluMlp(nn.Module):
 
 
 class WindowedBlock(nn.Module):
-    """Attention within windows, or of the whole map, and an MLP.
+    """Attention within windows or over the whole map, and an MLP.
 
     Args:
         dim: C.
-        attention, mlp: modules for (B, H, W, C).
-        window: cells along a side of windows; 0 for none.
-        drop_path: probability of leaving each of the two out in training, for an image.
+        attention, mlp: modules that map (B, H, W, C) to the same shape.
+        window: cells along a side of windows; 0 for the whole map.
+        drop_path: probability with which, in training, an image skips each of the two.
     """
 
     def __init__(self, dim: int, attention: nn.Module, mlp: nn.Module, window: int, drop_path: float):
@@ -174,7 +174,7 @@ class WindowedBlock(nn.Module):
         self.window, self.drop_path = window, DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, *table: RotaryTable) -> Tensor:
-        """Refines maps (B, H, W, C); with the table of positions that the attention takes, if it does."""
+        """Refines maps (B, H, W, C); ``table`` is the table of positions, for attention that takes one."""
         height, width = x.shape[1:3]
         attended = self.norm1(x)
         if self.window:
@@ -190,21 +190,21 @@ class WindowedBlock(nn.Module):
 
 
 class WindowedVit(nn.Module):
-    """A plain ViT most of whose blocks attend within windows, with a simple feature pyramid.
+    """A plain ViT with a simple feature pyramid, in which most blocks attend within windows.
 
-    Use :class:`VitDet`, :class:`Eva` or :class:`Eva02`, which say how blocks attend and which MLP they have.
+    Use :class:`VitDet`, :class:`Eva` or :class:`Eva02`, which define the attention and MLP of the blocks.
 
     Args:
         embed_dim, depth, num_heads: as in the papers.
         mlp_dim: hidden channels of the MLP.
         window: cells along a side of windows.
         global_blocks: numbers of the blocks, from 0, that attend to the whole map.
-        image_size: side in pixels of the square images that it is made for. Others work as well: positions
-            are interpolated or computed anew.
-        pretrain_size: side in pixels of the images of its pretraining, for which the position embedding is.
+        image_size: side in pixels of the square images that the model is made for. Others work as well:
+            positions are interpolated or computed anew.
+        pretrain_size: side in pixels of the images in pretraining, which the position embedding is for.
         strides: the maps to make, finest first, out of 4, 8, 16, 32 and, after 32, 64.
         channels: of each map.
-        drop_path_rate: of the last block; those before have less, the first none.
+        drop_path_rate: ``drop_path`` of the last block; it rises linearly from 0 in the first one.
 
     Raises:
         ValueError: a map of such a stride cannot be made.
@@ -266,7 +266,7 @@ class WindowedVit(nn.Module):
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Normalised images (B, 3, H, W) to maps by stride, each (B, C, H / stride, W / stride).
 
-        Sides are rounded down to whole patches, as published detectors do it.
+        Sides are rounded down to whole patches, as in published detectors.
 
         Raises:
             ValueError: the images are smaller than two patches.
@@ -288,7 +288,7 @@ class WindowedVit(nn.Module):
         return maps
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(1, height, width, C); the first entry of the embedding is the class token's, which is not used."""
+        """The position embedding, (1, height, width, C), without its first entry, the class token's."""
         side = math.isqrt(self.pos_embed.shape[1] - 1)
         grid = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, side, side)
         if (height, width) != (side, side):
@@ -304,7 +304,7 @@ class VitDet(WindowedVit):
 
 
 class Eva(WindowedVit):
-    """EVA's (EVA-01's) backbone: as ViTDet's, but keys have no bias."""
+    """EVA's (EVA-01's) backbone: like ViTDet's, but keys have no bias."""
 
     def attention(self, side: int) -> nn.Module:
         return RelativeAttention(self.embed_dim, self.num_heads, side, key_bias=False)
@@ -345,12 +345,12 @@ class Eva02(WindowedVit):
 
 
 def _heads(tokens: Tensor, num_heads: int) -> Tensor:
-    """(B, N, C) to (B, M, N, C / M)."""
+    """Splits channels into heads: (B, N, C) to (B, M, N, C / M)."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def _joined(heads: Tensor, projection: nn.Module, like: Tensor) -> Tensor:
-    """(B, M, N, C / M), projected, in the shape of ``like`` (B, H, W, C)."""
+    """Joins heads (B, M, N, C / M) and projects them, in the shape of ``like`` (B, H, W, C)."""
     return projection(heads.transpose(1, 2).flatten(2)).view_as(like)
 
 

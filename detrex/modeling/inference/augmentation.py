@@ -24,19 +24,19 @@ class TestTimeAugmentation:
     """Looks at an image at several sizes, and mirrored, and fuses the results.
 
     Boxes are fused by weighted box fusion (arXiv 1910.13302), masks by a vote of their pixels, panoptic
-    segments by a vote of each pixel's segments, and class scores of pixels by their mean. It takes as many
-    times the time of one look as there are views, weighted by their area.
+    segments by a vote for each pixel, and class scores of pixels by their mean. The time of one look is
+    multiplied by the number of views, weighted by their area.
 
     Args:
-        scales: sizes of the views, as multiples of the one that the mapper gives the image. They are made
+        scales: sizes of the views, as multiples of the size that the mapper gives the image. Views are made
             from the original image.
-        flip: whether each view is looked at mirrored left to right, too.
-        iou_threshold: above it, boxes of one class are of one object.
+        flip: also look at each view mirrored left to right.
+        iou_threshold: boxes of one class with a larger IoU belong to one object.
         inference: how to look at each view; None: once. :class:`~detrex.modeling.SlidingWindow` gives the
             multi-scale test setting of semantic models.
     """
 
-    __test__ = False  # pytest takes what is named so for tests
+    __test__ = False  # pytest would take this class for a test because of its name
 
     scales: Sequence[float] = (0.75, 1.0, 1.25)
     flip: bool = True
@@ -71,7 +71,7 @@ class TestTimeAugmentation:
         return self._fused(outputs, postprocess)
 
     def _views(self, sample: Sample, scale: float) -> list[Sample]:
-        """The image at one size, and mirrored if that is wanted."""
+        """The image at one size, and also mirrored if ``flip`` is set."""
         image = sample["image"]
         height, width = (max(1, round(scale * side)) for side in image.shape[-2:])
         if (height, width) != tuple(image.shape[-2:]):
@@ -98,7 +98,7 @@ class TestTimeAugmentation:
 
 
 def _without_thresholds(postprocess: PostProcess) -> PostProcess:
-    """The settings for single views: an object may be above the threshold in the mean but below it in one."""
+    """The settings for single views, without thresholds, which only the fused results have to reach."""
     changed = copy.copy(postprocess)
     if changed.instance is not None:
         changed.instance = replace(changed.instance, score_threshold=0.0)
@@ -108,7 +108,7 @@ def _without_thresholds(postprocess: PostProcess) -> PostProcess:
 
 
 def _mirrored(output: dict[str, Any]) -> dict[str, Any]:
-    """Results of a mirrored image, as of the image."""
+    """Mirrors the results of a mirrored image back."""
     result = dict(output)
     if "instances" in output:
         result["instances"] = _mirrored_instances(output["instances"])

@@ -1,4 +1,4 @@
-"""Results of several views of one image, made one.
+"""Fuses the results of several views of one image.
 
 Shape letters: V views, N objects, C classes, H and W pixels.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 from detrex.structures import CroppedMask, Instances, RunLengthMasks
 from detrex.structures.crops import encode_crops, vote
 
-_SAME_SEGMENT = 0.5  # IoU from which on segments of two views are one thing
-_LEAST_SHARE = 0.5  # of the area that views give a segment, without which it is left out
+_SAME_SEGMENT = 0.5  # segments of two views with at least this IoU are one thing
+_LEAST_SHARE = 0.5  # a segment that keeps less than this share of its mean area in the views is left out
 
 Panoptic = tuple[Tensor, list[dict[str, Any]]]
 
@@ -25,11 +25,11 @@ Panoptic = tuple[Tensor, list[dict[str, Any]]]
 def fuse_boxes(
     boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, views: int, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:
-    """Weighted box fusion (arXiv 1910.13302): boxes on one object become their mean, weighted by scores.
+    """Weighted box fusion (arXiv 1910.13302): replaces the boxes of one object by their score-weighted mean.
 
     From the best on, each box joins the fused box of its class with the largest IoU, if that is above
-    ``iou_threshold``, or else begins one. A fused score is the mean of its boxes' scores; where fewer boxes
-    than views found the object, it is lowered in proportion.
+    ``iou_threshold``; otherwise it begins a new one. A fused score is the mean of its boxes' scores, lowered
+    in proportion if an object has fewer boxes than there are views.
 
     Args:
         boxes: (N, 4) xyxy.
@@ -39,7 +39,7 @@ def fuse_boxes(
         iou_threshold: from 0 to 1.
 
     Returns:
-        Fused boxes (M, 4) and scores (M,), best first, and for each the indices of its boxes.
+        Fused boxes (M, 4) and scores (M,), best first, and for each of them the indices of its boxes.
     """
     members: list[list[int]] = []
     fused = np.zeros((len(boxes), 4))
@@ -55,7 +55,7 @@ def fuse_boxes(
             k = len(members)
             places.append(k)
             members.append([i])
-        weights = scores[members[k]] + np.finfo(float).tiny  # of the boxes of k, (members,)
+        weights = scores[members[k]] + np.finfo(float).tiny  # of the boxes in fused box k, (members,)
         fused[k] = (boxes[members[k]] * (weights / weights.sum())[:, None]).sum(0)
     means = np.array([scores[indices].mean() * min(len(indices), views) / views for indices in members])
     order = np.argsort(-means, kind="stable") if members else np.zeros(0, int)
@@ -63,7 +63,7 @@ def fuse_boxes(
 
 
 def fuse_instances(views: Sequence[Instances], iou_threshold: float) -> Instances:
-    """Objects of all views, fused by their boxes; a pixel is in a mask if half of the scores say so.
+    """Fuses the objects of all views by their boxes; masks contain pixels that half of the scores vote for.
 
     Args:
         views: in the frame of one image, all with masks or all without.
@@ -94,11 +94,11 @@ def fuse_instances(views: Sequence[Instances], iou_threshold: float) -> Instance
 
 
 def fuse_panoptic(views: Sequence[Panoptic], score_threshold: float) -> Panoptic:
-    """Segments of all views, fused; each pixel goes to the segment with most of the scores.
+    """Fuses the segments of all views; each pixel goes to the segment with the largest sum of scores.
 
-    Things of one class are one segment if their IoU is at least 0.5; stuff of one class always is. A pixel
-    is empty if it is so in more than half of the views. A fused score is the mean over views, 0 where a view
-    has no such segment.
+    Things of one class are one segment if their IoU is at least 0.5; stuff of one class is always one
+    segment. A pixel that is empty in more than half of the views stays empty. A fused score is the mean over
+    views; a view without the segment counts as 0.
 
     Args:
         views: segment ids (H, W) and segments, see :class:`detrex.modeling.PanopticInference`.
@@ -138,13 +138,13 @@ def fuse_panoptic(views: Sequence[Panoptic], score_threshold: float) -> Panoptic
 
 @dataclass
 class _SegmentGroup:
-    """Segments of several views that are one; lists have an entry for each.
+    """Segments of several views that are fused into one; the lists have an entry for each of them.
 
     Attributes:
         label: class index.
         is_thing: whether it is a thing.
-        views, ids, scores: where each segment is from, its id there, and its score.
-        area: of all of them, in pixels.
+        views, ids, scores: the view of each segment, its id there, and its score.
+        area: the sum of their areas, in pixels.
     """
 
     label: int

@@ -1,7 +1,7 @@
-"""Results of overlapping tiles, put together: an object that two tiles see becomes one.
+"""Joins the results of overlapping tiles, so that an object that two tiles see becomes one.
 
-Two tiles see the same pixels where they overlap. What they find there is one object if it agrees *there*:
-outside, each of them may know only a part.
+Two tiles see the same pixels where they overlap. Two results are one object if they agree *there*; outside
+the overlap, each tile may see only a part of the object.
 
 Shape letters: H and W pixels of the whole image, h and w of a tile, P pieces.
 """
@@ -21,13 +21,13 @@ from detrex.structures import CroppedMask, Instances, Rectangle, RunLengthMasks
 from detrex.structures.crops import vote
 
 CONTAINED = 0.7
-"""Share of an object's visible part from which on it is a part of another one."""
+"""An object is part of another one that contains at least this share of its visible part."""
 
-_EDGE = 2.0  # pixels from the edge of a tile within which an object may go on beyond it
+_EDGE = 2.0  # an object may continue beyond the edge of a tile if it comes this close to it, in pixels
 MAP_IN_MEMORY = 2**26
-"""Bytes of a map that is kept in memory; larger ones are on the disk."""
+"""Size in bytes up to which a map is kept in memory; larger ones are on the disk."""
 
-_ROWS = 256  # of a map that are renumbered at a time
+_ROWS = 256  # rows of a map that are renumbered at a time
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Tile:
 
     Attributes:
         number: counted from 0, row by row.
-        place: in the image.
-        core: the part of ``place`` whose pixels are taken from this tile; cores of all tiles are the image.
+        place: its rectangle in the image.
+        core: the part of ``place`` whose pixels are taken from this tile; all cores together are the image.
     """
 
     number: int
@@ -47,14 +47,14 @@ class Tile:
 
 @dataclass(eq=False)
 class _Piece:
-    """What a tile has found of an object, in the frame of the whole image.
+    """The part of an object that a tile has found, in the frame of the whole image.
 
     Attributes:
         tile: where it was found.
         box: (4,) xyxy.
         score, label: of the object.
-        is_cut: whether it reaches an edge of the tile that is none of the image.
-        mask: None where there are none.
+        is_cut: whether it reaches an edge of the tile that is not an edge of the image.
+        mask: None if the model has no masks.
     """
 
     tile: Tile
@@ -70,7 +70,7 @@ class _Piece:
         return float(self.mask.area) if self.mask is not None else _box_area(self.box)
 
     def shares(self, other: _Piece) -> tuple[float, float, float]:
-        """Pixels of both, of this one and of the other one where the two tiles overlap."""
+        """Areas within the overlap of the tiles: of the intersection, of this piece and of the other one."""
         seen = self.tile.place.meet(other.tile.place)
         if seen.is_empty:
             return 0.0, 0.0, 0.0
@@ -91,7 +91,7 @@ class _Object:
 
     @property
     def whole(self) -> _Piece | None:
-        """The best piece that nothing cuts."""
+        """The best piece that is not cut."""
         return next((piece for piece in self.pieces if not piece.is_cut), None)
 
 
@@ -100,8 +100,8 @@ class InstanceSeams:
 
     Args:
         size: (height, width) of the image in pixels.
-        iou_threshold: pieces of two tiles are one object if this is their IoU where the tiles overlap. A
-            piece that its tile cuts also belongs to an object that contains seven tenths of it.
+        iou_threshold: pieces of two tiles are one object if their IoU in the overlap of the tiles reaches
+            this. A piece that its tile cuts also belongs to an object that contains seven tenths of it.
     """
 
     def __init__(self, size: tuple[int, int], iou_threshold: float = 0.5):
@@ -110,7 +110,7 @@ class InstanceSeams:
         self._has_masks = False
 
     def add(self, tile: Tile, found: Instances) -> None:
-        """Takes the objects of a tile, in its frame."""
+        """Adds the objects of a tile, in the frame of the tile."""
         boxes = found.pred_boxes.double().cpu().numpy()
         boxes = boxes + np.array([tile.place.left, tile.place.top] * 2, float)
         masks = found.masks
@@ -130,7 +130,7 @@ class InstanceSeams:
     def joined(self) -> Instances:
         """All objects in the frame of the image, best first.
 
-        Pieces that nothing cuts are taken as they are; the others are joined.
+        An object with a piece that is not cut is that piece; of other objects, the pieces are joined.
         """
         objects = self._objects()
         boxes, scores, labels, masks = [], [], [], []
@@ -165,7 +165,7 @@ class InstanceSeams:
         )
 
     def _objects(self) -> list[_Object]:
-        """Joins pieces by descending score: each joins the objects it is part of, at most one a tile."""
+        """Joins pieces by descending score: each joins the objects it is part of, at most one per tile."""
         placed: dict[tuple[int, int], list[_Piece]] = {}  # by tile and class
         owner: dict[int, _Object] = {}
         neighbours = self._neighbours()
@@ -188,7 +188,7 @@ class InstanceSeams:
                 else:
                     is_part |= is_contained
             if joined is None and is_part:
-                continue  # a sliver of an object of which its own tile has another piece
+                continue  # a sliver of an object that has another piece in the same tile
             if joined is None:
                 joined = _Object([piece], {piece.tile.number})
                 objects.append(joined)
@@ -207,7 +207,7 @@ class InstanceSeams:
     def _agreeing(
         self, piece: _Piece, neighbours: Sequence[int], placed: dict[tuple[int, int], list[_Piece]]
     ) -> Iterator[tuple[float, _Piece, bool]]:
-        """Pieces of other tiles on the same object: how far they agree, and whether they contain this one."""
+        """Pieces of the same object in other tiles, with their IoU and whether they contain this piece."""
         for number in neighbours:
             others = placed.get((number, piece.label), [])
             if not others:
@@ -235,11 +235,11 @@ class InstanceSeams:
 
 @dataclass
 class _Segment:
-    """A segment of the whole image while it is put together.
+    """A segment of the whole image, while tiles are being joined.
 
     Attributes:
         label, is_thing, score: see :class:`detrex.modeling.PanopticInference`.
-        tiles: numbers of those that have it.
+        tiles: numbers of the tiles that contain it.
     """
 
     label: int
@@ -264,10 +264,10 @@ class PanopticSeams:
         self._recent: list[tuple[Tile, np.ndarray]] = []  # tiles that later ones may overlap
 
     def add(self, tile: Tile, ids: Tensor, segments: Sequence[dict[str, Any]]) -> None:
-        """Takes the segments of a tile, in its frame; tiles come row by row.
+        """Adds the segments of a tile, in the frame of the tile; call it row by row.
 
         Args:
-            tile: where it is.
+            tile: the tile.
             ids: (h, w) segment ids.
             segments: of the tile.
         """
@@ -321,7 +321,7 @@ class PanopticSeams:
         yield from (self._canvas[first : first + _ROWS] for first in range(0, self.size[0], _ROWS))
 
     def _link(self, tile: Tile, ids: np.ndarray, other: Tile, other_ids: np.ndarray) -> None:
-        """Makes things one that agree where two tiles overlap."""
+        """Joins things that agree in the overlap of two tiles."""
         seen = tile.place.meet(other.place)
         if seen.is_empty:
             return
@@ -362,7 +362,7 @@ class PanopticSeams:
 
 
 class SemanticSeams:
-    """Puts class maps of tiles together: each pixel's class is from the tile whose core it is in.
+    """Joins class maps of tiles: the class of a pixel comes from the tile whose core contains it.
 
     Args:
         size: (height, width) of the image in pixels.
@@ -372,7 +372,7 @@ class SemanticSeams:
         self._canvas = new_map(size, np.int32)
 
     def add(self, tile: Tile, classes: Tensor) -> None:
-        """Takes class indices (h, w) of a tile."""
+        """Adds class indices (h, w) of a tile."""
         core = tile.core
         class_ids = _inside(classes.cpu().numpy(), tile.place, core)
         self._canvas[core.top : core.bottom, core.left : core.right] = class_ids
@@ -383,7 +383,7 @@ class SemanticSeams:
 
 
 def new_map(size: tuple[int, int], kind: type) -> np.ndarray:
-    """Zeros (H, W): a large map lies in a temporary file, which goes with it."""
+    """Zeros (H, W); a large map lies in a temporary file, which is deleted with it."""
     if size[0] * size[1] * np.dtype(kind).itemsize <= MAP_IN_MEMORY:
         return np.zeros(size, kind)
     with tempfile.TemporaryFile() as file:
@@ -391,13 +391,13 @@ def new_map(size: tuple[int, int], kind: type) -> np.ndarray:
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The same memory as a tensor that may be changed in place."""
+    """A tensor that shares the array's memory and may be changed in place."""
     with torch.inference_mode(False):
         return torch.from_numpy(array)
 
 
 def _inside(array: np.ndarray, place: Rectangle, part: Rectangle) -> np.ndarray:
-    """The pixels of ``part`` of the image in an array that lies at ``place``."""
+    """The pixels of ``part`` of the image, from an array that covers ``place``."""
     return array[
         part.top - place.top : part.bottom - place.top, part.left - place.left : part.right - place.left
     ]

@@ -1,4 +1,4 @@
-"""What the ways of looking at an image more than once have in common."""
+"""Shared code of the ways to look at an image more than once."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from detrex.modeling.results import PostProcess
 from detrex.structures import Sample
 
 Detect = Callable[[list[Sample], PostProcess], list[dict[str, Any]]]
-"""Samples to results, as :meth:`detrex.modeling.Detector.detect`."""
+"""Turns samples into results, like :meth:`detrex.modeling.Detector.detect`."""
 
 
 class Inference(Protocol):
-    """Looks at an image more than once, and puts the results together; ``model.inference`` of a config."""
+    """Looks at an image more than once and joins the results; ``model.inference`` of a config."""
 
     def __call__(self, detect: Detect, sample: Sample, postprocess: PostProcess) -> dict[str, Any]:
-        """Results of one image, of the kinds and at the size that ``detect`` gives them.
+        """Results of one image, of the same kinds and size as those of ``detect``.
 
         Args:
             detect: looks once.
             sample: see :class:`~detrex.structures.Sample`.
-            postprocess: what results are wanted.
+            postprocess: makes the results that are wanted.
         """
 
 
 def original_of(sample: Sample) -> Tensor:
-    """(3, H, W), before it was resized for the model, where the sample has that, else as it is."""
+    """The image (3, H, W) before it was resized for the model, or the resized one if that is unknown."""
     return sample.get("original", sample["image"]).as_subclass(Tensor)
 
 
@@ -40,15 +40,15 @@ def output_size(sample: Sample) -> tuple[int, int]:
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) at (height, width) ``size``, as :class:`detrex.data.EvalMapper` resizes."""
+    """Resizes an image (3, H, W) to (height, width) ``size``, like :class:`detrex.data.EvalMapper`."""
     return image if tuple(image.shape[-2:]) == size else F.resize(image, list(size), antialias=True)
 
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from a setting that is one number or two.
+    """(height, width) from a setting of one or two numbers.
 
     Raises:
-        ValueError: it is something else, or one of the numbers is below 1.
+        ValueError: the setting is something else, or a number is below 1.
     """
     sides = (value, value) if isinstance(value, int) else tuple(value)
     if len(sides) != 2 or min(sides) < 1:
@@ -57,12 +57,12 @@ def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """Where windows of ``size`` begin that cover ``length`` pixels; the last one ends with them."""
+    """Begins of windows of ``size`` that cover ``length`` pixels; the last window ends at the last pixel."""
     return [min(i * stride, length - size) for i in range(-(-(length - size) // stride) + 1)]
 
 
 def grouped(samples: Sequence[Sample], batch_size: int) -> Iterator[list[int]]:
-    """Indices of samples of one size, at most ``batch_size`` together: none is padded beside a larger one."""
+    """Indices of samples of equal size, at most ``batch_size`` together, so that none is padded."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(tuple(sample["image"].shape), []).append(i)

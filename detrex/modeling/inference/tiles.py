@@ -1,4 +1,4 @@
-"""Large pictures with many small objects, tile by tile.
+"""Looks at large pictures with many small objects tile by tile.
 
 Shape letters: H and W pixels of the image.
 """
@@ -28,25 +28,26 @@ from detrex.structures import Rectangle, Sample, class_map
 
 @dataclass
 class Tiles:
-    """Cuts the image, as it was before it was resized, into overlapping tiles, and joins their results.
+    """Cuts the original image, before resizing, into overlapping tiles, and joins their results.
 
-    An object in the overlap of two tiles is found by both, and one of the results is taken; one that is
-    larger than the overlap is joined from its parts. Segments of things are joined so, too; a pixel's segment
-    or class is from the tile in which it lies farthest from the edge. Memory is that of one tile, of the
-    objects, compressed, and of the image itself; maps of more than 16 million pixels lie in temporary files.
+    If an object lies in the overlap of two tiles, both find it, and one of the results is taken; an object
+    larger than the overlap is joined from its parts. Segments of things are joined likewise; the segment or
+    class of a pixel comes from the tile in which it lies farthest from the edge. Memory is needed for one
+    tile, the compressed objects and the image itself; maps of more than 16 million pixels lie in temporary
+    files.
 
     Args:
         size: height and width of a tile in pixels of the original image.
-        overlap: of neighbouring tiles in pixels: at least as much as a common object is long. None: a quarter
-            of the size.
-        input_size: height and width that the model gets a tile in; None: those it has. Objects should be as
-            large there as they were in training.
-        iou_threshold: results of two tiles are one object if this is their IoU where the tiles overlap.
-        batch_size: so many tiles go through the model together.
+        overlap: of neighbouring tiles in pixels, at least the length of a common object. None: a quarter of
+            the size.
+        input_size: height and width to which tiles are resized for the model; None: no resizing. Objects
+            should then be as large as they were in training.
+        iou_threshold: results of two tiles are one object if their IoU in the overlap reaches this.
+        batch_size: number of tiles that go through the model together.
         inference: how to look at each tile; None: once.
 
-    At most ``model.postprocess.instance.max_detections`` objects are found in a tile, and any number in the
-    image. ``sem_seg`` has no scores, but classes (H, W) int32.
+    A tile has at most ``model.postprocess.instance.max_detections`` objects, the image any number.
+    ``sem_seg`` holds classes (H, W) int32 instead of scores.
     """
 
     size: int = 1024
@@ -138,7 +139,7 @@ class Tiles:
         return Sample(image=resized(part, size), original=part, height=height, width=width)
 
     def _along(self, length: int) -> list[tuple[int, int, int, int]]:
-        """Where each tile along one axis begins and ends, and where its core does."""
+        """Begin and end of each tile along one axis, and of its core."""
         size = min(self.size, length)
         begins = starts(length, size, max(1, self.size - self._overlap))
         cuts = [0, *((b + a + size) // 2 for a, b in zip(begins, begins[1:], strict=False)), length]

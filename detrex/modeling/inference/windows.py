@@ -19,17 +19,17 @@ from detrex.structures import Sample
 
 @dataclass
 class SlidingWindow:
-    """Class scores of windows over the image, averaged where they overlap.
+    """Averages the class scores of overlapping windows over the image.
 
-    The usual test setting of models that were trained on crops: windows of the size of these crops on the
-    image as the mapper resizes it. Published results on ADE20K mostly have windows of 512 pixels with the
-    shorter side resized to 512, or 640 of both; on Cityscapes windows of (512, 1024), or 769 pixels, on the
-    image of 1024 x 2048. Each window begins two thirds of its size after the one before.
+    This is the usual test setting of models that were trained on crops: windows have the size of these crops,
+    on the image as the mapper resizes it. Most published results on ADE20K use windows of 512 pixels with the
+    shorter side resized to 512, or 640 for both; on Cityscapes, windows of (512, 1024) or 769 pixels on the
+    image of 1024 x 2048. Each window begins two thirds of its size after the previous one.
 
     Args:
         size: of a window in pixels, one number or (height, width).
         stride: from one window to the next; None for two thirds of the size.
-        batch_size: so many windows go through the model together.
+        batch_size: number of windows that go through the model together.
     """
 
     size: int | Sequence[int] = 512
@@ -61,7 +61,7 @@ class SlidingWindow:
         """``sem_seg`` of one image; see :class:`~detrex.modeling.inference.Inference`.
 
         Raises:
-            ValueError: other results are wanted, too.
+            ValueError: results other than ``sem_seg`` are wanted.
         """
         if postprocess.instance is not None or postprocess.panoptic is not None:
             raise ValueError(

@@ -21,9 +21,9 @@ from detrex.structures import BatchTargets
 
 
 class QualityScore:
-    """One logit of a query: the IoU that it expects of its mask, unbounded.
+    """One logit per query: the IoU that it expects of its mask, unbounded.
 
-    Queries have no classes: what a prompt means is known.
+    Queries have no classes: the prompt says which object is meant.
     """
 
     uses_quality = False
@@ -33,11 +33,11 @@ class QualityScore:
         return 1
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:  # noqa: ARG002
-        """Makes the three layers that give the logit."""
+        """Makes the three layers that compute the logit."""
         return MLP(hidden_dim, hidden_dim, 1, 3)
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """0 for all: masks and boxes alone decide."""
+        """0 for all pairs: only masks and boxes decide."""
         return logits.new_zeros(labels.shape)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
@@ -45,7 +45,7 @@ class QualityScore:
         return torch.ones_like(quality)
 
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
-        """0: see :class:`PromptCriterion`."""
+        """0, because :class:`PromptCriterion` computes the loss of the IoU."""
         return torch.zeros_like(logits[..., 0]), None
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
@@ -55,11 +55,11 @@ class QualityScore:
 
 
 class WithinPrompts(Assignment):
-    """Masks of a prompt get different queries of it, those that cost least together.
+    """The masks of a prompt get different queries of that prompt, so that the total cost is lowest.
 
     Args:
-        prompts: of each image, (N,) int64: the prompt that each mask answers.
-        queries: of a prompt.
+        prompts: for each image, (N,) int64: the prompt that each mask answers.
+        queries: number of queries for a prompt.
     """
 
     def __init__(self, prompts: Sequence[Tensor], queries: int):
@@ -90,14 +90,14 @@ class PromptCriterion(SetCriterion):
     """Weighted losses of the queries that answer with a mask; all others have none.
 
     Args:
-        quality_weight: of the squared error between the expected IoU and one less the dice loss.
-        match_every_layer: match the queries of every layer by themselves. Without, the last layer's matches
-            hold for all (published).
+        quality_weight: of the squared error between the expected IoU and one minus the dice loss.
+        match_every_layer: match the queries of every layer separately. Otherwise, the last layer's matches
+            hold for all layers (published).
         detach_quality: stop the gradient of that error into masks, which the published training has.
-        rate_all: teach all queries of a prompt what IoU to expect, those without a mask to answer with
-            included, by the mask of the prompt that they fit best. The published training leaves these alone,
+        rate_all: teach all queries of a prompt which IoU to expect, including those without a mask to answer
+            with, by the mask of the prompt that they fit best. The published training does not teach these,
             so that they may expect anything.
-        criterion: all others are those of :class:`~detrex.modeling.SetCriterion`.
+        criterion: all other arguments are those of :class:`~detrex.modeling.SetCriterion`.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class PromptCriterion(SetCriterion):
         pixel_embed: Tensor | None,
         targets: BatchTargets,
     ) -> dict[str, Tensor]:
-        """Losses by name: ``loss_iou``, and as of :meth:`~detrex.modeling.SetCriterion.forward` but classes.
+        """Losses by name: ``loss_iou``, and those of :class:`~detrex.modeling.SetCriterion` except classes.
 
         Args:
-            predictions: of all layers, the last one at the end.
+            predictions: of all layers, in order.
             pixel_embed: (B, D, H / 4, W / 4).
             targets: masks, each once for every prompt that it answers.
         """

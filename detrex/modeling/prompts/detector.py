@@ -38,12 +38,12 @@ from detrex.structures.prompts import BOX
 
 @dataclass
 class EncodedImages:
-    """Images as prompts are asked about them, any number of times.
+    """Encoded images, which answer prompts any number of times.
 
     Attributes:
         memory, pixel_embed: see :class:`~detrex.modeling.DecoderOutput`.
-        images: sizes, and the normalised images themselves.
-        frames: of each image.
+        images: the normalised images and their sizes.
+        frames: one for each image.
     """
 
     memory: Pyramid
@@ -52,7 +52,7 @@ class EncodedImages:
     frames: list[Frame]
 
     def of_images(self, index: Sequence[int]) -> EncodedImages:
-        """Some of the images."""
+        """A selection of the images."""
         chosen = torch.tensor(list(index), device=self.pixel_embed.device)
         images = PaddedImages(self.images.tensor[chosen], [self.images.sizes[i] for i in index])
         return EncodedImages(
@@ -61,20 +61,20 @@ class EncodedImages:
 
 
 class PromptDetector(Detector):
-    """Masks for clicks and boxes, G for each, from whole objects to their parts (Semantic-SAM).
+    """Predicts G masks for each click or box, from whole objects to their parts (Semantic-SAM).
 
-    Without prompts, :meth:`detect` gives the masks of a grid of clicks as instances of one class, so that
+    Without prompts, :meth:`detect` returns the masks of a grid of clicks as instances of one class, so that
     tools for detectors can use the model.
 
     Args:
-        prompts: makes queries of prompts.
-        drawing: makes prompts of true masks in training.
+        prompts: turns prompts into queries.
+        drawing: draws prompts from true masks in training.
         automatic: settings of :meth:`everything`.
-        levels: queries of a prompt from the largest granularity to the smallest.
-        isolated: whether prompts of one call leave each other's results alone. The published demo and
-            automatic masks let all see each other, so that results depend on what else is asked.
-        points_as_boxes: mark clicks as boxes, as the published evaluation does, unlike its training.
-        detector: all others are those of :class:`~detrex.modeling.Detector`.
+        levels: indices of a prompt's queries, from the largest granularity to the smallest.
+        isolated: whether prompts of one call do not influence each other's results. In the published demo and
+            automatic masks, all prompts see each other, so that results depend on the other prompts.
+        points_as_boxes: mark clicks as boxes, as in the published evaluation, but not in its training.
+        detector: all other arguments are those of :class:`~detrex.modeling.Detector`.
 
     Raises:
         ValueError: ``levels`` are not the granularities of ``prompts``.
@@ -101,7 +101,7 @@ class PromptDetector(Detector):
         self.isolated, self.points_as_boxes = isolated, points_as_boxes
 
     def encode_images(self, samples: list[Sample]) -> EncodedImages:
-        """Computes what prompts are asked about, once for all of them.
+        """Encodes images, once for all prompts.
 
         Args:
             samples: see :class:`~detrex.structures.Sample`.
@@ -117,9 +117,9 @@ class PromptDetector(Detector):
         """Predictions (B, P * G), prompt by prompt; their logits (B, P * G, 1) are expected IoUs.
 
         Args:
-            encoded: images.
+            encoded: the images.
             prompts: relative to each image.
-            isolated: in place of the model's own.
+            isolated: replaces the model's setting.
         """
         if self.points_as_boxes:
             prompts = Prompts(prompts.boxes, torch.full_like(prompts.kind, BOX))
@@ -129,7 +129,7 @@ class PromptDetector(Detector):
 
     @property
     def answering(self) -> Decoder:
-        """The decoder of prompts."""
+        """The decoder that answers prompts."""
         return self.decoder
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ class PromptDetector(Detector):
             ValueError: a sample has no targets or no masks, or none of the images has a mask with a pixel.
         """
         samples = [without_classes(sample) for sample in samples]
-        self._collate_targets(samples, self.preprocess(samples))  # finds what is wrong with them
+        self._collate_targets(samples, self.preprocess(samples))  # raises if they are wrong
         drawn = [self.drawing(sample["targets"]) for sample in samples]
         pairs = [(s, d) for s, d in zip(samples, drawn, strict=True) if d is not None]
         if not pairs:
@@ -168,7 +168,7 @@ class PromptDetector(Detector):
     def _answers(
         self, samples: list[Sample], drawn: list[DrawnPrompts], encoded: EncodedImages
     ) -> BatchTargets:
-        """True masks, each once for every prompt that it answers."""
+        """The true masks, each repeated for every prompt that it answers."""
         targets = self._collate_targets(samples, encoded.images)
         assert targets.masks is not None
         first = [sum(targets.counts[:i]) for i in range(len(samples))]
@@ -183,15 +183,15 @@ class PromptDetector(Detector):
         )
 
     def detect(self, samples: list[Sample], postprocess: PostProcess | None = None) -> list[dict[str, Any]]:
-        """Results.
+        """Masks for the prompts of samples, or instances for samples without prompts.
 
         Args:
             samples: each with or without ``prompts``.
-            postprocess: whose threshold and number of instances hold, in the place of the model's.
+            postprocess: its threshold and number of instances replace the model's.
 
         Returns:
-            One dictionary per sample with ``prompted``, all :class:`~detrex.structures.PromptedMasks` of its
-            prompts, or without prompts ``instances``: those of :meth:`everything`, of class 0.
+            One dictionary per sample: with ``prompted``, all :class:`~detrex.structures.PromptedMasks` of its
+            prompts; or, without prompts, with ``instances``: the masks of :meth:`everything`, of class 0.
         """
         results: list[dict[str, Any]] = []
         for sample in samples:
@@ -202,7 +202,7 @@ class PromptDetector(Detector):
         return results
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """``instances`` as of :meth:`detect`, of one look at each image."""
+        """``instances`` like those of :meth:`detect`, from one look at each image."""
         chosen = postprocess.instance
         results: list[dict[str, Any]] = []
         for sample in samples:
@@ -240,14 +240,14 @@ class PromptDetector(Detector):
         min_region: int = 100,
         isolated: bool | None = None,
     ) -> list[PromptedMasks]:
-        """The masks that a user is shown for each prompt, those of the highest expected IoU first.
+        """The masks to show a user for each prompt, ordered by expected IoU, the highest first.
 
         Args:
             encoded, prompts, isolated: see :meth:`masks`.
-            min_quality: masks are left out whose expected IoU, rounded to two digits, is lower.
-            duplicate_iou: as are those that overlap a better one by more than this IoU. If nothing is left,
-                the last candidate is.
-            min_region: holes and islands of fewer pixels are filled and taken away at the end.
+            min_quality: masks whose expected IoU, rounded to two digits, is lower are left out.
+            duplicate_iou: masks that overlap a better one by more than this IoU are left out. If none would
+                be left, the last candidate stays.
+            min_region: at the end, holes of fewer pixels are filled and islands of fewer pixels removed.
         """
         found = self.masks(encoded, prompts, isolated)
         return [
@@ -258,15 +258,15 @@ class PromptDetector(Detector):
     def everything(
         self, encoded: EncodedImages, settings: AutomaticMasks | None = None, isolated: bool | None = None
     ) -> PromptedMasks:
-        """The masks of a grid of clicks on one image, those of the highest expected IoU first.
+        """The masks of a grid of clicks on one image, ordered by expected IoU, the highest first.
 
         Args:
             encoded: one image.
-            settings: in place of the model's.
+            settings: replace the model's.
             isolated: see :meth:`answer`.
 
         Raises:
-            ValueError: the settings name a level that there is not.
+            ValueError: the settings name a level that the model does not have.
         """
         settings = settings or self.automatic
         known, levels = set(range(1, len(self.levels) + 1)), settings.levels
@@ -289,7 +289,7 @@ class PromptDetector(Detector):
         quality: float | None,
         levels: Sequence[int] | None = None,
     ) -> tuple[PromptedMasks, Tensor]:
-        """Masks of higher expected IoU than ``quality``, prompt by prompt, and the stability of each."""
+        """Masks with a higher expected IoU than ``quality``, prompt by prompt, and the stability of each."""
         output = self.answer(encoded, prompts, isolated)
         expected = output.final.logits[0, :, 0].float()  # (P * G,)
         index = torch.arange(len(expected), device=expected.device)
@@ -321,7 +321,7 @@ class PromptDetector(Detector):
 
 
 def without_classes(sample: Sample) -> Sample:
-    """The sample with one class for all: prompts say what is meant."""
+    """The sample with class 0 for all objects, because prompts have no classes."""
     if "targets" not in sample:
         return sample
     targets = sample["targets"]
@@ -329,7 +329,7 @@ def without_classes(sample: Sample) -> Sample:
 
 
 def _numbered(found: Sequence[PromptedMasks], counts: Sequence[int]) -> PromptedMasks:
-    """Masks of several calls together, of ``counts`` prompts each."""
+    """Joins the masks of several calls, which had ``counts`` prompts each."""
     first = [sum(counts[:i]) for i in range(len(counts))]
     return PromptedMasks(
         RunLengthMasks(found[0].masks.size, [rle for part in found for rle in part.masks.rles]),

@@ -14,10 +14,10 @@ from torchvision.ops import box_convert
 from detrex.structures import Targets
 from detrex.structures.prompts import BOX, POINT
 
-# Noise of a click, as a part of that of a box.
+# Noise of a click, as a fraction of the noise of a box.
 POINT_NOISE = 0.01
 HALF_SIDE = 3
-"""Of the square that stands for a click in training, in pixels."""
+"""Half of the side, in pixels, of the square that stands for a click in training."""
 
 
 @dataclass
@@ -39,15 +39,15 @@ class DrawnPrompts:
 class RandomPrompts:
     """Clicks at random pixels of masks, and boxes around masks.
 
-    Masks come in random order, again and again until there are enough prompts. A click is answered by every
-    mask that contains its pixel, and a box by its own.
+    Masks are taken in random order, repeatedly until there are enough prompts. Every mask that contains the
+    pixel of a click answers it; a box is answered by its own mask.
 
     Args:
         num_prompts: P.
-        max_masks: of those that contain the pixel of a click, at most so many, chosen at random.
-        box_share: of prompts that are boxes. The published training has none.
-        noise: centres move by up to ``noise / 2`` of a box's size, sizes by up to ``noise``; of clicks by a
-            hundredth of it.
+        max_masks: at most so many masks, chosen at random, answer a click.
+        box_share: share of prompts that are boxes. The published training has none.
+        noise: centres move by up to ``noise / 2`` of a box's size, sizes by up to ``noise``; for clicks, by a
+            hundredth of that.
 
     Raises:
         ValueError: a number is out of its range.
@@ -66,7 +66,7 @@ class RandomPrompts:
         """Prompts for the masks of an image, or None if it has no mask with a pixel.
 
         Raises:
-            ValueError: the data have no masks.
+            ValueError: the data has no masks.
         """
         if targets.masks is None:
             raise ValueError("prompts are drawn from masks, and these data have boxes only")
@@ -114,7 +114,7 @@ class RandomPrompts:
 
 
 class MedianPrompts(RandomPrompts):
-    """Clicks that repeat: masks in the given order, the middle one of the pixels of each, without noise.
+    """Repeatable clicks: on the middle pixel of each mask, in the given order, without noise.
 
     Args:
         num_prompts, max_masks: see :class:`RandomPrompts`.

@@ -1,4 +1,4 @@
-"""All masks of a picture: a grid of clicks, and what is left of their answers (Semantic-SAM, SAM).
+"""All masks of a picture: the answers to a grid of clicks, filtered (Semantic-SAM, SAM).
 
 Shape letters: N masks.
 """
@@ -21,13 +21,13 @@ class AutomaticMasks:
     """Settings of :meth:`~detrex.modeling.prompts.PromptDetector.everything`.
 
     Attributes:
-        points_per_side: of the grid of clicks.
+        points_per_side: clicks along each side of the grid.
         points_per_call: clicks that go through the decoder together.
-        quality: masks of which the model expects a lower IoU are left out.
-        stability: as are those that change more than this with the threshold, see
+        quality: masks with a lower expected IoU are left out.
+        stability: masks with a lower stability are left out, see
             :func:`~detrex.modeling.prompts.regions.stability`.
-        nms_iou: and those whose box overlaps that of a better one by more than this IoU.
-        min_region: holes and islands of fewer pixels are filled and taken away.
+        nms_iou: masks whose box overlaps that of a better one by more than this IoU are left out.
+        min_region: holes of fewer pixels are filled, islands of fewer pixels removed.
         levels: granularities, from 1 (the largest) to the smallest; None for all.
     """
 
@@ -42,7 +42,7 @@ class AutomaticMasks:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: there would be no clicks.
+            ValueError: a number of clicks is below 1.
         """
         if self.points_per_side < 1 or self.points_per_call < 1:
             raise ValueError("points_per_side and points_per_call must be 1 at least")
@@ -53,7 +53,7 @@ class AutomaticMasks:
         return torch.stack(torch.meshgrid(centre, centre, indexing="ij")[::-1], -1).reshape(-1, 2)
 
     def choose(self, found: PromptedMasks) -> PromptedMasks:
-        """What suppression and the clean-up of regions leave of masks, those of the highest quality first."""
+        """Suppresses duplicates and cleans up regions; masks are ordered by quality, the highest first."""
         found = found[nms(found.boxes, found.quality, self.nms_iou)]
         cleaned, changed = [], []
         for i in range(len(found)):

@@ -1,4 +1,4 @@
-"""Clicks and boxes as queries, one for each granularity (Semantic-SAM, arXiv 2307.04767).
+"""Turns clicks and boxes into queries, one for each granularity (Semantic-SAM, arXiv 2307.04767).
 
 Shape letters: B images, P prompts of an image, G granularities, D channels.
 """
@@ -13,16 +13,16 @@ from detrex.structures import Prompts
 
 
 class PromptQueries(nn.Module):
-    """Makes G consecutive queries of every prompt.
+    """Turns every prompt into G consecutive queries.
 
     Args:
         granularities: G.
         hidden_dim: D.
 
     Attributes:
-        label: (2, D); what all prompts share. As published, only the first row is used.
-        kinds: (2, D) of boxes and of points.
-        tokens: (G, D) of granularities.
+        label: (2, D) embedding that all prompts share. As published, only the first row is used.
+        kinds: (2, D) embeddings of boxes and of points.
+        tokens: (G, D) embeddings of granularities.
     """
 
     def __init__(self, granularities: int = 6, hidden_dim: int = 256):
@@ -36,8 +36,8 @@ class PromptQueries(nn.Module):
 
         Args:
             prompts: relative to the padded input.
-            isolated: whether the queries of a prompt see only one another, so that prompts do not change the
-                results of others.
+            isolated: whether the queries of a prompt see only one another, so that prompts do not influence
+                each other's results.
             assignment: of masks to queries, in training.
         """
         prompt = self.label.weight[0] + self.kinds(prompts.kind)  # (B, P, D)

@@ -1,4 +1,4 @@
-"""Small holes and islands of masks, and which masks of a picture to keep.
+"""Removes small holes and islands of masks, and chooses which masks of a picture to keep.
 
 Shape letters: N masks, H and W pixels.
 """
@@ -11,13 +11,13 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
-_NEIGHBOURS = np.ones((3, 3))  # diagonal ones, too
+_NEIGHBOURS = np.ones((3, 3))  # including diagonal neighbours
 
 
 def without_small_regions(mask: Tensor, min_area: int) -> tuple[Tensor, bool]:
-    """Fills holes of fewer than ``min_area`` pixels, and then takes islands of fewer away.
+    """Fills holes of fewer than ``min_area`` pixels, then removes islands of fewer pixels.
 
-    Where all islands are small, the largest stays.
+    If all islands are small, the largest stays.
 
     Args:
         mask: (H, W) bool.
@@ -44,11 +44,11 @@ def _without(mask: np.ndarray, min_area: int, holes: bool) -> tuple[np.ndarray, 
 
 
 def stability(logits: Tensor, offset: float = 1.0) -> Tensor:
-    """How little masks change with the threshold (N,): area at logit ``offset`` over that at ``-offset``.
+    """Stability (N,) of masks: the area at logit ``offset`` divided by the area at logit ``-offset``.
 
     Args:
         logits: (N, H, W).
-        offset: of the two thresholds from 0.
+        offset: distance of the two thresholds from 0.
     """
     inner = (logits > offset).flatten(1).sum(1)  # (N,)
     outer = (logits > -offset).flatten(1).sum(1)  # (N,)
@@ -56,18 +56,18 @@ def stability(logits: Tensor, offset: float = 1.0) -> Tensor:
 
 
 def suppressed(masks: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Indices of the masks that non-maximum suppression of their boxes leaves, best first.
+    """Indices of the masks that non-maximum suppression of their boxes keeps, best first.
 
     Args:
         masks: (N, H, W) bool.
         scores: (N,).
-        iou: boxes that overlap a better one by more go.
+        iou: boxes that overlap a better one by more than this are removed.
     """
     return nms(mask_boxes(masks), scores, iou)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes (N, 4) xyxy from the first to the last pixel of masks, 0 where there is none."""
+    """Boxes (N, 4) xyxy from the first to the last pixel of masks; 0 for a mask without pixels."""
     boxes = torch.zeros(len(masks), 4, device=masks.device)
     visible = masks.flatten(1).any(1)  # (N,)
     if bool(visible.any()):

@@ -18,19 +18,19 @@ from detrex.structures import BatchTargets
 
 
 class NoisedObjects(nn.Module):
-    """Makes denoising queries from ground truth whose boxes get noise.
+    """Makes denoising queries from ground truth, with noise on boxes.
 
     Args:
-        label_embed: makes contents (M, D) of labels (M,).
-        num_queries: about how many queries to spend on an image; the number of groups follows from it.
+        label_embed: turns labels (M,) into contents (M, D).
+        num_queries: approximate number of queries for an image, from which the number of groups follows.
         box_noise: centres move by up to ``box_noise / 2`` of a box's size, sizes by up to ``box_noise``.
-        min_groups: groups that there are at least, however many objects an image has.
-        supervise_initial: whether the prediction before the first layer is supervised for these queries too,
-            where the decoder makes one. Published Mask DINO does it with queries from proposals, and not with
-            learned ones.
+        min_groups: smallest number of groups, however many objects an image has.
+        supervise_initial: whether the prediction before the first layer, if the decoder makes one, is also
+            supervised for these queries. Published Mask DINO does so with queries from proposals, but not
+            with learned ones.
     """
 
-    repeats = 1  # queries of every object in a group
+    repeats = 1  # number of queries for every object in a group
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class NoisedObjects(nn.Module):
         self.min_groups, self.supervise_initial = min_groups, supervise_initial
 
     def forward(self, targets: BatchTargets) -> QueryGroup:
-        """Noised queries: blocks of equal size, in each of which query j of an image is its object j.
+        """Noised queries in blocks of equal size; query j of every block is object j of the image.
 
-        Contents are zeros and boxes in the middle beyond an image's own objects. With contrastive denoising
-        the second half of each block are negatives. The group has no queries where there are no objects at
-        all, or more than fit into one block.
+        Queries beyond the objects of an image have zeros as contents and boxes in the middle. With
+        contrastive denoising, the second half of each block consists of negatives. The group has no queries
+        if there are no objects at all, or more than fit into one block.
         """
         most = max(targets.counts, default=0)
         blocks = self.num_groups(most) if most else 0
@@ -76,15 +76,15 @@ class NoisedObjects(nn.Module):
         )
 
     def num_groups(self, most: int) -> int:
-        """Groups for a batch whose images have up to ``most`` objects."""
+        """Number of groups for a batch whose images have up to ``most`` objects."""
         return max(self.min_groups, self.num_queries // most)
 
     def _content(self, labels: Tensor) -> Tensor:
-        """Embeds labels (M,), which gives (M, D)."""
+        """Embeds labels (M,) as contents (M, D)."""
         return self.label_embed(labels)
 
     def _noised_labels(self, labels: Tensor) -> Tensor:
-        """Labels (M,) that contents are made of; here without noise."""
+        """The labels (M,) from which contents are made; by default without noise."""
         return labels
 
     def _assignment(self, blocks: int, size: int) -> Assignment:
@@ -92,13 +92,13 @@ class NoisedObjects(nn.Module):
         return Known(blocks, size)
 
     def _noised_boxes(self, boxes: Tensor, count: int) -> Tensor:  # noqa: ARG002
-        """Normalised cxcywh boxes (M, 4), copies of ``count`` ones after one another, with noise."""
+        """Adds noise to normalised cxcywh boxes (M, 4), which are successive copies of ``count`` boxes."""
         reach = torch.cat([boxes[:, 2:] / 2, boxes[:, 2:]], -1) * self.box_noise  # (M, 4)
         return (boxes + (2 * torch.rand_like(boxes) - 1) * reach).clamp(0, 1)
 
 
 class Denoising(NoisedObjects):
-    """Makes denoising queries from ground truth; labels get noise too, and have learned contents.
+    """Makes denoising queries from ground truth, with noise on boxes and labels, and learned contents.
 
     Args:
         num_classes: number of classes of the label embedding.
@@ -127,12 +127,12 @@ class Denoising(NoisedObjects):
 
 
 class ContrastiveDenoising(Denoising):
-    """Every group has each object twice: to be restored, and further off, to be rejected (arXiv 2203.03605).
+    """Every group has each object twice: once to be restored, once with more noise to be rejected (DINO).
 
     Args:
         num_classes, hidden_dim, num_queries, label_noise: see :class:`Denoising`.
         box_noise: the corners of a box move by up to ``box_noise / 2`` of its size, those of negatives by
-            once to twice as much.
+            one to two times that (arXiv 2203.03605).
     """
 
     repeats = 2
@@ -164,8 +164,8 @@ class IndicatedDenoising(Denoising):
     Args:
         num_classes, label_noise, box_noise: see :class:`Denoising`.
         hidden_dim: D.
-        num_groups: groups of every batch with objects.
-        no_object_label: the embedding has one label more, for "no object", which noise draws too.
+        num_groups: number of groups in every batch with objects.
+        no_object_label: the embedding has an additional label for "no object", which noise can draw, too.
     """
 
     def __init__(

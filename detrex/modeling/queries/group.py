@@ -1,4 +1,4 @@
-"""A group of queries: the one type in which queries travel from their source to the decoder.
+"""A group of queries: the type that carries queries from their source to the decoder.
 
 Shape letters: B images, Q queries of a group, D channels.
 """
@@ -22,22 +22,21 @@ MATCHING = "matching"
 
 @dataclass
 class QueryGroup:
-    """Queries that start alike, see the same others, and are supervised alike.
+    """Queries that start in the same way, see the same other queries, and are supervised in the same way.
 
     Attributes:
         content: (B, Q, D).
         reference: (B, Q, 4) cxcywh boxes or (B, Q, 2) points (x, y), normalised, in [0, 1]; None for queries
-            without a place.
-        position: (B, Q, D) learned position encoding, or None where it follows from the reference.
-        assignment: which objects the queries answer for; None for queries without losses.
-        name: by which other groups say that they see this one. Groups of the name "matching" make the
-            results.
+            without a position in the image.
+        position: (B, Q, D) learned position encoding, or None if it follows from the reference.
+        assignment: decides which objects the queries answer for; None for queries without losses.
+        name: used in ``sees`` of other groups. Groups of the name "matching" make the results.
         sees: names of the other groups that these queries see in self-attention.
-        blocks: equal ranges of the queries, each of which sees only itself (and the groups of ``sees``).
-        loss_suffix: of the names of the group's losses. ``{stage}`` stands for the stage of the decoder:
-            "_0", "_1", ..., and nothing for the last layer.
-        supervise_initial: whether the prediction before the first layer is supervised too, where the decoder
-            makes one.
+        blocks: number of equal ranges of the queries; each range sees only itself and the groups of ``sees``.
+        loss_suffix: ending of the names of the group's losses. ``{stage}`` stands for the stage of the
+            decoder: "_0", "_1", ..., and nothing for the last layer.
+        supervise_initial: whether the prediction before the first layer, if the decoder makes one, is also
+            supervised.
     """
 
     content: Tensor
@@ -58,11 +57,11 @@ class QueryGroup:
 
 @dataclass
 class InitialQueries:
-    """What a source of queries gives.
+    """The result of a source of queries.
 
     Attributes:
         groups: the queries.
-        supervised: predictions on the way to them that are supervised as they are, such as proposals.
+        supervised: predictions made along the way that are supervised as they are, such as proposals.
     """
 
     groups: list[QueryGroup]
@@ -95,7 +94,7 @@ def join(groups: Sequence[QueryGroup]) -> tuple[Tensor, Tensor | None, Tensor | 
 
     Raises:
         ValueError: if only some of the groups have a reference or a position, or references are boxes in some
-            and points in others.
+            groups and points in others.
     """
     kinds = {(None if g.reference is None else g.reference.shape[-1], g.position is not None) for g in groups}
     if len(kinds) > 1:
@@ -113,9 +112,9 @@ def join(groups: Sequence[QueryGroup]) -> tuple[Tensor, Tensor | None, Tensor | 
 
 
 def blocked_pairs(groups: Sequence[QueryGroup]) -> Tensor | None:
-    """Attention mask over the queries of all groups, (Q, Q) bool; None where every query sees all.
+    """Attention mask over the queries of all groups, (Q, Q) bool; None if every query sees all queries.
 
-    True where the query of the row must not see that of the column.
+    An entry is True if the query of its row must not see the query of its column.
     """
     if len(groups) == 1:  # the number of blocks may be open while a graph is traced
         (group,) = groups
@@ -123,7 +122,7 @@ def blocked_pairs(groups: Sequence[QueryGroup]) -> Tensor | None:
             return None
         block = torch.arange(group.size, device=group.content.device) // (group.size // group.blocks)
         return block[:, None] != block
-    # Plain numbers: what they decide is decided while tracing, too.
+    # Plain numbers, so that decisions that depend on them can be made while tracing, too.
     owners = [(i, group) for i, group in enumerate(groups) for _ in range(group.blocks)]
     visible = [
         [row == column or (i != j and b.name in a.sees) for column, (j, b) in enumerate(owners)]

@@ -14,7 +14,7 @@ from detrex.modeling.heads import PredictionHeads
 from detrex.modeling.queries.group import MATCHING, InitialQueries, QueryGroup
 from detrex.structures import BatchTargets, Pyramid
 
-# The logits of evenly spread first boxes lie within plus and minus this.
+# The logits of evenly spread first boxes lie between minus and plus this.
 LARGEST_LOGIT = 3.0
 
 
@@ -24,14 +24,14 @@ class LearnedBoxes(nn.Module):
     Args:
         num_queries: Q.
         hidden_dim: D.
-        learned_content: whether contents are learned too, or else start from 0.
+        learned_content: whether contents are also learned; otherwise they start from 0.
         assignment: of objects to queries; one to one by default.
-        num_patterns: of learned contents that each box is taken with, in place of contents of the boxes
-            themselves (Anchor DETR, arXiv 2109.07107). There are ``num_patterns * Q`` queries then, those of
-            the first pattern first. 0 for none.
+        num_patterns: number of learned contents with which each box is combined, instead of one content per
+            box (Anchor DETR, arXiv 2109.07107). There are then ``num_patterns * Q`` queries, ordered by
+            pattern. 0 for none.
 
     Raises:
-        ValueError: contents shall come from patterns and be learned for every box.
+        ValueError: both ``num_patterns`` and ``learned_content`` are set.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class UniformBoxes(LearnedBoxes):
 
 
 class LearnedSets(nn.Module):
-    """Learned boxes in sets that share an object; queries of a set start from one place and a little apart.
+    """Learned boxes in sets that share an object; queries of a set start close to one another.
 
-    CO-MOT, arXiv 2305.12724. Boxes are learned as they are, without a sigmoid.
+    CO-MOT, arXiv 2305.12724. Boxes are learned directly, without a sigmoid.
 
     Args:
-        num_queries: sets.
-        set_size: queries of a set, which follow one another.
+        num_queries: number of sets.
+        set_size: number of queries in a set; they follow one another.
         hidden_dim: D.
     """
 
@@ -128,7 +128,7 @@ class LearnedSets(nn.Module):
         heads: PredictionHeads,  # noqa: ARG002
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """See :class:`~detrex.modeling.queries.QuerySource`. All groups that make results are seen."""
+        """See :class:`~detrex.modeling.queries.QuerySource`. The queries see all groups that make results."""
         content, reference = (v.expand(len(memory.tokens), -1, -1) for v in self.start())
         return InitialQueries([QueryGroup(content, reference, None, self.assignment, sees=(MATCHING,))])
 
@@ -139,9 +139,10 @@ class LearnedPositions(nn.Module):
     Args:
         num_queries: Q.
         hidden_dim: D.
-        learned_content: whether contents are learned too, or else start from 0.
-        point: makes the logits of a point (x, y) of a position (Q, D); None for queries without a place.
-        num_groups: groups of ``num_queries`` that training uses side by side (Group DETR, arXiv 2207.13085).
+        learned_content: whether contents are also learned; otherwise they start from 0.
+        point: turns positions (Q, D) into logits of points (x, y); None for queries without a reference.
+        num_groups: number of groups of ``num_queries`` side by side in training (Group DETR, arXiv
+            2207.13085).
         see_other_groups: whether queries see those of the other groups.
     """
 

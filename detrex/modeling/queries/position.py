@@ -1,4 +1,4 @@
-"""How a decoder layer is told where its queries are.
+"""Encodings that tell a decoder layer where its queries are.
 
 Shape letters: B images, Q queries, D channels.
 """
@@ -20,11 +20,11 @@ class QueryState:
     """Queries before a decoder layer.
 
     Attributes:
-        layer: its number, from 0.
+        layer: number of the layer, from 0.
         content: (B, Q, D).
         reference: (B, Q, 2 or 4) normalised (x, y) or cxcywh, or None.
         learned: (B, Q, D) the queries' learned position, or None.
-        memory: the tokens that they attend to.
+        memory: the tokens that the queries attend to.
     """
 
     layer: int
@@ -34,10 +34,10 @@ class QueryState:
     memory: Pyramid
 
     def place(self) -> Tensor:
-        """``reference``.
+        """The reference.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the queries have no reference.
         """
         if self.reference is None:
             raise ValueError(
@@ -47,10 +47,10 @@ class QueryState:
         return self.reference
 
     def learned_position(self) -> Tensor:
-        """``learned``.
+        """The learned position.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the queries have no learned position.
         """
         if self.learned is None:
             raise ValueError(
@@ -91,13 +91,13 @@ class BoxPosition(nn.Module):
 
     def forward(self, queries: QueryState) -> QueryPosition:
         on_levels = queries.memory.on_levels(queries.place())  # (B, Q, L or 1, 4)
-        # Published models encode boxes as they lie on the finest level.
+        # Published models encode boxes relative to the finest level.
         encoding = self.encoder(box_sine_encoding(on_levels[:, :, 0], self.hidden_dim // 2))  # (B, Q, D)
         return QueryPosition(encoding, on_levels)
 
 
 class SinePosition(nn.Module):
-    """The sine encoding of reference boxes as it is: cx, cy, w, h (MOTRv2, arXiv 2211.09791; CO-MOT).
+    """The plain sine encoding of reference boxes: cx, cy, w, h (MOTRv2, arXiv 2211.09791; CO-MOT).
 
     Args:
         hidden_dim: D.
@@ -117,7 +117,7 @@ class SinePosition(nn.Module):
 
 
 class ScaledBoxPosition(BoxPosition):
-    """The position of boxes, from the second layer on scaled by the content (DAB-Deformable-DETR).
+    """The position of boxes, scaled by the content from the second layer on (DAB-Deformable-DETR).
 
     Args:
         hidden_dim: D.
@@ -154,7 +154,7 @@ class ConditionalPosition(nn.Module):
 
 
 class AnchorPosition(nn.Module):
-    """Position and spatial query from an anchor box, which its size stretches (DAB-DETR, arXiv 2201.12329).
+    """Position and spatial query from an anchor box; its size scales the latter (DAB-DETR, arXiv 2201.12329).
 
     Args:
         hidden_dim: D.

@@ -18,7 +18,7 @@ from detrex.modeling.heads import PROPOSALS, PredictionHeads
 from detrex.modeling.queries.group import InitialQueries, QueryGroup
 from detrex.structures import BatchTargets, Prediction, Pyramid, boxes_from_masks
 
-# Anchors with a centre or size this close to 0 or 1 are no proposals (Deformable DETR, arXiv 2010.04159).
+# Anchors with a centre or size this close to 0 or 1 are not used (Deformable DETR, arXiv 2010.04159).
 ANCHOR_MARGIN = 0.01
 ANCHOR_SIZES = (0.05, 0.1, 0.2, 0.4)
 PROPOSAL_SUFFIX = "_interm"
@@ -28,8 +28,8 @@ class BoxesFromMasks:
     """First boxes of queries, tight around the masks of their proposals (Mask DINO, arXiv 2206.02777).
 
     Args:
-        past_last_pixel: whether the far edges of a box lie past the last pixel of the mask (published name
-            "bitmask"), or at the index of the last pixel ("mask2box").
+        past_last_pixel: whether the far edges of a box lie one past the last pixel of the mask (published
+            name "bitmask") or at the index of the last pixel ("mask2box").
     """
 
     def __init__(self, past_last_pixel: bool = False):
@@ -52,7 +52,7 @@ class BoxesFromMasks:
 
 
 def _mask_logits(proposals: Prediction, pixel_embed: Tensor) -> Tensor:
-    """As of :meth:`~detrex.structures.Prediction.mask_logits`; on CPUs by the faster product of one image."""
+    """Like :meth:`~detrex.structures.Prediction.mask_logits`; on CPUs image by image, which is faster."""
     embed = proposals.mask_embed
     if embed is None or not pixel_embed.is_cpu or is_traced():
         return proposals.mask_logits(pixel_embed)
@@ -65,17 +65,17 @@ class ProposalQueries(nn.Module):
     """The tokens with the highest class logits become queries (DINO, arXiv 2203.03605; Mask DINO).
 
     Args:
-        num_queries: Q; where there are fewer tokens, all of them are used.
+        num_queries: Q; if there are fewer tokens, all of them are used.
         hidden_dim: D.
         anchor_sizes: side of the square anchors of each level, finest first, as a fraction of the image.
             The decoder of the published Mask DINO numbers its levels coarsest first when it doubles 0.05 from
             level to level, so its trained weights expect the *smallest* anchors at the coarsest level.
         box_init: makes the first boxes from the proposals; None for the boxes of the box head.
-        learned_content: queries take only their boxes from proposals, their contents are learned (DINO).
+        learned_content: queries take only their boxes from proposals; their contents are learned (DINO).
         assignment: of objects to queries; one to one by default.
         proposal_assignment: of objects to proposals; one to one by default.
-        leave_out_invalid: tokens whose anchors are too near to an edge of the image, or too large, become no
-            queries as long as there are others (OpenSeeD). Published Mask DINO lets them.
+        leave_out_invalid: tokens whose anchors are too large or too near to an edge of the image become
+            queries only if there are no others (OpenSeeD). Published Mask DINO allows them.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class ProposalQueries(nn.Module):
         )
 
     def check_padding(self, mask_padding: bool) -> None:
-        """Checks the setting of a model that is being built.
+        """Checks that ``mask_padding`` of a model fits.
 
         Raises:
-            ValueError: if first boxes come from masks, which are relative to the padded batch, in a model
-                that leaves padding out.
+            ValueError: if first boxes come from masks, which are relative to the padded batch, and
+                ``mask_padding`` is set.
         """
         if mask_padding and self.box_init is not None:
             raise ValueError(
@@ -120,11 +120,11 @@ class ProposalQueries(nn.Module):
         heads: PredictionHeads,
         targets: BatchTargets | None = None,  # noqa: ARG002
     ) -> InitialQueries:
-        """Selects queries from the encoded tokens, as of :class:`~detrex.modeling.queries.QuerySource`.
+        """Selects queries from the encoded tokens, see :class:`~detrex.modeling.queries.QuerySource`.
 
         Raises:
-            ValueError: if the memory has not as many levels as there are anchor sizes, or first boxes are to
-                come from masks that the model does not have.
+            ValueError: if the memory does not have as many levels as there are anchor sizes, or first boxes
+                are to come from masks but the model has none.
         """
         tokens, anchors = self.candidates(memory)
         score = heads.proposal_logits(tokens).detach().amax(-1)  # (B, S)
@@ -156,7 +156,7 @@ class ProposalQueries(nn.Module):
         return tokens, anchors.expand(tokens.shape[0], -1, -1)
 
     def _anchors(self, memory: Pyramid) -> tuple[Tensor, Tensor]:
-        """Logits of an anchor per token (1 or B, S, 4), and which are valid (1 or B, S)."""
+        """Logits of an anchor per token (1 or B, S, 4), and whether it is valid (1 or B, S)."""
         if len(self.anchor_sizes) != len(memory.shapes):
             raise ValueError(
                 f"{len(self.anchor_sizes)} anchor sizes for {len(memory.shapes)} levels: give "
@@ -177,7 +177,7 @@ class ProposalQueries(nn.Module):
 class EncodedProposals(ProposalQueries):
     """Content and position of queries are computed from the boxes of proposals (two-stage Deformable DETR).
 
-    Proposals only tell objects from background, and those that become no queries are supervised too.
+    Proposals only distinguish objects from background; those that become no queries are supervised, too.
 
     Args:
         num_queries, hidden_dim, anchor_sizes, assignment: see :class:`ProposalQueries`.
@@ -221,7 +221,7 @@ class EncodedProposals(ProposalQueries):
         return InitialQueries(self.groups(content, boxes, position), [supervised])
 
     def select(self, proposals: Prediction, memory: Pyramid) -> Tensor:  # noqa: ARG002
-        """Tokens (B, Q) that become queries, best first, of proposals (B, S); by the logit of class 0."""
+        """Tokens (B, Q) that become queries: the proposals (B, S) with the highest logits of class 0."""
         score = proposals.logits.detach()[..., 0]  # (B, S)
         return score.topk(at_most(self.num_queries, score.shape[1]), dim=1).indices
 
@@ -233,7 +233,7 @@ class EncodedProposals(ProposalQueries):
         return content, position
 
     def groups(self, content: Tensor, boxes: Tensor, position: Tensor) -> list[QueryGroup]:
-        """The groups of the selected queries, (B, Q, ...) each, best first; here one of all of them."""
+        """The groups of the selected queries, (B, Q, ...) each, best first; by default a single group."""
         return [QueryGroup(content, boxes, position, self.assignment)]
 
 

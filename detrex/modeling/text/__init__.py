@@ -1,4 +1,4 @@
-"""Classes that are texts: a text encoder, scores by likeness, and a detector that finds what words say."""
+"""Classes that are texts: text encoders, scores by similarity, and a detector that finds what words name."""
 
 from detrex.modeling.text.class_score import CosineClassifier, TextScore
 from detrex.modeling.text.denoising import TextDenoising

@@ -1,4 +1,4 @@
-"""Class logits from the likeness of queries and texts.
+"""Class logits from the similarity of queries and texts.
 
 Shape letters: C classes, D channels of a query, E channels of an embedding.
 """
@@ -13,7 +13,7 @@ from detrex.modeling.text.encoder import unit_length
 
 
 class TextScore(SigmoidScore):
-    """Sigmoid scores whose logits are cosines with the embeddings of texts, times a factor.
+    """Sigmoid scores whose logits are scaled cosines of queries and embeddings of texts.
 
     Args:
         embed_dim: E.
@@ -32,7 +32,7 @@ class TextScore(SigmoidScore):
         self.embed_dim = embed_dim
 
     def classifier(self, hidden_dim: int, num_classes: int) -> nn.Module:  # noqa: ARG002
-        """A projection into the space of texts, and no bias: the classes are given as texts."""
+        """A projection into the space of texts, without bias; the classes are given as texts."""
         return CosineClassifier(hidden_dim, self.embed_dim)
 
 
@@ -44,8 +44,7 @@ class CosineClassifier(nn.Module):
         embed_dim: E.
 
     Attributes:
-        words: (C, E) what directions are compared with: the embedding of each class, as long as a cosine of 1
-            shall count.
+        words: (C, E) the embedding of each class, scaled to the length that is the logit of a cosine of 1.
     """
 
     words: Tensor

@@ -1,4 +1,4 @@
-"""Denoising queries whose content is the text of their object's class.
+"""Denoising queries whose content is the embedded text of their object's class.
 
 Shape letters: M labels, C classes, D channels of a query, E channels of an embedding.
 """
@@ -13,14 +13,14 @@ from detrex.modeling.queries import NoisedObjects
 
 
 class TextDenoising(NoisedObjects):
-    """Makes denoising queries from ground truth; labels have no noise (OpenSeeD, arXiv 2303.08131).
+    """Makes denoising queries from ground truth, without noise on labels (OpenSeeD, arXiv 2303.08131).
 
     Args:
         embed_dim: E.
         hidden_dim, num_queries, box_noise, min_groups, supervise_initial: see
             :class:`~detrex.modeling.queries.NoisedObjects`.
-        mean_over_classes: as published, the class loss is that of queries with an object alone, a mean over
-            classes instead of a sum, and multiplied with the number of denoising queries. Without, it is as
+        mean_over_classes: as published, take the class loss only for queries with an object, as a mean over
+            classes instead of a sum, multiplied by the number of denoising queries. Otherwise, it is the loss
             of other denoising queries.
     """
 
@@ -62,12 +62,12 @@ class WordContent(nn.Module):
         self.register_buffer("words", torch.zeros(0, embed_dim), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embeds labels (M,), which gives (M, D)."""
+        """Embeds labels (M,) as contents (M, D)."""
         return self.words[labels] @ self.mapper
 
 
 class KnownMeanOverClasses(Known):
-    """As :class:`~detrex.modeling.Known`, with the class loss of OpenSeeD's denoising queries."""
+    """Like :class:`~detrex.modeling.Known`, with the class loss of OpenSeeD's denoising queries."""
 
     def class_loss_factors(self, has_object: Tensor, num_classes: int) -> Tensor:
         """See :meth:`detrex.modeling.Assignment.class_loss_factors`."""

@@ -24,27 +24,27 @@ from detrex.modeling.text.words import WordEncoder
 from detrex.structures import BatchTargets, PaddedImages, Sample
 
 LARGEST_CACHE = 20_000
-"""Classes whose embeddings are kept."""
+"""Largest number of classes whose embeddings are kept."""
 
 
 class TextDetector(Detector):
-    """A detector that finds what words say: its classes are given by their names, and can be changed.
+    """A detector that finds what words name: its classes are given by their names, and can be changed.
 
-    In training, the names of a data set are embedded in every step, each in one sentence that is drawn, and
-    with gradient. Otherwise a class is the mean over all sentences; it is embedded once for the weights that
-    there are, and kept.
+    In training, the names of a data set are embedded in every step, each in one random sentence, with
+    gradient. Otherwise, a class is the mean over all sentences, which is embedded once and kept until weights
+    change.
 
     Args:
         text: embeds sentences, as :class:`~detrex.modeling.text.TextEncoder` and
             :class:`~detrex.modeling.text.WordEncoder` do.
-        vocabulary: the classes at first, and those of samples in training that name no other.
-        others: vocabularies of further data sets that training sees. A sample says by its ``vocabulary``
-            which one its labels are of; losses of those have names that begin with the vocabulary's and a
+        vocabulary: the initial classes, to which samples in training refer unless they name another one.
+        others: vocabularies of further data sets in training. A sample says by its ``vocabulary`` to which
+            one its labels refer; names of the losses of these samples begin with the vocabulary's name and a
             dot ("o365.loss_ce").
         templates: sentences with ``{}`` for the name of a class; None for those of
             :func:`~detrex.modeling.text.imagenet_templates`.
         training_templates: the sentences in training; None for the same.
-        detector: all others are those of :class:`~detrex.modeling.Detector`.
+        detector: all other arguments are those of :class:`~detrex.modeling.Detector`.
 
     Raises:
         ValueError: ``num_classes`` is not the number of names, or a template has no ``{}``.
@@ -84,23 +84,23 @@ class TextDetector(Detector):
 
     @property
     def templates(self) -> Sequence[str]:
-        """Sentences over which evaluation takes the mean."""
+        """Sentences whose embeddings evaluation averages."""
         return imagenet_templates() if self._templates is None else self._templates
 
     @property
     def training_templates(self) -> Sequence[str]:
-        """Sentences of which training draws one for each class."""
+        """Sentences from which training draws one for each class."""
         return self.templates if self._training_templates is None else self._training_templates
 
     def set_classes(self, names: Sequence[str], things: Sequence[int] | None = None) -> None:
-        """Looks for other classes from now on.
+        """Makes the detector look for other classes from now on.
 
         Args:
             names: of the classes.
-            things: indices of those with countable instances; the others are stuff. None: all.
+            things: indices of the classes with countable instances; the others are stuff. None: all.
 
         Raises:
-            ValueError: there are none, or one of them has no letter.
+            ValueError: there are no names, or one of them has no letter.
             ImportError: the tokenizer is not installed.
         """
         if not names or not all(name.strip() for name in names):
@@ -111,7 +111,7 @@ class TextDetector(Detector):
 
     @contextmanager
     def keeping_words(self) -> Iterator[None]:
-        """Embeds the classes, and lets nothing do so anew meanwhile, as while a graph is traced."""
+        """Embeds the classes once and keeps them inside the block, such as while a graph is traced."""
         self._update_words()
         self._keeps_words = True
         try:
@@ -120,7 +120,7 @@ class TextDetector(Detector):
             self._keeps_words = False
 
     def sharing_weights(self) -> TextDetector:
-        """A copy with the same tensors, whose classes can be others than those of this one."""
+        """A copy with the same tensors, whose classes can differ from those of this detector."""
         shared = (*self.parameters(), *self.buffers(), self._embedded)
         return copy.deepcopy(self, {id(value): value for value in shared})
 
@@ -138,7 +138,7 @@ class TextDetector(Detector):
         return torch.stack([self._embedded[name] for name in names])
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """See :meth:`~detrex.modeling.Detector.losses`, of each vocabulary's samples by themselves.
+        """See :meth:`~detrex.modeling.Detector.losses`; each vocabulary's samples are handled separately.
 
         Raises:
             ValueError: a sample names a vocabulary that the model does not have, or has labels beyond it.
@@ -154,7 +154,7 @@ class TextDetector(Detector):
 
     def predict(self, images: PaddedImages, targets: BatchTargets | None = None) -> DecoderOutput:
         """See :meth:`~detrex.modeling.Detector.predict`, for the classes that are set."""
-        # An exported program has the words of the call before: it needs no text encoder.
+        # An exported program keeps the words that it was given, and needs no text encoder.
         exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
         if targets is None and not exporting:
             self._update_words()
@@ -175,7 +175,7 @@ class TextDetector(Detector):
         """The classes of a training step.
 
         Yields:
-            The class (C,) that each of the vocabulary is in this step; None where it is itself.
+            For each class of the vocabulary, its class (C,) in this step; None if all keep theirs.
         """
         if not vocabulary.names:
             raise ValueError("training needs the names of the classes: set model.vocabulary.names")
@@ -197,7 +197,7 @@ class TextDetector(Detector):
             self._set_words(embeddings.detach())
 
     def _update_words(self) -> None:
-        """Embeds the classes if weights, names or device are others than before.
+        """Embeds the classes again if weights, names or device have changed.
 
         Raises:
             ValueError: there are no classes.
@@ -206,7 +206,7 @@ class TextDetector(Detector):
             return
         if not self._class_names:
             raise ValueError("this model has no classes yet: give it some, with set_classes(names)")
-        # Optimizers, averages and loaded weights change parameters in place, which their versions tell.
+        # Optimizers, averages and loaded weights change parameters in place, which increases their versions.
         weights = (self.device, *((id(p), p._version) for p in self.text.parameters()))
         if weights != self._embedded_by or len(self._embedded) > LARGEST_CACHE:
             self._embedded.clear()  # copies share it, see sharing_weights
@@ -226,7 +226,7 @@ class TextDetector(Detector):
 
 
 def relabelled(samples: list[Sample], classes: Tensor | None) -> list[Sample]:
-    """The samples with class ``classes[k]`` in the place of class k."""
+    """The samples with class ``classes[k]`` in place of class k."""
     if classes is None:
         return samples
     found = []

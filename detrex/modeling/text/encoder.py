@@ -1,4 +1,4 @@
-"""The text encoder: sentences to points on a sphere.
+"""The text encoder, which turns sentences into vectors of length 1.
 
 Shape letters: N texts, T tokens, W width, E channels of an embedding.
 """
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from detrex.modeling.text.tokenizer import END, VOCABULARY_SIZE, ClipTokenizer
 
-# Keeps lengths off 0 where vectors are divided by them, as published (OpenSeeD, arXiv 2303.08131).
+# Added to lengths before vectors are divided by them, as published (OpenSeeD, arXiv 2303.08131).
 LENGTH_EPS = 1e-7
-# Logits begin as 1 / 0.07 times a cosine (CLIP, arXiv 2103.00020).
+# Initially, logits are 1 / 0.07 times a cosine (CLIP, arXiv 2103.00020).
 FIRST_SCALE = 1 / 0.07
 MOST_AT_ONCE = 256
-"""Texts that are encoded together where no gradient is wanted."""
+"""Number of texts that are encoded together if no gradient is wanted."""
 
 
 class TextEncoder(nn.Module):
     """A transformer with causal attention, read at the end of the text (CLIP, arXiv 2103.00020).
 
     Args:
-        context_length: tokens of a text, start and end included; longer texts are cut.
+        context_length: largest number of tokens in a text, including start and end; longer texts are cut.
         width: W.
         num_layers, num_heads: of the transformer.
         embed_dim: E.
@@ -33,8 +33,8 @@ class TextEncoder(nn.Module):
 
     Attributes:
         tokenizer: makes the tokens.
-        logit_scale: () logarithm of the factor between cosines and class logits. It is stored with the text
-            encoder, as published.
+        logit_scale: () logarithm of the factor between cosines and class logits, stored with the text encoder
+            as published.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TextEncoder(nn.Module):
         tokens = self.tokenizer(texts)
         if torch.is_grad_enabled() or len(tokens) <= MOST_AT_ONCE:
             return self.embed(tokens)
-        # Texts of one length together: short ones then take little time.
+        # Texts of equal length are encoded together, so that short ones take little time.
         order = (tokens == END).int().argmax(1).argsort(stable=True)
         found = torch.cat([self.embed(part) for part in tokens[order].split(MOST_AT_ONCE)])
         return torch.empty_like(found).index_copy(0, order.to(found.device), found)
@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (N, E) of length 1 of token ids (N, T), which are on any device."""
         end = (tokens == END).int().argmax(1)  # the first end token
-        # No token sees a later one, so what comes after the last end need not be computed.
+        # No token sees a later one, so tokens after the last end need not be computed.
         states = self.hidden(tokens[:, : int(end.max()) + 1 if len(end) else 1])
         read = states[torch.arange(len(end), device=states.device), end.to(states.device)]  # (N, W)
         return unit_length(read @ self.projection)
@@ -104,10 +104,10 @@ class TextEncoder(nn.Module):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's activation, near GELU."""
+    """CLIP's activation, an approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Vectors (..., E) at length 1; that of 0 stays."""
+    """Scales vectors (..., E) to length 1; zero vectors stay zero."""
     return x / (x.norm(dim=-1, keepdim=True) + LENGTH_EPS)

@@ -1,4 +1,4 @@
-"""Text to token ids: byte pair encoding with CLIP's vocabulary.
+"""Turns text into token ids by byte pair encoding with CLIP's vocabulary.
 
 Shape letters: N texts, T tokens.
 """
@@ -27,11 +27,11 @@ class ClipTokenizer:
         self.context_length = context_length
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Ids (N, T) int64: the start token, the text's, and end tokens to the end.
+        """Ids (N, T) int64: the start token, the tokens of the text, and end tokens up to T.
 
-        White space is made single spaces, and letters small. Of a text that is too long, the last token that
-        fits is replaced by the end token. CLIP itself pads with 0 instead, which the encoder cannot tell, as
-        it reads up to the first end token only.
+        White space becomes single spaces, and letters become lower case. If a text is too long, the end token
+        replaces the last token that fits. CLIP itself pads with 0 instead, which makes no difference to the
+        encoder, because it reads only up to the first end token.
 
         Raises:
             ImportError: ``open_clip_torch`` is not installed.

@@ -1,4 +1,4 @@
-"""What a model's classes are called, and the sentences that a text encoder reads for them."""
+"""The names of a model's classes, and the sentences that a text encoder reads for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-# What COCO's names of stuff have at their end, and no reader needs.
+# Endings of COCO's names of stuff that no reader needs.
 _SUFFIXES = re.compile("-other|-merged|-stuff")
 
 
@@ -20,11 +20,11 @@ class Vocabulary:
 
     Attributes:
         names: of the classes.
-        style: how names are read in training: ``plain``; ``coco_panoptic`` ("floor-wood" is a "wood floor",
-            and "sky-other-merged" the "sky"); ``alternatives`` ("Street Lights/Lamp" is either, drawn anew
-            in each step, as Objects365 names its classes); or ``attributes`` ("red striped star" is that, or
-            without one or both of its first words, which are drawn for all names of a step together; names
-            that are then equal are one class).
+        style: how names are read in training: ``plain``; ``coco_panoptic`` ("floor-wood" is read as "wood
+            floor", and "sky-other-merged" as "sky"); ``alternatives`` ("Street Lights/Lamp", as Objects365
+            names its classes, is read as one of the two, drawn anew in each step); or ``attributes`` ("red
+            striped star" is read as it is, or without one or both of its first words, which are drawn for all
+            names of a step together; names that are then equal are one class).
     """
 
     names: Sequence[str] = ()
@@ -40,7 +40,7 @@ class Vocabulary:
             raise ValueError(f"a vocabulary has one of the styles {', '.join(styles)}, not '{self.style}'")
 
     def for_training(self) -> Iterator[str]:
-        """The name of each class in a step, alternatives drawn by torch's random numbers."""
+        """The name of each class in a step; alternatives are drawn with torch's random numbers."""
         kept = self._kept_attributes() if self.style == "attributes" else []
         for name in self.names:
             if self.style == "alternatives":
@@ -56,16 +56,16 @@ class Vocabulary:
                 yield _without_marks(name)
 
     def _kept_attributes(self) -> list[bool]:
-        """Whether each of the words before the last is read: in half of the steps all are."""
+        """Whether each of the words before the last is read; in half of the steps, all are."""
         most = max((len(name.split()) for name in self.names), default=1) - 1
         kept = torch.rand(most) < 0.5
         return (kept | (torch.rand(()) < 0.5)).tolist()
 
 
 def for_evaluation(name: str) -> str:
-    """The published reading of a name in evaluation: without COCO's suffixes, else as it is.
+    """The published reading of a name in evaluation: without COCO's suffixes, otherwise unchanged.
 
-    "floor-wood" stays so, unlike in training; published results come from it.
+    Unlike in training, "floor-wood" stays as it is; published results were computed so.
     """
     return _SUFFIXES.sub("", name)
 
@@ -76,7 +76,7 @@ def _without_marks(name: str) -> str:
 
 @cache
 def imagenet_templates() -> tuple[str, ...]:
-    """81 sentences with ``{}`` for a name: "{}." and the 80 that CLIP was evaluated with on ImageNet.
+    """81 sentences with ``{}`` for a name: "{}." and the 80 with which CLIP was evaluated on ImageNet.
 
     Raises:
         ImportError: ``open_clip_torch``, which has them, is not installed.

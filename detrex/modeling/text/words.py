@@ -1,4 +1,4 @@
-"""A text encoder for a closed vocabulary: the sum of what its words mean.
+"""A text encoder for a closed vocabulary, which adds up vectors of words.
 
 Shape letters: N texts, T words of a text, E channels of an embedding.
 """
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from detrex.modeling.text.encoder import FIRST_SCALE, unit_length
 
-# What stands between words.
+# Characters that separate words.
 _BETWEEN = re.compile(r"[\s,.]+")
 NO_WORD = 0
 """The id that fills up short texts; words have ids from 1 on."""
 
 
 class WordTokenizer:
-    """Words to ids, in a closed vocabulary.
+    """Turns words of a closed vocabulary into ids.
 
     Args:
         words: in lower case; word number k has the id k + 1.
 
     Raises:
-        ValueError: a word stands twice, or is none.
+        ValueError: a word is repeated, or is not a single word.
     """
 
     def __init__(self, words: Sequence[str]):
@@ -37,9 +37,9 @@ class WordTokenizer:
             raise ValueError(f"expected different words in lower case, not {list(self.words)}")
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Ids (N, T) int64, filled up with :data:`NO_WORD`; T is that of the longest text.
+        """Ids (N, T) int64, filled up with :data:`NO_WORD`; T is the number of words in the longest text.
 
-        Capital letters count as small ones; commas and full stops separate words.
+        Case is ignored; commas and full stops separate words.
 
         Raises:
             ValueError: a text has no word, or one that the vocabulary does not have.
@@ -60,9 +60,9 @@ class WordTokenizer:
 
 
 class WordEncoder(nn.Module):
-    """A learned vector for each word; a text is their sum, at length 1.
+    """A learned vector for each word; a text is the sum of its words, scaled to length 1.
 
-    The order of words does not count, and words that were never seen together combine as others do.
+    The order of words does not matter, and words that were never seen together combine like others.
 
     Args:
         words: the vocabulary, see :class:`WordTokenizer`.
@@ -77,7 +77,7 @@ class WordEncoder(nn.Module):
         super().__init__()
         self.tokenizer, self.embed_dim = WordTokenizer(words), embed_dim
         self.vectors = nn.Embedding(len(self.tokenizer.words) + 1, embed_dim, padding_idx=NO_WORD)
-        # What all texts have in common: cosines of texts need not be small on average.
+        # A vector that all texts share, so that their cosines need not be small on average.
         self.common = nn.Parameter(torch.randn(embed_dim) * embed_dim**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
         nn.init.normal_(self.vectors.weight, std=embed_dim**-0.5)

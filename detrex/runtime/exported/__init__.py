@@ -1,4 +1,4 @@
-"""Prediction with models that ``detrex export`` wrote, with numpy and a runtime alone; no PyTorch."""
+"""Prediction with models that ``detrex export`` wrote: needs numpy and a runtime, but no PyTorch."""
 
 from detrex.runtime.exported.description import Description, ExportedModelError
 from detrex.runtime.exported.predictor import Predictor, load

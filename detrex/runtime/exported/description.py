@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 VERSION = 1
-"""Of the inputs, the outputs and the entries of the metadata."""
+"""Version of the inputs, the outputs and the entries of the metadata."""
 
 TASKS = ("instance", "panoptic", "semantic")
 
 
 class ExportedModelError(ValueError):
-    """A file is no model that ``detrex export`` wrote, or one that cannot run here."""
+    """The file was not written by ``detrex export``, or it cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,25 @@ class Description:
     """The metadata of an exported file.
 
     Attributes:
-        tasks: of ``instance``, ``panoptic`` and ``semantic``, those that the file gives.
+        tasks: those of ``instance``, ``panoptic`` and ``semantic`` that the model performs.
         class_names: class ``k`` is ``class_names[k]``.
         category_ids: ids of the classes in annotation files.
         is_thing: whether a class has countable instances.
         colors: RGB in 0..255 of each class.
-        thresholds: the inputs besides the pictures, and what the model's config says of each.
-        class_thresholds: of each class the score threshold with the best F1 in the evaluation of the weights,
-            None where it is not known; None where the weights were not evaluated.
-        batch: number of pictures of each call, None for any.
+        thresholds: names of the inputs besides the pictures, each with its value in the model's config.
+        class_thresholds: for each class, the score threshold with the best F1 in the evaluation of the
+            weights, or None if it is not known; None altogether if the weights were not evaluated.
+        batch: number of pictures in each call, None for any.
         sides: the smallest and largest height and width of pictures in pixels, such as ``(480, 640)`` twice
             for pictures of one size.
         preprocessing: what the graph does with pictures: ``size`` and ``max_size`` of the resized shorter and
             longer side, ``mean`` and ``std`` of RGB in 0..255, and ``size_divisor`` of the padded sides.
-        value_range: of images of 16 bits a channel, the values that become 0 and 255; None for 0 and 65535.
+        value_range: for images of 16 bits a channel, the values that become 0 and 255; None for 0 and 65535.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         name: of the model that was exported.
         detrex_version: of the package that wrote the file.
-        precision_thresholds: of each class, by precision, the lowest score threshold that had it in the
-            evaluation of the weights; None where there is none.
+        precision_thresholds: for each class, the lowest score threshold that reached each precision in the
+            evaluation of the weights; None if the weights were not evaluated.
     """
 
     tasks: tuple[str, ...]
@@ -60,7 +60,7 @@ class Description:
     precision_thresholds: tuple[dict[float, float], ...] | None = None
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by key, JSON each, as it lies in files."""
+        """The metadata as files hold it: JSON text by key."""
         return {"version": str(VERSION), **{key: json.dumps(value) for key, value in asdict(self).items()}}
 
     @classmethod
@@ -68,8 +68,8 @@ class Description:
         """The inverse of :meth:`to_metadata`.
 
         Args:
-            metadata: text by key; further keys are not looked at.
-            path: for errors.
+            metadata: text by key; unknown keys are ignored.
+            path: the file, for error messages.
 
         Raises:
             ExportedModelError: the file was not written by ``detrex export``, or by a newer one.
@@ -89,10 +89,10 @@ class Description:
             raise ExportedModelError(f"{path}: its metadata are damaged ({error})") from error
 
     def _checked(self) -> Description:
-        """A copy with tuples in the place of JSON's lists.
+        """A copy with tuples in place of JSON's lists.
 
         Raises:
-            TypeError, ValueError: values are not what they should be.
+            TypeError, ValueError: a value has the wrong type or form.
         """
         count = len(self.class_names)
         kept: list[Sized] = [k for k in (self.class_thresholds, self.precision_thresholds) if k is not None]

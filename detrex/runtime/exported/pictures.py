@@ -1,4 +1,4 @@
-"""Whatever may be given as a picture, as an array."""
+"""Converts everything that may be given as a picture to an array."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def to_array(picture: PictureInput, value_range: tuple[float, float] | None = No
         picture: path of a file, bytes of an image file, an open one, or a PIL image (these need the package
             pillow), turned as its EXIF orientation says; array (H, W, 3) in RGB, (H, W, 4) in RGBA or (H, W)
             in grey, uint8 or uint16.
-        value_range: of 16 bits a channel, the values that become 0 and 255; by default 0 and 65535.
+        value_range: for 16 bits a channel, the values that become 0 and 255; by default 0 and 65535.
 
     Raises:
-        ValueError, TypeError: it is something else, or cannot be decoded.
+        ValueError, TypeError: the picture is none of these, or it cannot be decoded.
     """
     pixels = picture if isinstance(picture, np.ndarray) else _decoded(picture)
     known = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))

@@ -30,16 +30,16 @@ def load(
     """An exported model, ready for pictures.
 
     Args:
-        path: of a file that ``detrex export`` wrote: ``.onnx`` (needs onnxruntime), ``.xml`` (openvino) or
+        path: a file that ``detrex export`` wrote: ``.onnx`` (needs onnxruntime), ``.xml`` (openvino) or
             ``.pt2`` (torch; a program of ``torch.export``, or one that AOTInductor compiled).
-        threads: how many the runtime uses, but for ``.pt2``; None for as many as it likes.
-        providers: of onnxruntime, such as ``["CUDAExecutionProvider"]``; by default all that there are.
+        threads: number of threads that the runtime uses, except for ``.pt2``; None lets it choose.
+        providers: of onnxruntime, such as ``["CUDAExecutionProvider"]``; by default all that are available.
         trust_code: needed for ``.pt2`` files, which are programs: whoever made one can run code here.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: its runtime is not installed.
-        ExportedModelError: it is no model that ``detrex export`` wrote, or it cannot be loaded.
+        ExportedModelError: the file was not written by ``detrex export``, or it cannot be loaded.
     """
     return Predictor(open_runner(path, threads=threads, providers=providers, trust_code=trust_code))
 
@@ -61,7 +61,7 @@ class Predictor:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What the model gives of ``instance``, ``panoptic`` and ``semantic``."""
+        """Those of ``instance``, ``panoptic`` and ``semantic`` that the model performs."""
         return self.description.tasks
 
     @property
@@ -91,11 +91,11 @@ class Predictor:
             images: one picture or a list of them, see :func:`detrex.runtime.exported.pictures.to_array`.
             score_threshold: objects and panoptic segments with lower scores are left out; one number for
                 both, or a dictionary such as ``{"instance": 0.5}``. None: what the model's config says.
-                ``"best"``: objects from the best threshold of their class on, which the evaluation of the
-                weights found, and from 0.5 on where there is none. ``Precision(0.9)``: objects from the
-                scores on that had this precision in the evaluation.
-            max_detections: at most so many objects a picture, the best ones; None for all.
-            tasks: those of the model's ``tasks`` that are wanted, None for all.
+                ``"best"``: for objects, the threshold of their class that was best in the evaluation of the
+                weights, or 0.5 if it is not known. ``Precision(0.9)``: for objects, the lowest threshold of
+                their class that reached this precision in the evaluation.
+            max_detections: keep at most so many objects per picture, the best ones; None for all.
+            tasks: which of the model's ``tasks`` to perform, None for all.
             batch_size: how many pictures of one size go through the model together.
 
         Raises:
@@ -123,7 +123,7 @@ class Predictor:
         tasks: Sequence[str] | None = None,
         batch_size: int = 1,
     ) -> Iterator[Result]:
-        """The results one after another; arguments and errors as of :meth:`predict`."""
+        """Yields the results one after another; arguments and errors are those of :meth:`predict`."""
         if batch_size < 1 or self.description.batch not in (None, batch_size):
             fixed = self.description.batch
             wanted = "at least 1" if fixed is None else f"{fixed}, for which the model was exported"
@@ -175,7 +175,7 @@ class Predictor:
             yield from (results[i] for i in range(len(read)))
 
     def _run(self, images: np.ndarray, thresholds: Mapping[str, float]) -> Arrays:
-        """Outputs for pictures (B, H, W, 3); a file of a fixed batch gets the last picture again."""
+        """Outputs for pictures (B, H, W, 3); a fixed batch size is filled up with copies of the last one."""
         missing = 0 if self.description.batch is None else self.description.batch - len(images)
         return self.runner(np.concatenate([images, *[images[-1:]] * missing]), thresholds)
 
@@ -240,7 +240,7 @@ class Predictor:
 
 
 def _by_size(images: Sequence[np.ndarray]) -> list[list[int]]:
-    """Indices of images that have one size."""
+    """Indices of the images, grouped by size."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(images):
         groups.setdefault(image.shape, []).append(i)

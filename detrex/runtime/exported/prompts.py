@@ -1,4 +1,4 @@
-"""Clicks, boxes and words with the graphs of a model that ``detrex export`` wrote; no PyTorch.
+"""Answers clicks, boxes and words with graphs that ``detrex export`` wrote, without PyTorch.
 
 Shape letters: N masks of a prompt, H and W pixels of the picture.
 """
@@ -24,18 +24,18 @@ _BETWEEN_WORDS = re.compile(r"[\s,.]+")
 
 @dataclass(frozen=True)
 class PromptGraphs:
-    """What the files of a model that answers prompts say besides a :class:`Description`.
+    """What the files of a model for prompts say in addition to a :class:`Description`.
 
     Attributes:
         levels: granularities of the masks of a prompt, from 1, the largest, to the smallest.
-        words: that the model reads, in the order of their ids, which begin with 1; None if it reads none.
+        words: the words that the model reads, ordered by id from 1 on; None if it reads none.
     """
 
     levels: tuple[int, ...]
     words: tuple[str, ...] | None
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by key, JSON each, as it lies in files."""
+        """The metadata as files hold it: JSON text by key."""
         return {"levels": json.dumps(self.levels), "words": json.dumps(self.words)}
 
     @classmethod
@@ -43,7 +43,7 @@ class PromptGraphs:
         """The inverse of :meth:`to_metadata`.
 
         Raises:
-            ExportedModelError: the file is not of such a model.
+            ExportedModelError: the file does not belong to a model for prompts.
         """
         try:
             levels, words = json.loads(metadata["levels"]), json.loads(metadata["words"])
@@ -56,7 +56,7 @@ class PromptGraphs:
 
 @dataclass(frozen=True)
 class Answer:
-    """The masks that answer a prompt, those of the highest expected IoU first.
+    """The masks that answer a prompt, ordered by expected IoU, the highest first.
 
     Attributes:
         masks: (N, H, W) bool.
@@ -73,13 +73,13 @@ def load_prompts(folder: str | Path, *, threads: int | None = None) -> PromptPre
     """A model that answers prompts, ready for pictures.
 
     Args:
-        folder: that ``detrex export`` wrote; needs onnxruntime.
-        threads: how many the runtime uses; None for as many as it likes.
+        folder: the folder that ``detrex export`` wrote; needs onnxruntime.
+        threads: number of threads that the runtime uses; None lets it choose.
 
     Raises:
         FileNotFoundError: a file is missing.
         ImportError: onnxruntime is not installed.
-        ExportedModelError: a file is not what it should be.
+        ExportedModelError: a file was not written by ``detrex export``, or does not fit the others.
     """
     folder = Path(folder)
     sessions: dict[str, Any] = {}
@@ -108,14 +108,14 @@ class PromptPredictor:
     Args:
         sessions: of onnxruntime, by the name of the graph.
         description: of the model.
-        graphs: what it answers.
+        graphs: the levels and words of the graphs.
     """
 
     def __init__(self, sessions: Mapping[str, Any], description: Description, graphs: PromptGraphs):
         self.sessions, self.description, self.graphs = sessions, description, graphs
 
     def look_at(self, image: PictureInput) -> SeenPicture:
-        """The picture, encoded once, for any number of prompts.
+        """Encodes a picture once, for any number of prompts.
 
         Args:
             image: see :func:`detrex.runtime.exported.pictures.to_array`.
@@ -131,7 +131,7 @@ class PromptPredictor:
 
 
 class SeenPicture:
-    """A picture that prompts are asked about; made by :meth:`PromptPredictor.look_at`."""
+    """An encoded picture that answers prompts; made by :meth:`PromptPredictor.look_at`."""
 
     def __init__(self, model: PromptPredictor, pixels: np.ndarray, memory: dict[str, np.ndarray]):
         self._model, self._memory, self.image = model, memory, pixels
@@ -148,10 +148,10 @@ class SeenPicture:
             boxes: absolute xyxy in pixels.
 
         Returns:
-            One for each click, then one for each box.
+            An answer for each click, then one for each box.
 
         Raises:
-            ValueError: there is no prompt, or one is not within the picture, or a box has no area.
+            ValueError: no prompt is given, a prompt lies outside the picture, or a box has no area.
         """
         clicks = np.asarray(points, np.float32).reshape(-1, 2)
         corners = np.asarray(boxes, np.float32).reshape(-1, 4)
@@ -172,14 +172,14 @@ class SeenPicture:
         ]
 
     def find(self, classes: Sequence[str], score_threshold: float = 0.5) -> Result:
-        """Objects that words name.
+        """Finds the objects that the given words name.
 
         Args:
-            classes: texts of words that the model knows.
+            classes: texts that consist of words which the model knows.
             score_threshold: objects with lower scores are left out.
 
         Raises:
-            ValueError: the model reads no words, or does not know one of these, or there are none.
+            ValueError: the model reads no words, it does not know one of these, or no class is given.
         """
         if self._model.graphs.words is None:
             raise ValueError("this model answers clicks and boxes, and reads no words")
@@ -204,7 +204,7 @@ class SeenPicture:
 
 
 def _ids(texts: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
-    """Ids (C, T) int64 of the words of texts, filled up with 0."""
+    """The ids (C, T) int64 of the words in texts, filled up with 0."""
     if isinstance(texts, str) or not len(texts):
         raise ValueError("expected a list with the names of classes")
     read = [text.casefold() for text in texts]

@@ -41,7 +41,7 @@ class Detection:
 
 @dataclass(repr=False, eq=False)
 class Result:
-    """Results at the size of the picture: what :class:`detrex.Result` is, with arrays for tensors.
+    """Results at the size of the picture: like :class:`detrex.Result`, but with arrays for tensors.
 
     It is a sequence of its objects, best first: ``len(result)``, ``result[0]``, ``for detection in result``;
     ``result[:3]`` is a result with the best three.
@@ -50,9 +50,9 @@ class Result:
         image: (H, W, 3) uint8 RGB.
         description: of the model: class names, ids, things and colours.
         file_name: as it was given, or empty.
-        boxes: (N, 4) float32, absolute xyxy in pixels; None where the model gives no objects.
-        scores: (N,) float32 in [0, 1], descending, or None likewise.
-        classes: (N,) int64 class indices, or None likewise.
+        boxes: (N, 4) float32, absolute xyxy in pixels; None if the model gives no objects.
+        scores: (N,) float32 in [0, 1], descending; None if ``boxes`` is.
+        classes: (N,) int64 class indices; None if ``boxes`` is.
         masks: (N, H, W) bool, or None from models without masks.
         panoptic: segment ids (H, W) int32, 0 for none, and for each segment ``id``, ``category_id`` (class
             index), ``isthing`` and ``score``; or None.
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What there is of ``instance``, ``panoptic`` and ``semantic``."""
+        """Those of ``instance``, ``panoptic`` and ``semantic`` that this result holds."""
         parts = {"instance": self.boxes, "panoptic": self.panoptic, "semantic": self.semantic}
         return tuple(task for task, part in parts.items() if part is not None)
 
@@ -100,10 +100,10 @@ class Result:
     def __getitem__(self, index: slice) -> Result: ...
 
     def __getitem__(self, index: int | slice) -> Detection | Result:
-        """An object, or a result with some of them.
+        """One object, or a result with a slice of them.
 
         Raises:
-            IndexError: there are not so many objects.
+            IndexError: there is no such object.
         """
         if isinstance(index, slice):
             return self._chosen(index)
@@ -121,9 +121,9 @@ class Result:
         return Detection((x0, y0, x1, y1), float(self.scores[index]), label, name, mask)
 
     def filter(self, classes: str | int | Iterable[str | int] | None = None, score: float = 0.0) -> Result:
-        """The result without objects and panoptic segments of other classes or lower scores.
+        """A copy without objects and panoptic segments of other classes or lower scores.
 
-        Pixels of segments that go belong to none then. Semantic classes stay as they are.
+        Pixels of removed segments then belong to no segment. Semantic classes stay as they are.
 
         Args:
             classes: names or class indices, one or several; None for all.
@@ -160,7 +160,7 @@ class Result:
         return entries
 
     def draw(self, line_width: int = 2, opacity: float = 0.45) -> Any:
-        """A PIL image with panoptic segments, else objects, else semantic classes over the picture.
+        """Draws panoptic segments, else objects, else semantic classes over the picture, as a PIL image.
 
         Args:
             line_width: of boxes in pixels.
@@ -186,7 +186,7 @@ class Result:
         return picture
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Writes the picture that :meth:`draw` makes; its folder is made if need be."""
+        """Writes the picture that :meth:`draw` returns; creates its folder if need be."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.draw(**options).save(path)
@@ -197,7 +197,7 @@ class Result:
         return f"<Result {self.file_name or 'image'}, {height} x {width}: {len(self)} objects>"
 
     def _regions(self) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
-        """Masks (H, W) to be coloured, and their colours."""
+        """Yields masks (H, W) to colour, each with its colour."""
         colors = self.description.colors
         if self.panoptic is not None:
             ids, segments = self.panoptic

@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of masks, in numpy alone."""
+"""COCO's run-length encoding of masks, with numpy only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-# A character holds five bits of a number and whether more follow; the first one is "0".
+# A character holds five bits of a number and a bit that says whether more follow; the lowest one is "0".
 _BITS, _FIRST = 5, 48
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
     """A mask (H, W) bool as ``size`` and ``counts``, as in COCO's files of results.
 
-    Runs go down the columns; the first is of pixels outside.
+    Runs go down the columns; the first one counts pixels outside the mask.
     """
     height, width = mask.shape
     pixels = np.concatenate([[False], mask.flatten(order="F")])
@@ -23,7 +23,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _compressed(runs: list[int]) -> str:
-    """Numbers from the fourth on as the difference to the last but one."""
+    """The runs as text; from the fourth number on, as differences to the number two places before."""
     return "".join(_characters(run - (runs[i - 2] if i > 2 else 0)) for i, run in enumerate(runs))
 
 

@@ -37,7 +37,7 @@ class Runner(Protocol):
 def open_runner(
     path: str | Path, *, threads: int | None, providers: Sequence[str] | None, trust_code: bool
 ) -> Runner:
-    """Loads a file into the runtime that its suffix says; arguments as of :func:`detrex.runtime.load`.
+    """Loads a file into the runtime that its suffix stands for; arguments as in :func:`detrex.runtime.load`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,10 +78,10 @@ class OnnxRunner:
 def onnx_session(
     path: Path, threads: int | None = None, providers: Sequence[str] | None = None
 ) -> tuple[Any, dict[str, str]]:
-    """A file in onnxruntime, and its metadata; arguments and errors as of :func:`open_runner`."""
+    """A file in onnxruntime, and its metadata; arguments and errors as in :func:`open_runner`."""
     onnxruntime = _imported("onnxruntime", "pip install onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: what it warns of here is which constants it does not fold
+    options.log_severity_level = 3  # errors only: its warnings here are about constants that it does not fold
     if threads is not None:
         options.intra_op_num_threads = threads
     wanted = list(providers or onnxruntime.get_available_providers())
@@ -97,7 +97,7 @@ class OpenVinoRunner:
 
     def __init__(self, path: Path, threads: int | None):
         openvino = _imported("openvino", "pip install openvino")
-        # In the float32 that the model was exported in, also on processors with faster types.
+        # In float32, in which the model was exported, even on processors with faster types.
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -122,7 +122,7 @@ class TorchRunner:
     """A program of ``torch.export`` in PyTorch.
 
     Attributes:
-        program: takes the pictures and the thresholds as tensors, and gives tensors by name.
+        program: takes the pictures and the thresholds as tensors, and returns tensors by name.
     """
 
     program: Any

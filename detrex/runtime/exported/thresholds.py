@@ -1,4 +1,4 @@
-"""Score thresholds of classes, as an evaluation keeps them with weights and exported files keep them."""
+"""Score thresholds of classes, which an evaluation stores with weights and with exported files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 DEFAULT_THRESHOLD = 0.5
-"""Score from which on objects of a class are shown whose best threshold is not known."""
+"""Score threshold for classes whose best threshold is not known."""
 
 _NAMED = 4  # classes in a warning
 
@@ -16,35 +16,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Precision:
-    """A score threshold: the lowest one of each class that had this precision in the evaluation.
+    """The lowest score threshold of each class that reached a precision in the evaluation.
 
-    Classes that did not reach it with any threshold are left out. Kept are thresholds for some precisions
-    (:data:`detrex.evaluation.thresholds.PRECISIONS`); of those between two, the higher one's is taken.
+    Classes that did not reach it with any threshold are left out. Thresholds are stored for some precisions
+    (:data:`detrex.evaluation.thresholds.PRECISIONS`); for one between two of them, the higher one's counts.
 
     Attributes:
-        share: of the shown objects that are right, from 0 to 1.
+        share: the precision: the share of shown objects that are right, from 0 to 1.
     """
 
     share: float
 
 
 def best_thresholds(kept: Sequence[float | None] | None, count: int) -> list[float]:
-    """The thresholds of ``count`` classes with the best F1, where they are known."""
+    """The thresholds of ``count`` classes with the best F1; the default where one is not known."""
     return [DEFAULT_THRESHOLD if threshold is None else threshold for threshold in kept or [None] * count]
 
 
 def thresholds_for_precision(
     kept: Sequence[Mapping[float, float]] | None, precision: float, names: Sequence[str]
 ) -> list[float]:
-    """The threshold of each class; it is infinite for those that did not reach the precision, with a warning.
+    """The threshold of each class; infinite, with a warning, for classes that did not reach the precision.
 
     Args:
-        kept: of each class, by precision, the lowest score threshold that had it; None: nothing is kept.
-        precision: that is wanted, see :class:`Precision`.
+        kept: for each class, the lowest score threshold that reached each precision; None: none are stored.
+        precision: the precision that is wanted, see :class:`Precision`.
         names: of the classes.
 
     Raises:
-        ValueError: the precision is not in (0, 1] or higher than those that are kept, or none are kept.
+        ValueError: the precision is not in (0, 1] or above all that are stored, or none are stored.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision={precision}: expected a number above 0, up to 1")
