@@ -1,4 +1,4 @@
-"""The classes that files list, and the lists that come with this project."""
+"""Reads lists of classes from files, and finds those that come with this project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detrex.structures import Categories
 
 
 def read_categories(path: str | Path) -> Categories:
-    """The classes that a file lists; read once for each state of the file.
+    """The classes that a file lists; the file is read again only if it has changed.
 
     Args:
         path: a JSON file of one of these kinds: COCO instances or panoptic (``{"categories": [...]}``); a
@@ -27,7 +27,7 @@ def read_categories(path: str | Path) -> Categories:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it lists no classes, or an entry has no id or name, or an id occurs twice.
+        DataError: the file lists no classes, an entry has no id or name, or an id is repeated.
     """
     path = Path(path).absolute()
     state = path.stat().st_mtime_ns if path.is_file() else None
@@ -43,7 +43,7 @@ def category_file(name: str) -> str:
             ``moving_shapes``.
 
     Raises:
-        DataError: there is no such list; the message names those that there are.
+        DataError: there is no such list; the message names the existing ones.
     """
     folder = configs_directory() / "common" / "data" / "categories"
     path = folder / f"{name}.json"
@@ -57,17 +57,17 @@ def category_file(name: str) -> str:
 
 
 def read_words(words: str | Path) -> Categories:
-    """Classes that a model shall look for by their names.
+    """Classes that a model is to look for by their names.
 
     Args:
-        words: the path of a file, or what :meth:`~detrex.structures.Categories.from_words` takes. A JSON file
-            is one of :func:`read_categories`; in any other, each line has a name, such as ``sky:stuff``, and
-            empty lines and those that begin with ``#`` say nothing.
+        words: the path of a file, or text for :meth:`~detrex.structures.Categories.from_words`. JSON files
+            are read by :func:`read_categories`; in other files, each line is a name, such as ``sky:stuff``;
+            empty lines and lines that begin with ``#`` are ignored.
 
     Raises:
         FileNotFoundError: ``words`` looks like a path, but there is no such file.
-        DataError: the file lists no classes, or in a wrong way.
-        ValueError: text names no classes, or in a wrong way.
+        DataError: the file lists no classes, or is malformed.
+        ValueError: the text names no classes, or is malformed.
     """
     path = Path(words)
     if not _is_file(path):
@@ -86,7 +86,7 @@ def read_words(words: str | Path) -> Categories:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a text that can be no path
+    except (OSError, ValueError):  # the text cannot be a path
         return False
 
 
@@ -100,8 +100,8 @@ def class_names(annotations: str | Path, optional: bool = False) -> list[str]:
 
     Args:
         annotations: the file.
-        optional: whether there are no names where there is no such file: those of data that only training
-            takes are missing later.
+        optional: return no names if the file does not exist, because files that only training needs may be
+            missing later.
     """
     if optional and not Path(annotations).is_file():
         return []

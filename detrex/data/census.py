@@ -1,4 +1,4 @@
-"""What a data set holds: images, objects, classes, sizes, and what was left out why."""
+"""Counts what a data set holds: images, objects, classes, sizes, and what was left out for which reason."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SMALL, LARGE = 32**2, 96**2
 
 
 class ObjectCounts(msgspec.Struct, frozen=True):
-    """Numbers of the objects of a data set.
+    """Counts of the objects of a data set.
 
     Attributes:
-        images: how many images there are.
-        per_class: how many objects each class has, by class index; crowds do not count.
-        crowds_per_class: likewise, of crowds.
-        left_out: why how many annotations are no objects.
-        small, medium, large: objects by area, see :data:`SMALL` and :data:`LARGE`.
-        empty_images: images without an object.
-        median, nearly_all, most: objects of an image: as many as half of the images have at most, 99 % of
-            them, and all.
+        images: number of images.
+        per_class: number of objects of each class, by class index, without crowds.
+        crowds_per_class: number of crowds of each class, by class index.
+        left_out: number of annotations that are not objects, by reason.
+        small, medium, large: number of objects by area, see :data:`SMALL` and :data:`LARGE`.
+        empty_images: number of images without an object.
+        median, nearly_all, most: the number of objects in an image that half of the images, 99 % of them and
+            all of them do not exceed.
     """
 
     images: int
@@ -45,16 +45,16 @@ class ObjectCounts(msgspec.Struct, frozen=True):
 
     @property
     def objects(self) -> int:
-        """How many objects there are."""
+        """The number of objects."""
         return sum(self.per_class)
 
     @property
     def crowds(self) -> int:
-        """How many crowds there are."""
+        """The number of crowds."""
         return sum(self.crowds_per_class)
 
     def nothing_because(self) -> str:
-        """Why there are no objects."""
+        """The reason why there are no objects."""
         reasons = {f"{name}": count for name, count in self.left_out.items() if count}
         if self.crowds:
             reasons[
@@ -74,16 +74,16 @@ def count_objects(
     area: np.ndarray,
     left_out: Mapping[str, int],
 ) -> ObjectCounts:
-    """The numbers of N objects and crowds.
+    """Counts N objects and crowds.
 
     Args:
-        images: how many images there are.
-        classes: how many classes there are.
+        images: number of images.
+        classes: number of classes.
         owner: (N,) integers, the index of each object's image.
         label: (N,) integers, class indices.
         crowd: (N,) bool.
-        area: (N,) in square pixels; NaN where it is not known.
-        left_out: why how many annotations are not among the N.
+        area: (N,) in square pixels; NaN if it is not known.
+        left_out: number of annotations that are not among the N, by reason.
     """
     single = ~crowd
     in_image = np.bincount(owner[single], minlength=images)
@@ -108,7 +108,7 @@ Rows = list[tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class Split:
-    """What one data set of a run holds.
+    """The content of one data set of a run.
 
     Attributes:
         name: ``"train"`` or ``"validation"``.
@@ -122,7 +122,7 @@ class Split:
 
     @property
     def by_class(self) -> dict[str, int]:
-        """Objects by the name of their class; classes of one name together."""
+        """Number of objects by class name; classes with the same name are counted together."""
         numbers: dict[str, int] = {}
         for name, count in zip(self.categories.names, self.counts.per_class, strict=True):
             numbers[name] = numbers.get(name, 0) + count
@@ -131,11 +131,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Census:
-    """What the data sets of a run hold, beside what its model can find.
+    """The content of the data sets of a run, compared with what its model can find.
 
     Attributes:
         splits: the data sets.
-        queries: how many objects of an image the model can find; None if that is not known.
+        queries: number of objects that the model can find in an image; None if it is not known.
     """
 
     splits: Sequence[Split]
@@ -169,7 +169,7 @@ class Census:
         )
 
     def classes(self) -> Rows:
-        """Rows of a table: each class, and how many objects each split has of it."""
+        """Rows of a table: each class, and its number of objects in each split."""
         names = dict.fromkeys(name for split in self.splits for name in split.by_class)
         numbers = [split.by_class for split in self.splits]
         return [(name, [str(n[name]) if name in n else "-" for n in numbers]) for name in names]
@@ -180,7 +180,7 @@ class Census:
         return f"{overview}\n\nobjects per class:\n{markdown_table(self.columns, self.classes())}"
 
     def warnings(self) -> list[str]:
-        """What may not be as it is meant."""
+        """Warnings about what may not be intended."""
         found = []
         for split in self.splits:
             bare = [name for name, count in split.by_class.items() if not count]

@@ -1,4 +1,4 @@
-"""What can be wrong with the pixels of a data set, found out from a part of its files before training."""
+"""Checks the pixels of a data set before training, in a part of its files."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from detrex.data.image_io import highest_value, image_facts
 from detrex.data.semantic_folder import SemanticFolder
 
 LOOKED_AT = 200
-"""How many images of a data set are looked at, evenly spread."""
+"""Number of evenly spread images of a data set that are checked."""
 
 _TWELVE_BITS = 4095
 _CHUNK = 1 << 20
-_DECODED = 20  # panoptic PNGs, which have to be read as a whole
+_DECODED = 20  # panoptic PNGs, which have to be decoded
 
 
 def spread(length: int, count: int) -> list[int]:
-    """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
+    """``count`` evenly spread numbers below ``length``; all of them if there are fewer."""
     count = min(count, length)
     return [i * length // count for i in range(count)]
 
 
 def check_pixels(dataset: ImageDataset) -> list[str]:
-    """Looks at the headers of up to :data:`LOOKED_AT` images, and at some label maps.
+    """Checks the headers of up to :data:`LOOKED_AT` images, and some label maps.
 
     Returns:
-        What users of the data set should know.
+        Warnings for users of the data set.
 
     Raises:
-        DataError: an image is missing, broken, or of another size than its annotations say; a panoptic PNG
-            contradicts its annotation; a label map has values that are no classes.
+        DataError: an image is missing, broken, or of a different size than its annotations say; a panoptic
+            PNG contradicts its annotation; a label map has values that are not classes.
     """
     indices = spread(len(dataset), LOOKED_AT)
     warnings = _check_images(dataset, indices)
@@ -47,7 +47,7 @@ def check_pixels(dataset: ImageDataset) -> list[str]:
 
 
 def require_objects(dataset: ImageDataset) -> None:
-    """Raises :class:`DataError`, which says why, if a data set has nothing to learn from."""
+    """Raises :class:`DataError` with the reason if a data set has nothing to learn from."""
     if (counts := dataset.counts()) is not None and not counts.objects:
         raise DataError(
             f"There is nothing to learn from in the data set of images in {dataset.images}: "
@@ -56,9 +56,9 @@ def require_objects(dataset: ImageDataset) -> None:
 
 
 def common_pictures(first: ImageDataset, second: ImageDataset) -> str | None:
-    """A warning if pictures of one data set are, byte by byte, also in the other; None if not.
+    """A warning if pictures of one data set are also in the other, byte by byte; None if not.
 
-    Files of the same size are compared, of up to :data:`LOOKED_AT` images of the first data set.
+    Files of equal size are compared, for up to :data:`LOOKED_AT` images of the first data set.
     """
     sizes = _by_size(second)
     shared = []

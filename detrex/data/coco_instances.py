@@ -1,4 +1,4 @@
-"""COCO instance files as a data set: boxes, and masks as polygons or RLE."""
+"""A data set of COCO instance files: boxes, and masks as polygons or RLE."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from detrex.structures import Targets
 class CocoInstances(ListedImages):
     """Objects of a COCO instance file (https://cocodataset.org/#format-data).
 
-    Crowds are no targets. Boxes are drawn tight around the masks, so that they fit after any crop; without
-    masks, or with masks that are not drawn yet, they are those of
-    :class:`detrex.data.coco.objects.CocoFile`, which evaluation uses, too. Objects that cannot be used are
-    left out, and a warning says how many: those whose polygons all have fewer than three points, whose mask
-    covers no pixel of the image, and, without masks, boxes without width or height inside it.
+    Crowds are not targets. Boxes are drawn tight around the masks, so that they fit after any crop; without
+    masks, or before masks are drawn, boxes are those of :class:`detrex.data.coco.objects.CocoFile`, which
+    evaluation also uses. Objects that cannot be used are left out, and a warning gives their number: objects
+    whose polygons all have fewer than three points, or whose mask covers no pixel of the image, and, without
+    masks, boxes that have no width or height inside the image.
 
     A file is parsed once; see :func:`detrex.data.coco.cache.open_annotations`.
 
     Args:
         images: folder of the images.
         annotations: JSON file.
-        masks: whether objects need masks; without, targets have boxes only.
-        targets: whether targets are read; without, every image has none, which is faster where they are not
-            used, as in evaluation.
+        masks: whether objects need masks; if not, targets have boxes only.
+        targets: whether to read targets; not reading them is faster where they are not used, as in
+            evaluation.
         skip_empty: whether to leave out images without any object to learn from.
         file_names: how names of images are looked up, see :data:`detrex.data.file_names.REWRITINGS`.
         leave_folder: whether names of images may be absolute or lead out of the folder.
-        orientation: which picture annotations were drawn on, see :data:`detrex.data.image_io.Orientation`.
-        value_range: of images of 16 bits a channel, see :func:`detrex.data.image_io.read_image`.
+        orientation: the picture on which annotations were drawn, see
+            :data:`detrex.data.image_io.Orientation`.
+        value_range: for images of 16 bits a channel, see :func:`detrex.data.image_io.read_image`.
 
     Raises:
         FileNotFoundError: there is no annotation file.

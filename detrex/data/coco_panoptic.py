@@ -1,4 +1,4 @@
-"""COCO panoptic files as a data set."""
+"""A data set of COCO panoptic files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class CocoPanoptic(ListedImages):
     """Things and stuff of a COCO panoptic file (https://cocodataset.org/#format-data, arXiv 1801.00868).
 
     Each segment is an object of the targets, with a box tight around it; crowds are left out. An image
-    without an entry under ``annotations`` has no targets, and a warning says how many there are.
+    without an entry under ``annotations`` has no targets; a warning gives the number of such images.
 
     Args:
         images: folder of the images.
         annotations: JSON file.
-        segments: folder of the PNGs, whose colour is the segment id R + 256 G + 65536 B, 0 for none.
-        targets: whether targets are read; without, every image has none, which is faster where they are not
-            used, as in evaluation.
-        file_names, leave_folder: of images and PNGs, see :class:`detrex.data.CocoInstances`.
-        orientation, value_range: likewise.
+        segments: folder of the PNGs, whose colours are the segment ids R + 256 G + 65536 B, 0 for no segment.
+        targets: whether to read targets; not reading them is faster where they are not used, as in
+            evaluation.
+        file_names, leave_folder: for images and PNGs, see :class:`detrex.data.CocoInstances`.
+        orientation, value_range: see :class:`detrex.data.CocoInstances`.
 
     Raises:
         FileNotFoundError: there is no annotation file.

@@ -1,12 +1,12 @@
-"""The error for input that cannot be used."""
+"""The error for data that cannot be used."""
 
 
 class DataError(ValueError):
-    """A data set's file is wrong. The message says what, in which file or image, and what to do about it.
+    """A file of a data set is wrong. The message says what, in which file or image, and what to do.
 
     Args:
         message: for the user.
-        kind: of error, as in :data:`detrex.data.check.findings.KINDS`.
+        kind: of error, a key of :data:`detrex.data.check.findings.KINDS`.
     """
 
     def __init__(self, message: str = "", kind: str = "invalid-entry"):

@@ -1,4 +1,4 @@
-"""Names of files in annotation files: kept inside their folder, and found if written otherwise."""
+"""Looks up names from annotation files: checks that they stay in their folder, and finds variants."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def _last_part(name: str) -> str:
 
 
 REWRITINGS: Mapping[str, Callable[[str], str]] = {
-    "slashes": _slashes,  # back slashes of Windows
+    "slashes": _slashes,  # backslashes of Windows
     "decoded": _decoded,  # %20, and addresses
-    "unicode": _unicode,  # accents as letters of their own, or not
+    "unicode": _unicode,  # accents as separate characters, or not
     "any_case": str.casefold,
     "last_part": _last_part,  # another folder, or none
     "any_type": lambda name: os.path.splitext(name)[0],  # .jpg and .png
-    "loose": lambda name: _unicode(_last_part(name)).casefold(),  # all but the type
+    "loose": lambda name: _unicode(_last_part(name)).casefold(),  # all of these except the type
 }
-"""By name, what is made of a name in the list, and of the names of files, before they are compared."""
+"""Functions by name that change both listed names and names of files before they are compared."""
 
 
 def check_name(name: str, where: str, leave_folder: bool = False) -> None:
@@ -48,8 +48,8 @@ def check_name(name: str, where: str, leave_folder: bool = False) -> None:
 
     Args:
         name: from an annotation file.
-        where: for the message: the file and the entry.
-        leave_folder: whether other names are allowed all the same.
+        where: the file and the entry, for the message.
+        leave_folder: whether all names are allowed.
 
     Raises:
         DataError: the name is absolute, or leads out of the folder by ``..``.
@@ -73,21 +73,20 @@ def find_files(
     rewriting: str = AS_LISTED,
     argument: str = "file_names",
 ) -> dict[str, str]:
-    """Where the files of a list are.
+    """Finds the files of a list.
 
     Args:
         folder: of the files.
-        names: in the list, with the id of the image of each.
+        names: the listed names, each with the id of its image.
         where: the list, for messages.
         rewriting: :data:`AS_LISTED`, or how names are changed before they are compared (:data:`REWRITINGS`).
         argument: the argument of the data set that sets ``rewriting``.
 
     Returns:
-        For each name that of the file, relative to ``folder``.
+        For each listed name, the name of the file, relative to ``folder``.
 
     Raises:
-        DataError: the folder or files are missing; the message says which rewriting would find how many of
-        them.
+        DataError: the folder or files are missing; the message says how many of them a rewriting would find.
     """
     if not folder.is_dir():
         raise DataError(f"Folder {folder}, for the files that {where} lists, does not exist. Check the path.")
@@ -115,15 +114,15 @@ def _missing(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def near_names(folder: Path, names: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The rewriting that finds most of some names, and the file of each that it finds.
+    """The rewriting that finds most of the missing names, and the file of each name that it finds.
 
     Args:
         folder: of the files.
-        names: which are not there as they are.
+        names: the missing names.
     """
     files = _files(folder)
     found = {kind: _rewritten(names, files, rewrite) for kind, rewrite in REWRITINGS.items()}
-    best = max(found, key=lambda kind: len(found[kind]))  # of equal ones, the first changes least
+    best = max(found, key=lambda kind: len(found[kind]))  # among equals, the first one changes least
     return best, found[best]
 
 
@@ -139,7 +138,7 @@ def _advice(folder: Path, missing: Sequence[str], argument: str) -> str:
 
 
 def _rewritten(names: Sequence[str], files: Sequence[str], rewrite: Callable[[str], str]) -> dict[str, str]:
-    """The file of each name for which there is one and only one."""
+    """The file of each name that matches exactly one file."""
     by_name = {rewrite(file): file for file in files}
     several = {name for name, count in Counter(map(rewrite, files)).items() if count > 1}
     pairs = ((name, rewrite(name)) for name in names)

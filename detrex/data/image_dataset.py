@@ -1,4 +1,4 @@
-"""What the data sets have in common."""
+"""The base classes of data sets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DrawnRecord(TypedDict):
     """An image with its annotations.
 
     ``image``: ``tv_tensors.Image`` (3, H, W) uint8 RGB. ``height``, ``width``: its size.
-    ``targets``: in its frame.
+    ``targets``: in the frame of the image.
     """
 
     image: Tensor
@@ -41,28 +41,29 @@ class DrawnRecord(TypedDict):
 
 
 class Record(DrawnRecord, total=False):
-    """What a data set returns and a mapper takes.
+    """The record that a data set returns and a mapper takes.
 
-    ``segmentations``: where they are given, the masks of ``targets``, which has none then: they are not drawn
-    yet.
+    ``segmentations``: masks of the targets that are not drawn yet; if they are given, ``targets`` has no
+        masks.
     """
 
     segmentations: Sequence[Segmentation]
 
 
 class ImageDataset(Dataset):
-    """Images in a folder, with annotations. Subclasses say which images, and how annotations become targets.
+    """Images in a folder, with annotations. Subclasses list the images and turn annotations into targets.
 
     Args:
         images: the folder.
         categories: the classes.
-        orientation: which picture annotations were drawn on, see :data:`detrex.data.image_io.Orientation`.
+        orientation: the picture on which annotations were drawn, see
+            :data:`detrex.data.image_io.Orientation`.
         value_range: see :func:`detrex.data.image_io.read_image`.
 
     Attributes:
         images: the folder.
         categories: the classes.
-        warnings: what users of the annotations should know.
+        warnings: for users of the annotations.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class ImageDataset(Dataset):
 
         Args:
             index: of the image.
-            draw_masks: whether masks that are kept as polygons or RLE are drawn; else they come as
-                ``segmentations``.
+            draw_masks: whether to draw masks that are stored as polygons or RLE; otherwise, they are returned
+                as ``segmentations``.
 
         Raises:
             DataError: the image or its annotation is broken; the message names the image.
@@ -133,20 +134,20 @@ class ImageDataset(Dataset):
         raise NotImplementedError
 
     def undrawn_targets(self, index: int) -> tuple[Targets, Sequence[Segmentation] | None]:
-        """:meth:`targets` without masks, and these as they are kept; None where masks are kept as pixels."""
+        """:meth:`targets` without masks, and the masks as they are stored; None for masks of pixels."""
         return self.targets(index), None
 
     def counts(self) -> ObjectCounts | None:
-        """How many objects there are of which kind; None if that is not known."""
+        """Counts of objects by kind; None if they are not known."""
         return None
 
     def image_names(self) -> list[tuple[int | str, str]]:
-        """(image id, file name) of all images, without opening any."""
+        """(image id, file name) of all images, without opening them."""
         entries = (self.entry(index) for index in range(len(self)))
         return [(entry.image_id, entry.file_name) for entry in entries]
 
     def targets_from_masks(self, labels: Tensor, masks: Tensor) -> Targets:
-        """Targets with boxes tight around ``masks`` ((N, H, W) bool); objects without pixels are left out."""
+        """Targets with tight boxes around ``masks`` ((N, H, W) bool); objects without pixels are left out."""
         visible = masks.flatten(1).any(1)
         labels, masks = labels[visible], masks[visible]
         boxes = boxes_from_masks(masks, inclusive=False)
@@ -154,7 +155,7 @@ class ImageDataset(Dataset):
 
 
 class OneClass(ImageDataset):
-    """Another data set with one class, "object", for all that is in its images.
+    """Another data set, with all its objects in one class, "object".
 
     Args:
         dataset: the other one.
@@ -201,7 +202,7 @@ class ListedImages(ImageDataset):
 
     Args:
         images: folder of the images.
-        file: which lists them.
+        file: the file that lists them.
         file_names: how their names are looked up, see :data:`detrex.data.file_names.REWRITINGS`.
         orientation, value_range: see :class:`ImageDataset`.
 
@@ -239,7 +240,7 @@ class ListedImages(ImageDataset):
         return int(height), int(width)
 
     def place(self, index: int) -> int:
-        """Where image ``index`` is in the file's list, which may have more images.
+        """The place of image ``index`` in the file, which may list more images.
 
         Raises:
             IndexError: there is no such image.
@@ -250,8 +251,8 @@ class ListedImages(ImageDataset):
         """Leaves images out, with a warning.
 
         Args:
-            chosen: (M,) bool, of the images of the file.
-            why: of the others, for the warning.
+            chosen: (M,) bool, which images of the file to keep.
+            why: the reason for leaving out the others, for the warning.
         """
         left_out = int((~chosen).sum())
         if left_out:
@@ -261,6 +262,6 @@ class ListedImages(ImageDataset):
         self._chosen = np.flatnonzero(chosen).astype(np.int32)
 
     def log_warnings(self) -> None:
-        """Logs what users of the annotations should know."""
+        """Logs the warnings for users of the annotations."""
         for warning in self.warnings:
             logger.warning("%s: %s", self._list.where, warning)

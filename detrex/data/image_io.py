@@ -19,36 +19,35 @@ from detrex.data.errors import DataError
 from detrex.runtime.files import retried
 
 Orientation = Literal["auto", "stored", "shown"]
-"""Which picture annotations were drawn on, where a file says that it is to be turned (EXIF): ``stored``,
-before it is turned; ``shown``, after it; ``auto``, stored if that alone has the size that is listed, else
-shown."""
+"""The picture on which annotations were drawn, if EXIF says that it is to be turned: ``stored``, before
+turning; ``shown``, after turning; ``auto``: stored if only that has the listed size, else shown."""
 
 ORIENTATIONS: tuple[Orientation, ...] = ("auto", "stored", "shown")
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Types of files that are taken for images."""
+"""Types of files that count as images."""
 
 PIXEL_LIMIT = "DETREX_MAX_PIXELS"
-"""Environment variable: files of more pixels are not decoded, by any reader. 0: no limit."""
+"""Environment variable: no reader decodes files of more pixels. 0: no limit."""
 
 _DEFAULT_LIMIT = 178_956_970  # PIL's own
 _SIXTEEN_BITS = (0, 65535)
 
-# What PIL's decoders raise on files that are broken or not images.
+# Errors that PIL's decoders raise for files that are broken or not images.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
 _SWAPPING = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _one_at_a_time = threading.Lock()
 
 
 class ImageFacts(NamedTuple):
-    """What a file says of its picture before pixels are decoded.
+    """What a file says about its picture before pixels are decoded.
 
     Attributes:
         size: (height, width) in pixels as stored.
         turned: whether EXIF says that it is to be turned or mirrored.
         swapped: whether turning it exchanges height and width.
         deep: whether it has 16 bits a channel.
-        frames: how many pictures it holds.
+        frames: number of pictures in the file.
     """
 
     size: tuple[int, int]
@@ -59,7 +58,7 @@ class ImageFacts(NamedTuple):
 
     @property
     def upright(self) -> tuple[int, int]:
-        """(height, width) after it was turned."""
+        """(height, width) after turning."""
         return self.size[::-1] if self.swapped else self.size
 
 
@@ -70,25 +69,25 @@ def read_image(
     orientation: Orientation = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> Tensor:
-    """The image as it is meant to be seen: turned as its EXIF orientation says, in RGB.
+    """Reads an image as it is meant to be seen: turned as its EXIF orientation says, in RGB.
 
-    Grey is repeated over the channels, transparency dropped, CMYK converted, and 16 bits a channel are scaled
-    to 8. Of an animation or a file of several pages, the first picture is read.
+    Grey is repeated over the channels, transparency is dropped, CMYK is converted, and 16 bits a channel are
+    scaled to 8. From an animation or a file of several pages, the first picture is read.
 
     Args:
-        path: file.
+        path: of the file.
         size: (height, width) that the annotations refer to, compared before pixels are decoded.
         image_id: for messages.
-        orientation: which picture ``size`` and the annotations refer to.
-        value_range: of files of 16 bits a channel, the values that become 0 and 255: (0, 4095) for 12 bits;
-            by default 0 and 65535.
+        orientation: the picture that ``size`` and the annotations refer to.
+        value_range: for files of 16 bits a channel, the values that become 0 and 255, such as (0, 4095) for
+            12 bits; by default 0 and 65535.
 
     Returns:
         ``tv_tensors.Image`` (3, H, W) uint8.
 
     Raises:
-        DataError: there is no such file, it does not decode, has another size than ``size`` or more pixels
-            than :data:`PIXEL_LIMIT` allows, or holds 32 bits a channel, whose range is not known.
+        DataError: there is no such file, it cannot be decoded, its size is not ``size``, it has more pixels
+            than :data:`PIXEL_LIMIT` allows, or it has 32 bits a channel, whose range is not known.
     """
     image = _decode(path, image_id, size)
     stored = orientation == "stored" or (orientation == "auto" and _is_stored_size(image, size))
@@ -102,7 +101,7 @@ def read_image(
 def shown_size(
     path: str | Path, orientation: Orientation = "auto", image_id: int | str = ""
 ) -> tuple[int, int]:
-    """(height, width) in pixels of a file's picture, from its header: as stored or, by default, as shown.
+    """(height, width) in pixels of a file's picture, as stored or, by default, as shown, from its header.
 
     Raises:
         DataError: as :func:`read_image`.
@@ -112,13 +111,13 @@ def shown_size(
 
 
 def image_facts(path: str | Path, image_id: int | str = "") -> ImageFacts:
-    """What the header of a file says.
+    """Reads the header of a file.
 
     Raises:
         DataError: as :func:`read_image`.
     """
     with _opened(path, image_id) as image:
-        # PNGs without EXIF would be decoded to look for it at the end.
+        # PIL would decode PNGs without EXIF to look for it at the end of the file.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         orientation = exif.get(ExifTags.Base.Orientation, 1)
         return ImageFacts(
@@ -131,10 +130,10 @@ def image_facts(path: str | Path, image_id: int | str = "") -> ImageFacts:
 
 
 def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The pixels of a PNG that holds numbers, not colours: (H, W) or (H, W, C), nothing converted.
+    """The pixels of a PNG that holds numbers, not colours: (H, W) or (H, W, C), without conversion.
 
     Raises:
-        DataError: there is no such file, it does not decode, or it has another (height, width) than ``size``.
+        DataError: there is no such file, it cannot be decoded, or its (height, width) is not ``size``.
     """
     with _opened(path, "") as image:
         if size is not None and (image.height, image.width) != tuple(size):
@@ -151,8 +150,8 @@ class SmallPicture(NamedTuple):
 
     Attributes:
         pixels: (H, W) uint8, grey.
-        is_blank: whether all pixels of the large one have one value.
-        kind: the type of the file by its content, in PIL's words: ``"JPEG"``.
+        is_blank: whether all pixels of the large picture have the same value.
+        kind: PIL's name of the file's type, by its content, such as ``"JPEG"``.
     """
 
     pixels: np.ndarray
@@ -201,7 +200,7 @@ def _decode(path: str | Path, image_id: int | str, size: tuple[int, int] | None)
 
 @contextmanager
 def _opened(path: str | Path, image_id: int | str) -> Iterator[Image.Image]:
-    """An image of which the header was read; what PIL raises meanwhile becomes a message for the user."""
+    """Yields an image whose header was read; errors of PIL inside the block become messages for the user."""
     try:
         with _open_any_size(path) as image:
             _check_limit(image, path, image_id)
@@ -221,7 +220,7 @@ def _opened(path: str | Path, image_id: int | str) -> Iterator[Image.Image]:
 
 
 def _open_any_size(path: str | Path) -> Image.Image:
-    # PIL's limit on pixels is one for all threads. Ours takes its place, for this file alone.
+    # All threads share PIL's limit of pixels. Our own limit replaces it, for this file only.
     with _one_at_a_time:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -231,10 +230,10 @@ def _open_any_size(path: str | Path) -> Image.Image:
 
 
 def pixel_limit() -> int:
-    """How many pixels a file may have before any reader decodes it, of :data:`PIXEL_LIMIT`; 0: any number.
+    """The largest number of pixels that readers decode, from :data:`PIXEL_LIMIT`; 0 for no limit.
 
     Raises:
-        DataError: the variable is no number.
+        DataError: the variable is not a number.
     """
     text = os.environ.get(PIXEL_LIMIT, str(_DEFAULT_LIMIT))
     if not text.isdecimal():
@@ -255,7 +254,7 @@ def _check_limit(image: Image.Image, path: str | Path, image_id: int | str) -> N
 
 
 def _is_stored_size(image: Image.Image, size: tuple[int, int] | None) -> bool:
-    """Whether ``size`` is the image's before, and not after, it is turned upright."""
+    """Whether ``size`` is the image's size before, but not after, it is turned upright."""
     swapped = image.getexif().get(ExifTags.Base.Orientation) in _SWAPPING
     square = image.height == image.width
     return size is not None and swapped and not square and (image.height, image.width) == tuple(size)
@@ -274,7 +273,7 @@ def _to_rgb(
 ) -> Image.Image:
     if image.mode in ("I", "F"):
         pixels = np.asarray(image)
-        # PIL gives 16-bit files of some formats as "I", 32 bits of which 16 are used.
+        # PIL returns 16-bit files of some formats as "I": 32 bits, of which 16 are used.
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > _SIXTEEN_BITS[1]:
             raise DataError(
                 f"{_name(path, image_id)} has 32 bits a channel (mode {image.mode}), whose range of values "
@@ -289,11 +288,11 @@ def _to_rgb(
 
 
 def from_16_bits(pixels: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
-    """Values of 16 bits as uint8, of any shape.
+    """Scales 16-bit values of any shape to uint8.
 
     Args:
-        pixels: numbers.
-        value_range: those that become 0 and 255; by default 0 and 65535.
+        pixels: the values.
+        value_range: the values that become 0 and 255; by default 0 and 65535.
     """
     low, high = value_range or _SIXTEEN_BITS
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))

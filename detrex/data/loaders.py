@@ -1,4 +1,4 @@
-"""Loaders: batches of samples for this process, read and augmented by worker processes."""
+"""Loaders, which return batches of samples for this process, read and augmented by worker processes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from detrex.structures import Sample
 logger = logging.getLogger(__name__)
 
 Mapper = Callable[[Record], Sample]
-_AUGMENTATION = 1  # sets the seeds of samples apart from those of permutations
+_AUGMENTATION = 1  # separates the seeds of samples from those of permutations
 
 
 class TrainLoader:
-    """Endless batches (lists) of augmented samples, the same after a stop as without it.
+    """Endless batches (lists) of augmented samples, which are the same with and without interruption.
 
-    What a batch holds depends on the seed and its number alone: not on the number of workers, nor on other
-    users of random numbers. To continue a run, restore :meth:`state_dict`.
+    The content of a batch depends only on the seed and the number of the batch, not on the number of workers
+    or on other users of random numbers. To continue a run, restore :meth:`state_dict`.
 
     Attributes:
         dataset: the data set the samples come from.
@@ -57,24 +57,24 @@ class TrainLoader:
             worker_init_fn=_obey_the_trainer_alone,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else every new iterator would draw from the global one
+            generator=torch.Generator(),  # otherwise, every new iterator would draw from the global one
         )
 
     def __iter__(self) -> Iterator[list[Sample]]:
         self._batches.start = self._consumed
         for samples in _started(self._loader):
-            # Counted here, not where batches are prepared ahead by the workers.
+            # Counted here, because workers prepare batches ahead.
             self._consumed += 1
             yield samples
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were taken, and what that number is only meaningful with."""
+        """The number of batches taken, and the settings without which that number has no meaning."""
         return {"consumed_batches": self._consumed, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues after the batches already taken; call it before iterating.
 
-        With another data set, batch size or number of processes the order of images is another one; that is
+        With another data set, batch size or number of processes, the order of images changes; that is
         allowed, with a warning.
         """
         changed = [f"{k} {state.get(k)} -> {v}" for k, v in self._identity().items() if state.get(k) != v]
@@ -93,7 +93,7 @@ class TrainLoader:
 
 
 class JoinedLoader:
-    """Batches of several data sets side by side: each holds those of all loaders, the first one's first.
+    """Joins the batches of several loaders: each batch holds one of every loader, the first loader's first.
 
     Attributes:
         dataset: the data set of the first loader.
@@ -103,7 +103,7 @@ class JoinedLoader:
         """
         Args:
             first: the main loader.
-            others: further ones; samples get their names as ``vocabulary``.
+            others: further loaders, whose names become the ``vocabulary`` of their samples.
         """
         self.dataset, self._first, self._others = first.dataset, first, dict(others)
 
@@ -113,7 +113,7 @@ class JoinedLoader:
             yield [*batches[0], *(Sample(**s, vocabulary=name) for name, batch in named for s in batch)]
 
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`TrainLoader.state_dict`, with those of the others."""
+        """See :meth:`TrainLoader.state_dict`; includes the states of the other loaders."""
         others = {name: loader.state_dict() for name, loader in self._others.items()}
         return {**self._first.state_dict(), "joined": others}
 
@@ -128,13 +128,13 @@ class JoinedLoader:
 
 
 class TestLoader:
-    """This process's share of all images, once each, in batches (lists) of samples.
+    """This process's share of all images, each once, in batches (lists) of samples.
 
     Attributes:
         dataset: the data set the samples come from.
     """
 
-    __test__ = False  # for pytest, which takes classes with such names for tests
+    __test__ = False  # pytest would take this class for a test because of its name
 
     def __init__(self, dataset: ImageDataset, mapper: Mapper, batch_size: int, num_workers: int):
         self.dataset = dataset
@@ -175,13 +175,13 @@ def build_train_loader(
         total_batch_size: images per step over all processes. The data set may have fewer.
         num_workers: worker processes for each training process; 0 loads in the training process itself.
         seed: of order and augmentation, not negative.
-        aspect_ratio_grouping: whether upright and wide images come in separate batches; saves padding where
-            images are not brought to one size.
+        aspect_ratio_grouping: whether upright and wide images are in separate batches, which saves padding if
+            images are not resized to one size.
         pin_memory: whether to put images into page-locked memory, from which they reach a GPU faster.
-        joined: loaders of further data sets, a batch of each of which comes with every batch; their names are
-            those of a model's vocabularies, see :class:`~detrex.modeling.text.TextDetector`. The length of an
-            epoch is that of ``dataset``.
-        one_class: whether all objects are of one class, "object", for models that are told what is meant.
+        joined: loaders of further data sets; every batch then includes a batch of each of them. Their names
+            are those of a model's vocabularies, see :class:`~detrex.modeling.text.TextDetector`. The length
+            of an epoch is that of ``dataset``.
+        one_class: whether all objects get one class, "object", for models that need no classes.
 
     Raises:
         ValueError: the batch cannot be split evenly over the processes.
@@ -223,7 +223,7 @@ def build_test_loader(
 
 
 def _upright(dataset: ImageDataset) -> list[int]:
-    """For each image, 1 if it is higher than wide, else 0."""
+    """For each image, 1 if it is taller than wide, else 0."""
     sizes = (dataset.image_size(i) for i in range(len(dataset)))
     return [int(height > width) for height, width in sizes]
 
@@ -238,7 +238,7 @@ class _Mapped(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        # These draw masks themselves, after they have moved.
+        # Some mappers draw masks themselves, after moving them.
         drawn = not isinstance(self.mapper, TrainingMapper)
         record = self.dataset.record(index, draw_masks=drawn)
         try:
@@ -251,7 +251,7 @@ class _Mapped(Dataset):
 
 
 class _AugmentedDraws(Dataset):
-    """Samples for draws; the augmentation's random numbers are a function of seed and draw."""
+    """Samples for draws; random numbers of the augmentation depend only on the seed and the draw."""
 
     def __init__(self, dataset: ImageDataset, mapper: Mapper, seed: int):
         self.samples, self.seed = _Mapped(dataset, mapper), seed
@@ -260,7 +260,7 @@ class _AugmentedDraws(Dataset):
         return len(self.samples)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        # Without workers this is the training process, whose random numbers are not to be disturbed.
+        # Without workers, this runs in the training process, whose random numbers must not be disturbed.
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the GPUs' generators as well.
             torch.default_generator.manual_seed(mixed_seed(self.seed, _AUGMENTATION, draw.number))
@@ -268,7 +268,7 @@ class _AugmentedDraws(Dataset):
 
 
 def _started(loader: DataLoader) -> Iterator[list[Sample]]:
-    """The batches of ``loader``, whose worker processes start now, if it has any."""
+    """The batches of ``loader``; its worker processes, if any, start now."""
     if not loader.num_workers:
         return iter(loader)
     release_freed_memory()
@@ -278,10 +278,10 @@ def _started(loader: DataLoader) -> Iterator[list[Sample]]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Inside the block this thread takes no requests to stop, nor do processes and threads that start there.
+    """Blocks requests to stop in this thread, and in processes and threads that start inside the block.
 
-    Some libraries start threads in each new process before any code of ours runs in it. If one of these took
-    a signal, the process would end.
+    Some libraries start threads in each new process before any of our code runs in it. If one of these
+    threads received a signal, the process would end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -294,19 +294,19 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _obey_the_trainer_alone(_worker: int) -> None:
-    """Leaves requests to stop to the training process, unless that sends SIGTERM to this worker.
+    """Makes a worker ignore requests to stop, except SIGTERM from the training process.
 
-    Batch systems and terminals send them to all processes; the training process acts on them and needs this
-    one meanwhile.
+    Batch systems and terminals send requests to all processes; the training process acts on them, and still
+    needs its workers until it ends.
     """
     if not hasattr(signal, "sigwaitinfo"):  # Windows and macOS
         return
     trainer = os.getppid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # where a server started this process
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # needed if a server started this process
 
     def listen() -> None:
         while True:
-            received = signal.sigwaitinfo(SIGNALS)  # only this tells who sent a signal
+            received = signal.sigwaitinfo(SIGNALS)  # no other function tells who sent a signal
             if received.si_pid == trainer and received.si_signo == signal.SIGTERM:
                 os._exit(0)
 

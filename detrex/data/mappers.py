@@ -32,18 +32,18 @@ from detrex.structures.prompts import POINT
 class TrainingMapper:
     """Applies torchvision v2 transforms to image, masks and boxes together.
 
-    Objects of which nothing is left are dropped, or else stay with an empty mask and a box of zeros. Boxes
-    are drawn anew around what is left of the masks or, where ``transforms`` move polygons, of the polygons;
-    masks are then drawn from these.
+    Objects of which nothing is left are dropped, or stay with an empty mask and a box of zeros. Boxes are
+    drawn anew around the visible parts of masks or, if ``transforms`` move polygons, of polygons, from which
+    masks are then drawn.
 
     Args:
         transforms: applied to a dictionary of ``image`` (``tv_tensors.Image``) and ``masks``
             (``tv_tensors.Mask``, (N, H, W) bool) or, in data without masks, ``boxes``
             (``tv_tensors.BoundingBoxes``).
-        drop_invisible: whether objects of which nothing is left are dropped.
-        move_polygons: whether ``transforms`` get the points of polygons, in ``points``
-            (:class:`~detrex.data.outlines.Points`, which says who moves them), instead of masks that are
-            drawn from them.
+        drop_invisible: whether to drop objects of which nothing is left.
+        move_polygons: whether ``transforms`` get the points of polygons as ``points``
+            (:class:`~detrex.data.outlines.Points`, which lists the transforms that move them), instead of
+            masks drawn from the polygons.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class TrainingMapper:
 
 
 class _Annotations:
-    """What transforms are to move of an image's targets, and the targets that come of it."""
+    """The shapes of an image's targets that transforms move, and the resulting targets."""
 
     def __init__(self, targets: Targets, size: tuple[int, int]):
         self.targets, self.size = targets, size
 
     def shapes(self) -> dict[str, Any]:
-        """Entries for the dictionary that is transformed."""
+        """Entries of the dictionary that is transformed."""
         if self.targets.masks is not None:
             return {"masks": tv_tensors.Mask(self.targets.masks)}
         boxes = tv_tensors.BoundingBoxes(self.targets.boxes, format="XYXY", canvas_size=self.size)
@@ -103,7 +103,7 @@ class _Annotations:
         return moved[visible] if drop_invisible else moved
 
     def moved(self, shapes: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
-        """Masks, if there are any, and boxes."""
+        """The moved masks, if there are any, and boxes."""
         if self.targets.masks is None:
             return None, _plain(shapes["boxes"])
         masks = _plain(shapes["masks"])
@@ -111,7 +111,7 @@ class _Annotations:
 
 
 class _Outlined(_Annotations):
-    """Annotations with polygons, which are drawn after they have moved, and RLE, which moves as masks."""
+    """Annotations whose polygons are drawn after they were moved, and whose RLEs are moved as masks."""
 
     def __init__(self, targets: Targets, size: tuple[int, int], segmentations: Sequence[Segmentation]):
         super().__init__(targets, size)
@@ -170,7 +170,7 @@ class LargeScaleJitterMapper(TrainingMapper):
 
     Args:
         image_size: height and width of the result in pixels; one number if they are the same.
-        min_scale, max_scale: range of the scale; at 1 the image just fits.
+        min_scale, max_scale: range of the scale; at 1, the image just fits.
         flip_probability: of the horizontal flip.
         pad_value: colour of the padding in 0..255, one number or one for each channel.
         color_jitter: a torchvision transform that changes colours, or None.
@@ -196,12 +196,12 @@ class LargeScaleJitterMapper(TrainingMapper):
 
 
 class TileMapper(TrainingMapper):
-    """Random tiles of large pictures, for models that :class:`detrex.modeling.Tiles` uses afterwards.
+    """Random tiles of large pictures, for models that are later used with :class:`detrex.modeling.Tiles`.
 
     Args:
         size: height and width of a tile in pixels.
-        min_scale, max_scale: range of the scale of the picture; at 1 the tile has ``size`` pixels of it.
-        object_probability: how often a tile is laid around a random object; otherwise it lies anywhere.
+        min_scale, max_scale: range of the scale of the picture; at 1, a tile shows ``size`` of its pixels.
+        object_probability: probability that a tile lies around a random object; otherwise, it lies anywhere.
         flip_probability: of the horizontal flip.
         pad_value: colour of the padding of smaller pictures in 0..255, one number or one for each channel.
         color_jitter: a torchvision transform that changes colours, or None.
@@ -221,7 +221,7 @@ class TileMapper(TrainingMapper):
     ):
         cut = RandomTile(size, min_scale, max_scale, object_probability)
         pad = PadToSize((size, size), pad_value)
-        # The flip of a tile is faster than that of the picture.
+        # Flipping a tile is faster than flipping the picture.
         steps = [cut, v2.RandomHorizontalFlip(flip_probability), color_jitter, pad]
         transforms = v2.Compose([step for step in steps if step is not None])
         super().__init__(transforms, drop_invisible, move_polygons=True)
@@ -282,7 +282,7 @@ class EvalMapper:
 
 
 class KeepOriginal:
-    """Another mapper, whose samples keep the image as it was: see :func:`with_original`."""
+    """Wraps a mapper so that samples keep the original image, see :func:`with_original`."""
 
     def __init__(self, mapper: Callable[[Record], Sample]):
         self.mapper = mapper
@@ -292,7 +292,7 @@ class KeepOriginal:
 
 
 def with_original(sample: Sample, record: Record) -> Sample:
-    """The sample with the record's image as ``original``, of which views of other sizes can be made."""
+    """The sample with the record's image as ``original``, from which views of other sizes can be made."""
     return Sample(**{**sample, "original": _plain(record["image"])})
 
 
@@ -301,7 +301,7 @@ class OneClickMapper(EvalMapper):
 
     Args:
         size, max_size: see :class:`EvalMapper`.
-        side: of the square that stands for a click, in pixels of the resized image.
+        side: side of the square that stands for a click, in pixels of the resized image.
     """
 
     def __init__(self, size: int = 800, max_size: int = 1333, side: float = 6.0):
@@ -314,7 +314,7 @@ class OneClickMapper(EvalMapper):
         Images without masks, as in prediction, have no prompts.
 
         Raises:
-            DataError: the data have no masks.
+            DataError: the data has no masks.
         """
         masks = record["targets"].masks
         if masks is None:

@@ -1,4 +1,4 @@
-"""Videos in the format of the MOT challenge (https://motchallenge.net) and of DanceTrack, and their clips.
+"""Videos and clips in the format of the MOT challenge (https://motchallenge.net) and of DanceTrack.
 
 Layout of a folder of videos::
 
@@ -39,8 +39,8 @@ class Video:
         name: of its folder.
         size: (height, width) in pixels.
         files: of its frames in order, relative to the folder of videos.
-        truth: rows of ``gt.txt`` that count, (N, 6) float64: frame from 1, track, left, top, width, height in
-            pixels.
+        truth: the rows of ``gt.txt`` that count, (N, 6) float64: frame from 1, track, and left, top, width
+            and height in pixels.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Video:
 
     @classmethod
     def read(cls, folder: Path, with_truth: bool = True) -> Video:
-        """Reads ``seqinfo.ini`` and, where wanted, ``gt.txt``.
+        """Reads ``seqinfo.ini`` and, with ``with_truth``, ``gt.txt``.
 
         Raises:
             DataError: a file or frame is missing or broken; the message names it.
@@ -91,7 +91,7 @@ def read_videos(folder: str | Path, with_truth: bool = True) -> list[Video]:
     """All videos in ``folder``, by name.
 
     Raises:
-        DataError: there are none, or a file of one is missing or broken.
+        DataError: there are no videos, or a file of one is missing or broken.
     """
     found = sorted(path.parent for path in Path(folder).glob("*/seqinfo.ini"))
     if not found:
@@ -110,8 +110,9 @@ def frame_id(video: str, frame: int) -> str:
 class FrameRecord(Record, total=False):
     """A frame, or the first one of a clip.
 
-    ``video``: its name. ``frame``: its number in it, from 0. ``tracks``: (N,) int64, of targets. ``frames``:
-    records of all frames of the clip.
+    ``video``: name of the video. ``frame``: number of the frame, from 0. ``tracks``: (N,) int64, tracks of
+        the
+    targets. ``frames``: records of all frames of the clip.
     """
 
     video: str
@@ -121,7 +122,7 @@ class FrameRecord(Record, total=False):
 
 
 class FrameSample(Sample, total=False):
-    """A frame for a model; keys as of :class:`FrameRecord`."""
+    """A frame for a model, with the keys of :class:`FrameRecord`."""
 
     video: str
     frame: int
@@ -138,10 +139,10 @@ class MotVideos(ImageDataset):
     Args:
         images: folder of videos.
         categories: file that lists the classes, see :func:`detrex.data.read_categories`.
-        clip_length: frames of a clip.
-        max_step: a clip takes every k-th frame, where k is drawn evenly from 1 to this, as far as the video
-            goes on. A clip starts at every frame after which there are enough for steps of 1.
-        targets: whether ``gt.txt`` is read.
+        clip_length: number of frames in a clip.
+        max_step: a clip consists of every k-th frame; k is drawn uniformly from 1 to this, limited by the end
+            of the video. A clip starts at every frame that enough frames follow for steps of 1.
+        targets: whether to read ``gt.txt``.
         orientation, value_range: see :class:`~detrex.data.image_dataset.ImageDataset`.
 
     Raises:
@@ -173,7 +174,7 @@ class MotVideos(ImageDataset):
         return len(self._places)
 
     def share(self, rank: int, world_size: int) -> range:
-        """Whole videos, one process after another, since models follow objects from frame to frame."""
+        """Whole videos, dealt to the processes in turn, because models follow objects from frame to frame."""
         starts = [0]
         for video in self.videos:
             starts.append(starts[-1] + max(len(video) - self.clip_length + 1, 0))
@@ -204,7 +205,7 @@ class MotVideos(ImageDataset):
         )
 
     def _truth(self, video: Video, frame: int) -> tuple[Tensor, Targets]:
-        """Tracks (N,) and targets of the objects that can be seen at least in part."""
+        """Tracks (N,) and targets of the objects that are at least partly visible."""
         tracks, corners = (torch.from_numpy(values) for values in video.boxes(frame))
         boxes = clip_boxes_to_image(corners.float(), video.size)
         seen = (boxes[:, 2:] > boxes[:, :2]).all(1)
@@ -223,7 +224,7 @@ class MotVideos(ImageDataset):
 
 
 class ClipMapper:
-    """Augments all frames of a clip alike: each with the same random numbers.
+    """Augments all frames of a clip in the same way, with the same random numbers.
 
     Args:
         mapper: of a single frame, such as :class:`~detrex.data.LargeScaleJitterMapper`.
@@ -233,7 +234,7 @@ class ClipMapper:
         self.mapper = mapper
 
     def __call__(self, record: FrameRecord) -> FrameSample:
-        """The sample of the first frame, with ``frames`` of all."""
+        """The sample of the first frame, with the samples of all frames as ``frames``."""
         frames, state = [], torch.get_rng_state()
         for frame in record["frames"]:
             torch.set_rng_state(state)
@@ -242,7 +243,7 @@ class ClipMapper:
 
     def _frame(self, record: FrameRecord) -> FrameSample:
         targets = record["targets"]
-        # The numbers of objects travel as their labels, by which it is seen which of them are left.
+        # Labels carry the numbers of the objects, which show which objects are left afterwards.
         numbered = replace(targets, labels=torch.arange(len(targets)))
         sample = self.mapper(FrameRecord(**{**record, "targets": numbered}))
         left = sample["targets"].labels
@@ -261,17 +262,17 @@ class FrameMapper(EvalMapper):
     """
 
     def __call__(self, record: Record) -> Sample:
-        """See the base class. A record that belongs to no video makes a sample that belongs to none."""
+        """See the base class. If the record belongs to no video, neither does the sample."""
         sample = super().__call__(record)
         place = {key: value for key, value in record.items() if key in ("video", "frame")}
         return FrameSample(**{**sample, **place})  # type: ignore[typeddict-item]  # keys of the record
 
 
 def _read_truth(path: Path, frames: int) -> np.ndarray:
-    """Rows that count, (N, 6).
+    """The rows that count, (N, 6).
 
     Raises:
-        DataError: the file is missing, is no table of numbers, names frames that there are not, or has an
+        DataError: the file is missing, is not a table of numbers, names frames that do not exist, or has an
             object twice in a frame.
     """
     try:

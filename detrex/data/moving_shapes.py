@@ -1,4 +1,4 @@
-"""A made set of videos in MOT's format: shapes of one kind and colour move, cross, appear and leave."""
+"""A generated set of videos in MOT's format: shapes of one kind and colour move, cross, appear and leave."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def ensure_moving_shapes(
     seed: int = 0,
     file: str = "",
 ) -> str:
-    """Writes the videos if they are not there yet, and returns the path of ``file`` below ``root``.
+    """Writes the videos if they do not exist yet, and returns the path of ``file`` below ``root``.
 
-    ``{split}`` is a folder of videos as :mod:`detrex.data.mot` reads it. Shapes of a video look alike: only
-    their motion tells them apart.
+    ``{split}`` is a folder of videos that :mod:`detrex.data.mot` reads. The shapes of a video look alike;
+    only their motion distinguishes them.
 
     Args:
         root: folder to write.
         splits: number of videos of each split; default ``{"train": 120, "val": 12}``.
-        frames: of a video.
+        frames: number of frames in a video.
         image_size: height and width in pixels.
         seed: a video depends on it, on its split's name and on its number.
         file: path in the folder.

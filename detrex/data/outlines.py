@@ -1,7 +1,7 @@
-"""Polygons of objects that move with an image and are drawn afterwards, at the size they have then.
+"""Moves polygons of objects with an image and draws them afterwards, at their final size.
 
-A mask that is drawn first and resized later loses small objects, and its box moves to whole pixels. Published
-models were trained with masks and boxes from moved polygons.
+Masks that are drawn first and resized later lose small objects, and their boxes are rounded to whole pixels.
+Published models were trained with masks and boxes from moved polygons.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import register_kernel
 
 Polygon = np.ndarray
-"""(P, 2) float64: points (x, y) in pixels."""
+"""Points (x, y) in pixels, (P, 2) float64."""
 
 
 class Points(tv_tensors.TVTensor):
-    """(P, 2) float64 points (x, y) in pixels of an image, which may lie outside of it.
+    """Points (x, y) in pixels of an image, (P, 2) float64; they may lie outside it.
 
     Horizontal flips and the transforms of :mod:`detrex.data.transforms` move them. Other transforms of
     torchvision do not know them and leave them as they are.
@@ -46,7 +46,7 @@ def _flip(points: Points) -> Points:
 
 
 def draw(objects: Sequence[Sequence[Polygon]], height: int, width: int) -> Tensor:
-    """(N, H, W) bool masks, each of all polygons of an object, as pycocotools draws them."""
+    """Draws masks (N, H, W) bool with pycocotools, each with all polygons of an object."""
     masks = torch.zeros(len(objects), height, width, dtype=torch.bool)
     for mask, polygons in zip(masks, objects, strict=True):
         flat = [polygon.reshape(-1) for polygon in polygons]
@@ -57,7 +57,7 @@ def draw(objects: Sequence[Sequence[Polygon]], height: int, width: int) -> Tenso
 
 
 def visible_boxes(objects: Sequence[Sequence[Polygon]], height: int, width: int) -> Tensor:
-    """(N, 4) float32: absolute xyxy around what lies inside the image; zeros where nothing does."""
+    """Boxes (N, 4) float32, absolute xyxy, around the parts inside the image; zeros for no such part."""
     boxes = torch.zeros(len(objects), 4)
     for box, polygons in zip(boxes, objects, strict=True):
         points = [_extreme_points(polygon, np.array([width, height], float)) for polygon in polygons]
@@ -68,10 +68,10 @@ def visible_boxes(objects: Sequence[Sequence[Polygon]], height: int, width: int)
 
 
 def _extreme_points(polygon: Polygon, size: np.ndarray) -> np.ndarray:
-    """Points (M, 2) whose box is that of the polygon inside the rectangle from (0, 0) to ``size``.
+    """Points (M, 2) with the same box as the part of the polygon in the rectangle from (0, 0) to ``size``.
 
-    The extremes of what is inside are corners of the polygon, corners of the rectangle inside the polygon, or
-    crossings of the edges of both.
+    The extreme points of that part are corners of the polygon, corners of the rectangle inside the polygon,
+    or intersections of edges of the two.
     """
     inside = ((polygon >= 0) & (polygon <= size)).all(1)
     if inside.all():
@@ -91,7 +91,7 @@ def _extreme_points(polygon: Polygon, size: np.ndarray) -> np.ndarray:
 
 
 def _corners_within(polygon: Polygon, following: Polygon, size: np.ndarray) -> np.ndarray:
-    """Corners (up to 4, 2) of the rectangle that lie inside the polygon, by the even-odd rule."""
+    """The corners (up to 4, 2) of the rectangle that lie inside the polygon, by the even-odd rule."""
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * size
     x, y = corners[:, :1], corners[:, 1:]
     crosses = (polygon[:, 1] > y) != (following[:, 1] > y)  # (4, P)

@@ -1,4 +1,4 @@
-"""Where data sets are, unless a config says otherwise."""
+"""The default folders of data sets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ VARIABLES = ("DETREX_DATASETS", "DETECTRON2_DATASETS")
 
 
 def dataset_root(name: str) -> str:
-    """The folder of a data set: in that of all data sets, else in ``datasets`` where a command is started.
+    """The folder of a data set, in the folder of all data sets or else in ``datasets`` of the current one.
 
     Args:
-        name: of its folder, such as ``coco``.
+        name: of the data set's folder, such as ``coco``.
     """
     root = next((os.environ[variable] for variable in VARIABLES if os.environ.get(variable)), "datasets")
     return os.path.join(os.path.expanduser(root), name)

@@ -1,4 +1,4 @@
-"""SA-1B as a data set: a JSON file beside each image, with the masks of all that is in it."""
+"""A data set in the format of SA-1B: beside each image lies a JSON file with masks of everything in it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from detrex.structures import Categories, Targets
 
 
 class SegmentAnythingFolder(ImageDataset):
-    """Images with masks of one class, "object", as SA-1B comes (arXiv 2304.02643).
+    """Images with masks of one class, "object", in the format of SA-1B (arXiv 2304.02643).
 
     Beside ``sa_1.jpg`` lies ``sa_1.json``: ``{"image": {"height": ..., "width": ...}, "annotations":
-    [{"segmentation": {"size": ..., "counts": ...}}, ...]}``. Files are read when their image is asked for.
+    [{"segmentation": {"size": ..., "counts": ...}}, ...]}``. A file is read when its image is used.
 
     Args:
-        images: the folder; its subfolders are looked through, too.
-        targets: whether masks are read.
-        orientation: which picture annotations were drawn on, see :data:`detrex.data.image_io.Orientation`.
+        images: the folder, which is searched with its subfolders.
+        targets: whether to read masks.
+        orientation: the picture on which annotations were drawn, see
+            :data:`detrex.data.image_io.Orientation`.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -1,4 +1,4 @@
-"""Which images make up which batch: functions of the seed alone, so that a stopped run can go on exactly."""
+"""Chooses the images of each batch by the seed alone, so that a stopped run can continue exactly."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Draw(NamedTuple):
 class ShuffledBatches(Sampler[list[Draw]]):
     """Endless batches for one of several processes; every epoch is a new permutation of the images.
 
-    All draws are numbered through. Consecutive draws make up a batch of ``batch_size``, or, with ``groups``,
-    consecutive draws of the same group do. The processes take such batches in turns.
+    All draws are numbered consecutively. A batch consists of ``batch_size`` consecutive draws or, with
+    ``groups``, of consecutive draws from the same group. The processes take batches in turn.
 
     Args:
         length: number of images.
         batch_size: for this process.
         seed: of the permutations.
-        rank, world_size: number of this process, and of all.
+        rank, world_size: number of this process, and number of all processes.
         groups: the group of each image (any small integers), or None. Batches do not mix groups.
 
     Attributes:
-        start: number of batches at the beginning that are left out; the next iteration begins there.
+        start: number of batches to skip at the beginning of the next iteration.
     """
 
     def __init__(
@@ -82,5 +82,5 @@ class ShuffledBatches(Sampler[list[Draw]]):
 
 
 def mixed_seed(*parts: int) -> int:
-    """One seed below 2 ** 63 from several non-negative numbers, unrelated for neighbouring ones."""
+    """Mixes non-negative numbers into one seed below 2 ** 63; similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

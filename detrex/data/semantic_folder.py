@@ -18,32 +18,32 @@ from detrex.data.image_dataset import ImageDataset
 from detrex.data.image_io import IMAGE_SUFFIXES, Orientation, image_facts, read_label_map
 from detrex.structures import Targets
 
-_MUCH = 0.5  # share of ignored pixels that is worth a warning
+_MUCH = 0.5  # a warning if at least this share of pixels is ignored
 
 
 class SemanticFolder(ImageDataset):
-    """Images with a label map each, paired by name: ``images/a/b.jpg`` with ``segments/a/b.png``.
+    """Images with one label map each, paired by name: ``images/a/b.jpg`` with ``segments/a/b.png``.
 
-    The pixels of a label map are category ids. Each class seen in an image is one object of its targets, with
-    its whole region as mask; since regions are not single things, ``is_thing`` is False for all. The id of an
-    image is its name without suffix (``"a/b"``).
+    The pixels of a label map are category ids. Each class in an image is one object of its targets, whose
+    mask is the whole region of the class; because regions are not single things, ``is_thing`` is False for
+    all. The id of an image is its name without suffix (``"a/b"``).
 
     Args:
         images: folder of the images, searched with its subfolders.
         segments: folder of the PNGs, one channel or a palette.
         classes: names (ids are 0, 1, ...), or the path of a JSON file (see
             :func:`detrex.data.read_categories`).
-        ignore_label: pixel value, or values, of what is not labelled.
-        image_suffix: end of the images' names, for data where it is more than a file type
-            (Cityscapes: ``_leftImg8bit.png``); empty: all images.
-        segment_suffix: end of the PNGs' names (Cityscapes: ``_gtFine_labelIds.png``).
-        targets: whether to load label maps at all; without, every image has no targets.
-        orientation: which picture labels were drawn on, see :data:`detrex.data.image_io.Orientation`.
-        value_range: of images of 16 bits a channel, see :func:`detrex.data.image_io.read_image`.
+        ignore_label: value, or values, of unlabelled pixels.
+        image_suffix: ending of the images' names, if it is more than a file type (Cityscapes:
+            ``_leftImg8bit.png``); empty: all images.
+        segment_suffix: ending of the PNGs' names (Cityscapes: ``_gtFine_labelIds.png``).
+        targets: whether to load label maps; if not, images have no targets.
+        orientation: the picture on which labels were drawn, see :data:`detrex.data.image_io.Orientation`.
+        value_range: for images of 16 bits a channel, see :func:`detrex.data.image_io.read_image`.
 
     Raises:
         FileNotFoundError: there is no file of classes.
-        DataError: a folder is missing or empty, or images without label map.
+        DataError: a folder is missing or empty, or images have no label map.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class SemanticFolder(ImageDataset):
         return targets
 
     def check_labels(self, indices: Sequence[int]) -> list[str]:
-        """Looks at the label maps of some images.
+        """Checks the label maps of some images.
 
         Returns:
-            What users of the data set should know: ignored pixels, and classes that do not occur.
+            Warnings for users of the data set, about ignored pixels and classes that do not occur.
 
         Raises:
-            DataError: a label map cannot be read or has values that are no classes.
+            DataError: a label map cannot be read, or has values that are not classes.
         """
         seen: Counter[int] = Counter()
         for index in indices:
@@ -161,10 +161,10 @@ def label_pairs(images: Path, segments: Path, image_suffix: str, segment_suffix:
         images, segments, image_suffix, segment_suffix: see :class:`SemanticFolder`.
 
     Returns:
-        By the path of the image in ``images``.
+        Label maps by the path of the image in ``images``.
 
     Raises:
-        DataError: there are no images, or two of one name.
+        DataError: there are no images, or two have the same name.
     """
     names: dict[str, str] = {}
     for path in sorted(_files(images)):

@@ -1,13 +1,13 @@
 """The embedded data set: random scenes of shapes, written to disk in COCO's formats.
 
-It needs no download, and is read by the same classes as real data. Layout under ``root``::
+It needs no download, and the same classes read it as real data. Layout under ``root``::
 
     {split}/000000.png                      pictures
     annotations/instances_{split}.json      things, COCO instance format (RLE masks)
     annotations/panoptic_{split}.json       things and stuff, COCO panoptic format
     annotations/semantic_classes.json       the classes of the semantic PNGs
     panoptic_{split}/000000.png             segment ids as R + 256 G + 65536 B
-    semantic_{split}/000000.png             class indices, 255 where there is none
+    semantic_{split}/000000.png             class indices, 255 for no class
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def ensure_shapes(
     seed: int = 0,
     file: str = "",
 ) -> str:
-    """Writes the data set if it is not there yet, and returns the path of ``file`` in it.
+    """Writes the data set if it does not exist yet, and returns the path of ``file`` in it.
 
-    Meant for configs: a path field that is ``L(ensure_shapes)(root=..., file="annotations/...")`` is there
-    when it is needed. Arguments are those of :func:`write_shapes_dataset`.
+    It is meant for paths in configs: ``L(ensure_shapes)(root=..., file="annotations/...")`` makes sure that
+    the file exists when it is needed. Arguments are those of :func:`write_shapes_dataset`.
     """
     return str(write_shapes_dataset(root, splits, image_size, seed) / file)
 
@@ -51,13 +51,13 @@ def write_shapes_dataset(
     image_size: int = 128,
     seed: int = 0,
 ) -> Path:
-    """Writes the data set under ``root``, unless it is there with the same parameters.
+    """Writes the data set under ``root``, unless it exists with the same parameters.
 
-    The same arguments give the same pixels and annotations. A data set of other parameters that this
-    function wrote is replaced; the new one appears at once, complete.
+    The same arguments give the same pixels and annotations. A data set with other parameters that this
+    function wrote is replaced; the new one appears complete, in one step.
 
     Args:
-        root: directory to write.
+        root: folder to write.
         splits: number of images of each split; default ``{"train": 2000, "val": 100}``.
         image_size: height and width of the pictures in pixels, at least 32.
         seed: a scene depends on it, on its split's name and on its number.
@@ -66,7 +66,7 @@ def write_shapes_dataset(
         ``root`` as a path.
 
     Raises:
-        ValueError: the image size is too small, or ``root`` holds files this function did not write.
+        ValueError: the image size is too small, or ``root`` holds files that this function did not write.
     """
     if image_size < 32:
         raise ValueError(f"image_size={image_size} is too small to draw shapes: take at least 32")
@@ -82,18 +82,18 @@ def write_shapes_dataset(
 
 
 def write_generated(root: Path, wanted: dict[str, Any], write: Callable[[Path], None]) -> Path:
-    """Writes a generated data set, unless it is there with the same parameters.
+    """Writes a generated data set, unless it exists with the same parameters.
 
     Args:
         root: its folder.
-        wanted: its parameters, as JSON has them. A data set of others is replaced, at once.
-        write: writes the files to the folder that it is given.
+        wanted: its parameters, in types of JSON. A data set with other parameters is replaced, in one step.
+        write: writes the files to the folder that is its argument.
 
     Returns:
         ``root``.
 
     Raises:
-        ValueError: ``root`` holds files that were not written by this function.
+        ValueError: ``root`` holds files that this function did not write.
     """
     if _marker(root) == wanted:
         return root
@@ -114,7 +114,7 @@ def _marker(root: Path) -> dict[str, Any] | None:
 
 
 def _replace(root: Path, new: Path, old: Path, wanted: dict[str, Any]) -> None:
-    """Moves ``new`` to ``root``; another process may have been faster, with the same data."""
+    """Moves ``new`` to ``root``, unless another process was faster with the same data."""
     try:
         if root.exists():
             root.rename(old)

@@ -1,8 +1,8 @@
 """Draws one random scene of shapes on textured ground, with its segmentation.
 
-Things are drawn one after another, so later ones cover earlier ones. What is seen in the picture is what is
-annotated: a thing that would hide too much of an earlier one is not drawn at all, and edges are anti-aliased
-in the picture only. Lengths are fractions of the image side unless a name says pixels.
+Things are drawn one after another, so later ones cover earlier ones. Annotations cover what is visible: a
+thing that would hide too much of an earlier one is not drawn at all, and only edges in the picture are
+anti-aliased. Lengths are fractions of the image side unless a name says pixels.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ COLORS = (
 
 _SUPERSAMPLING = 4
 _MIN_DIAMETER, _MAX_DIAMETER = 0.24, 0.6
-# A thing's hue lies within this of its class's own, a quarter of the circle from the next: colour tells
-# neighbouring classes apart in most cases, and shape must in the rest.
+# The hue of a thing differs by at most this from that of its class, which is a quarter of the circle from the
+# next: colour distinguishes neighbouring classes in most cases, and shape must do so in the rest.
 _HUE_SPREAD = 0.14
 _MAX_THINGS = 5
-_MIN_VISIBLE = 0.6  # of a thing's own area; less would make its class a guess
-_MIN_STUFF = 0.01  # of the image's area; slivers of stuff are left unlabelled
+_MIN_VISIBLE = 0.6  # share of a thing's area; with less, its class would be a guess
+_MIN_STUFF = 0.01  # share of the image's area; smaller regions of stuff are left unlabelled
 
 
 @dataclass

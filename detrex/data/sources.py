@@ -1,4 +1,4 @@
-"""Opens any path: which splits are there, in which format, and where their images are."""
+"""Opens a data set at any path: finds its splits, their formats and their images."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Source:
     """A split of a data set.
 
     Attributes:
-        split: ``"train"``, ``"val"``, ``"test"``, or ``"data"`` where it is not known which.
-        task: instances, panoptic or semantic segmentation. Instances may have boxes alone.
-        format: how messages call it.
+        split: ``"train"``, ``"val"``, ``"test"``, or ``"data"`` if it is not known.
+        task: instances, panoptic or semantic segmentation. Instances may have boxes only.
+        format: name of the format, for messages.
         images: folder of the images.
-        annotations: file or folder of the annotations; of semantic segmentation, the folder of label maps.
+        annotations: file or folder of the annotations; for semantic segmentation, the folder of label maps.
         segments: folder of panoptic PNGs.
-        classes: of semantic segmentation: a file, or names.
+        classes: for semantic segmentation, a file or names.
     """
 
     split: str
@@ -57,7 +57,7 @@ class Source:
         """The data set.
 
         Args:
-            options: more arguments of its class, such as ``masks=False``.
+            options: further arguments of its class, such as ``masks=False``.
 
         Raises:
             DataError: the annotations have errors.
@@ -67,15 +67,15 @@ class Source:
 
 
 def open_path(path: str | Path, split: str = "train", **options: Any) -> ImageDataset:
-    """The data set at a path, of whichever format.
+    """The data set at a path, in any known format.
 
     Args:
         path: a file or folder, see :func:`find_sources`.
-        split: which one; where there is only one, this does not matter.
-        options: more arguments of the data set's class.
+        split: name of the split; ignored if there is only one.
+        options: further arguments of the data set's class.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: the path does not exist.
         DataError: the format is not known, there is no such split, or the annotations have errors.
     """
     sources = find_sources(path)
@@ -88,15 +88,15 @@ def find_sources(path: str | Path) -> dict[str, Source]:
     """The splits of a data set.
 
     Args:
-        path: an annotation file of a known format; a ``data.yaml`` of YOLO; or the folder of a data set: of
-            COCO, Roboflow, YOLO, Pascal VOC, LabelMe, CVAT, VIA, or of images and PNG masks.
+        path: an annotation file of a known format; a ``data.yaml`` of YOLO; or the folder of a data set:
+            COCO, Roboflow, YOLO, Pascal VOC, LabelMe, CVAT, VIA, or images and PNG masks.
 
     Returns:
-        By name of the split, train first.
+        The splits by name, train first.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        DataError: nothing of a known format is there.
+        FileNotFoundError: the path does not exist.
+        DataError: the path holds nothing in a known format.
     """
     path = Path(path)
     found = list(_of_folder(path) if path.is_dir() else _of_file(path))
@@ -106,7 +106,7 @@ def find_sources(path: str | Path) -> dict[str, Source]:
     for source in found:
         sources.setdefault(source.split, source)
     if not sources:
-        recognise(path)  # says what is there
+        recognise(path)  # raises an error that says what the path is
         raise DataError(f"{path} holds no annotations of a known format.", "unknown-format")
     return sources
 
@@ -158,7 +158,7 @@ def _coco_root(path: Path) -> Iterator[Source]:
     for file in instances or panoptic:
         try:
             yield from _of_file(file)
-        except DataError:  # whoever opens it says what is wrong
+        except DataError:  # opening it reports what is wrong
             yield Source(_split_of(file), "instances", "unknown", file.parent, file)
 
 
@@ -201,7 +201,7 @@ def _split_folders(path: Path) -> Iterator[Source]:
 
 
 def _single(path: Path) -> Iterator[Source]:
-    """Annotations that lie in a folder itself: a file for each image, or one of many."""
+    """Annotations directly in a folder: a file for each image, or one file for many images."""
     try:
         kind = recognise(path)
     except DataError:
@@ -210,7 +210,7 @@ def _single(path: Path) -> Iterator[Source]:
             raise
         yield from _of_file(files[0])
         return
-    assert kind is not None  # COCO's is a file
+    assert kind is not None  # only COCO's files have none
     yield Source(_split_of(path), "instances", kind.name, kind.image_folder(path), path)
 
 
@@ -244,7 +244,7 @@ def _first_entries(path: Path) -> tuple[str, bool]:
 
 
 def _folder_with(name: str, annotations: Path) -> Path:
-    """The folder that an image is in, beside a file of annotations or above it, as data sets are laid out."""
+    """The folder of an image, beside a file of annotations or above it, in the usual layouts of data sets."""
     folder, root = annotations.parent, annotations.parent.parent
     splits = [part for part in SPLIT_NAMES if part in annotations.name.lower()] or [""]
     splits = sorted(splits, key=len, reverse=True)  # train2017 before train
@@ -270,11 +270,11 @@ def _subfolders(path: Path) -> list[Path]:
 
 
 def source_of(images: Path, annotations: Path) -> Source:
-    """A split, of the folder of its images and the path of its annotations.
+    """A split, from the folder of its images and the path of its annotations.
 
     Raises:
-        FileNotFoundError: there are no annotations.
-        DataError: they are of no known format.
+        FileNotFoundError: the annotations do not exist.
+        DataError: their format is not known.
     """
     kind = recognise(annotations)
     split = _split_of(annotations)

@@ -1,7 +1,7 @@
 """Augmentations as torchvision v2 transforms, for images, masks and boxes together.
 
-The geometric ones draw a region of the image and the size it gets, and then crop before they resize: the
-result is that of resizing first, to within a pixel of the source, at a fraction of the cost for images with
+The geometric ones choose a region of the image and its new size, and then crop before they resize: up to a
+pixel of the source, the result is the same as with resizing first, at a fraction of the cost for images with
 many masks.
 
 Random numbers come from torch's global generator, as in torchvision; the loaders seed it for each sample.
@@ -31,11 +31,11 @@ class Region(NamedTuple):
 
 
 class RegionResize(v2.Transform):
-    """Takes a region of the image to a new size.
+    """Resizes a region of the image to a new size.
 
     Images are interpolated bilinearly with anti-aliasing; masks take the nearest pixel by pixel centres, so
     that they are not shifted against the image; boxes are clipped to the region; points are exact. Subclasses
-    draw ``region`` and ``size`` (height, width).
+    choose ``region`` and ``size`` (height, width).
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -52,7 +52,7 @@ class PadToSize(v2.Transform):
     """Pads on the right and below.
 
     Args:
-        size: (height, width) of the result in pixels, at least those of the image.
+        size: (height, width) of the result in pixels, at least the image's size.
         value: of the padding, one number or one for each channel, in 0..255. Masks are padded with False.
     """
 
@@ -75,16 +75,16 @@ class PadToSize(v2.Transform):
 
 
 class PhotometricDistortion(v2.Transform):
-    """Random colours, as SSD draws them (arXiv 1512.02325) and as the published semantic models were trained.
+    """Random colours as in SSD (arXiv 1512.02325), with which the published semantic models were trained.
 
-    Brightness, contrast, saturation and hue change with a probability of one half each, in this order or with
+    Brightness, contrast, saturation and hue each change with a probability of one half, in this order or with
     contrast last. Values stay in 0..255 after each change.
 
     Args:
-        brightness: the largest number that is added to all values, or taken from them.
+        brightness: the largest number that is added to all values or subtracted from them.
         contrast: range of the factor on all values.
         saturation: range of the factor on the saturation (of hue, saturation and value).
-        hue: the largest turn in degrees, in either direction.
+        hue: the largest rotation in degrees, in either direction.
     """
 
     def __init__(
@@ -130,10 +130,10 @@ class PhotometricDistortion(v2.Transform):
 class LargeScaleJitter(RegionResize):
     """Large-scale jitter (arXiv 2012.07177): a random scale, then a random crop to at most a given size.
 
-    At scale 1 the image just fits into ``size``.
+    At scale 1, the image just fits into ``size``.
 
     Args:
-        size: (height, width) in pixels; what is smaller is for :class:`PadToSize`.
+        size: (height, width) in pixels; smaller results are to be padded by :class:`PadToSize`.
         min_scale, max_scale: the scale is drawn uniformly between them.
     """
 
@@ -154,15 +154,15 @@ class LargeScaleJitter(RegionResize):
 
 
 class RandomShortestSide(RegionResize):
-    """Resizes so that the shorter side gets a random one of ``sizes``, as DETR does (arXiv 2005.12872).
+    """Resizes the shorter side to a random one of ``sizes``, as DETR does (arXiv 2005.12872).
 
-    With ``crop_probability``, a random part is cut out first: of an image whose shorter side is a random one
-    of ``crop_base_sizes`` pixels, a rectangle with sides of ``crop_range`` pixels each.
+    With ``crop_probability``, a random part is cut out first: the shorter side is resized to a random one of
+    ``crop_base_sizes`` pixels, and a rectangle is cropped whose sides are drawn from ``crop_range`` pixels.
 
     Args:
         sizes: lengths of the shorter side in pixels.
         max_size: the longer side gets no longer than this many pixels; the shorter one is then smaller.
-        crop_probability: how often to crop.
+        crop_probability: probability of a crop.
         crop_base_sizes, crop_range: see above.
     """
 
@@ -197,11 +197,11 @@ class RandomTile(RegionResize):
     """Cuts a square out of a large picture.
 
     Args:
-        size: height and width of the result in pixels; less where the picture is smaller than a tile.
-        min_scale, max_scale: the scale is drawn uniformly between them; at 2 the picture is magnified twice,
-            and the tile has half of ``size`` pixels of it.
-        object_probability: how often a point of a random object is in the middle half of the tile, if the
-            edge of the picture allows that; otherwise the tile lies anywhere.
+        size: height and width of the result in pixels; less if the picture is smaller than a tile.
+        min_scale, max_scale: the scale is drawn uniformly between them; at 2, the picture is magnified twice,
+            and a tile shows ``size / 2`` of its pixels.
+        object_probability: probability that a point of a random object is in the middle half of the tile, if
+            the edge of the picture allows that; otherwise, the tile lies anywhere.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -238,16 +238,17 @@ class RandomTile(RegionResize):
 
 
 class RandomScaleCrop(RegionResize):
-    """Resizes to a random shorter side, then cuts out a random rectangle: usual in semantic segmentation.
+    """Resizes to a random shorter side, then crops a random rectangle, as is usual in semantic segmentation.
 
-    Crops that are nearly all of one class teach little: where a mask covers more than ``max_class_share`` of
-    what the masks cover together, another crop is drawn, ten at most.
+    Crops that consist almost entirely of one class teach little: if a mask covers more than
+    ``max_class_share`` of the area of all masks, another crop is drawn, at most ten times.
 
     Args:
         sizes: lengths of the shorter side in pixels, one of which is chosen.
         max_size: the longer side gets no longer than this many pixels; the shorter one is then smaller.
-        crop_size: (height, width) of the rectangle in pixels; what is smaller is for :class:`PadToSize`.
-        max_class_share: see above, over 0; 1 takes every crop. Masks are to be regions of classes.
+        crop_size: (height, width) of the rectangle in pixels; smaller results are to be padded by
+            :class:`PadToSize`.
+        max_class_share: see above, more than 0; 1 accepts every crop. Masks have to be regions of classes.
 
     Raises:
         ValueError: there are no sizes, or the share is not in (0, 1].
@@ -294,7 +295,7 @@ def shortest_side_size(height: int, width: int, size: int, max_size: int) -> tup
 
 
 def _random_place(flat_inputs: list[Any], full: tuple[int, int]) -> tuple[int, int] | None:
-    """Row and column of a pixel of a random object; None if there is none in the image."""
+    """Row and column of a pixel of a random object; None if no object is in the image."""
     for shapes in flat_inputs:
         if not isinstance(shapes, Points | tv_tensors.Mask | tv_tensors.BoundingBoxes) or not len(shapes):
             continue
@@ -315,18 +316,18 @@ def _random_place(flat_inputs: list[Any], full: tuple[int, int]) -> tuple[int, i
 
 
 def _random_region(full: tuple[int, int], fractions: tuple[float, float]) -> Region:
-    """A rectangle that is the given ``fractions`` of height and width, anywhere in the image."""
+    """A rectangle with the given ``fractions`` of height and width, anywhere in the image."""
     sides = [max(1, round(side * fraction)) for side, fraction in zip(full, fractions, strict=True)]
     offsets = [int(torch.randint(side - part + 1, ())) for side, part in zip(full, sides, strict=True)]
     return Region(*offsets, *sides)
 
 
 def _resize_masks(masks: Tensor, region: Region, size: list[int]) -> Tensor:
-    """(N, H, W) bool to (N, *size)."""
+    """Resizes masks (N, H, W) bool to (N, *size)."""
     part = _crop(masks, region)
     if list(part.shape[-2:]) == size:
         return part
-    # Interpolation knows no booleans; a view as bytes costs nothing.
+    # Interpolation does not take booleans; a view as bytes costs nothing.
     resized = F.resize(
         part.contiguous().view(torch.uint8), size, interpolation=InterpolationMode.NEAREST_EXACT
     )
@@ -349,14 +350,14 @@ def _check_sizes(sizes: Sequence[int]) -> None:
 
 
 def _size(flat_inputs: list[Any]) -> tuple[int, int]:
-    """(height, width) of the image, or of what comes first."""
+    """(height, width) of the image, or of the first input if there is no image."""
     image = next((i for i in flat_inputs if isinstance(i, tv_tensors.Image)), flat_inputs[0])
     height, width = F.get_size(image)
     return height, width
 
 
 def _scale_saturation(pixels: Tensor, factor: float) -> Tensor:
-    """(3, H, W) with the saturation times ``factor``, at most 1; hue and value stay.
+    """Multiplies the saturation of (3, H, W) by ``factor``, up to 1; hue and value stay.
 
     With value v, a channel c of a colour lies v * saturation * (a share by hue) below v.
     """

@@ -16,22 +16,22 @@ from detrex.data.errors import DataError
 from detrex.data.sources import Source
 from detrex.runtime.files import replaced_file
 
-_DIGITS = 3  # of coordinates
+_DIGITS = 3  # digits of coordinates after the point
 
 
 def write_coco(source: Source, target: Path, overwrite: bool = False) -> tuple[int, int]:
-    """Writes the objects that training would learn from, and crowds, as a COCO instance file.
+    """Writes the objects that training would use, and crowds, as a COCO instance file.
 
     Args:
         source: a split of instances.
         target: the file.
-        overwrite: whether it may be there.
+        overwrite: whether to replace an existing file.
 
     Returns:
-        How many images and objects it has.
+        The numbers of images and objects written.
 
     Raises:
-        DataError: the annotations have errors, are not of instances, or the file is there.
+        DataError: the annotations have errors or are not of instances, or the file exists.
     """
     if source.task != "instances":
         raise DataError(

@@ -64,7 +64,7 @@ class ForegroundLoss:
     def _places(
         shape: tuple[int, int], stride: int, bounds: tuple[float, float], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Positions (S, 2) of the tokens of a level in pixels, x first, and bounds (S, 2) of their distances."""
+        """Positions (x, y) in pixels (S, 2) of a level's tokens, and bounds (S, 2) of their distances."""
         y, x = (torch.arange(n, device=device) * stride + stride // 2 for n in shape)
         points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
         return points, torch.tensor(bounds, device=device).expand(len(points), 2)

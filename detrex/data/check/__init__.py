@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set, all of it, before anything is trained."""
+"""Finds everything that is wrong with a data set before training."""
 
 from detrex.data.check.findings import KINDS, Example, Finding, Findings
 from detrex.data.check.fix import Changes, write_fixed

@@ -11,17 +11,17 @@ from scipy.cluster.vq import kmeans2
 from detrex.data.check.annotations import SplitFacts
 
 _ANCHORS = 9
-_SAMPLED = 20_000  # boxes that anchors are made of
+_SAMPLED = 20_000  # boxes that anchors are computed from
 _SEEN = 8.0  # pixels that the shorter side of nearly all objects should have at the model's size
 _SIZES = (320, 384, 512, 640, 800, 1024, 1280, 1536)
 
 
 def advise(splits: Sequence[SplitFacts]) -> dict[str, str]:
-    """Settings by name, with the reason, from the first split: the one to train on.
+    """Settings by name, with their reasons, from the first split, on which to train.
 
-    - ``num_queries``: half as many again as the most objects of an image, at least 100, in steps of 50.
-    - ``image_size``: the longer side in pixels that shows nine of ten objects with a shorter side of at least
-      8 pixels; no larger than nearly all images are.
+    - ``num_queries``: 1.5 times the largest number of objects in an image, at least 100, in steps of 50.
+    - ``image_size``: the longer side in pixels at which nine of ten objects have a shorter side of at least 8
+      pixels; not larger than nearly all images.
     - ``anchors``: widths and heights in pixels at that size, by k-means of the boxes.
     """
     facts = next((f for f in splits if len(f.files)), None)
@@ -49,7 +49,7 @@ def advise(splits: Sequence[SplitFacts]) -> dict[str, str]:
 
 
 def anchors(sides: np.ndarray, count: int = _ANCHORS) -> np.ndarray:
-    """(K, 2) widths and heights, by area: centres of k-means over the logarithms of (N, 2) ones."""
+    """Anchors (K, 2), widths and heights by area, from k-means over the logarithms of ``sides`` (N, 2)."""
     rng = np.random.default_rng(0)
     if len(sides) > _SAMPLED:
         sides = sides[rng.choice(len(sides), _SAMPLED, replace=False)]

@@ -1,4 +1,4 @@
-"""Checks every entry of an annotation file, and goes on after each fault."""
+"""Checks every entry of an annotation file, and continues after each fault."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from detrex.structures import Categories
 
 _TINY = 2.0  # pixels
 _HUGE = 0.999  # share of the image
-_OUTSIDE = 1.0  # pixels that a polygon may reach out of its image
-_IMBALANCE = 200  # times as many objects
-_ENOUGH = 50  # images, for statements about most of them
+_OUTSIDE = 1.0  # pixels by which a polygon may extend beyond its image
+_IMBALANCE = 200  # a warning if a class has this many times the objects of another
+_ENOUGH = 50  # images that statements about most of them need
 
 
 @dataclass
 class SplitFacts:
-    """What was read of a split, for checks across its files and for advice.
+    """Facts read from a split, for checks across its files and for advice.
 
     Attributes:
         name: of the split.
@@ -38,12 +38,12 @@ class SplitFacts:
         files: paths of the images, relative to their folder.
         ids: of the images.
         sizes: (M, 2) int32, listed height and width in pixels.
-        objects: (M,) int64, how many objects each image has.
+        objects: (M,) int64, number of objects in each image.
         counts: of the objects.
         sides: (N, 2) float32, width and height of the objects' boxes in pixels.
-        sides_of: (N,) int32, the image of each.
+        sides_of: (N,) int32, index of the image of each box.
         has_masks: whether objects have masks.
-        missing, broken: indices of images that are not there, or cannot be decoded.
+        missing, broken: indices of images that do not exist, or cannot be decoded.
     """
 
     name: str
@@ -61,17 +61,17 @@ class SplitFacts:
 
 
 class ListingReader(CocoReader):
-    """Mixed into a reader of COCO files: faults are listed, and entries that have them left out.
+    """Mixed into a reader of COCO files: lists faults, and leaves out entries that have them.
 
     Args:
         where: the file or folder.
-        options: as the data set would read it.
-        split: its name.
-        findings: to add to.
+        options: with which the data set would read it.
+        split: name of the split.
+        findings: to which faults are added.
 
     Attributes:
-        findings: what was found.
-        split: under which name.
+        findings: the faults.
+        split: name of the split.
         folder: of the images, for pictures of findings.
     """
 
@@ -101,10 +101,10 @@ class ListingReader(CocoReader):
             return None
 
     def keep_checked(self, annotation: Any) -> tuple[int, Any] | None:
-        """What the reader keeps of an annotation.
+        """The index of the annotation's image, and what the reader keeps of the annotation.
 
         Raises:
-            DataError: it is wrong.
+            DataError: the annotation is wrong.
         """
         return super().keep(annotation)
 
@@ -152,7 +152,7 @@ class ListingReader(CocoReader):
         return str(self.folder / name) if isinstance(name, str) else ""
 
     def facts(self, categories: Categories, counts: ObjectCounts) -> SplitFacts:
-        """The facts that were read from the file."""
+        """The facts read from the file."""
         for note in self.notes:
             self.findings.add("not-an-area", self.split, Example(note))
         sizes = np.asarray(self.sizes, np.int32).reshape(-1, 2)
@@ -243,11 +243,11 @@ class InstanceChecker(ListingReader, ObjectReader):
 
 
 class PanopticChecker(ListingReader, PanopticReader):
-    """Lists the faults of a panoptic file; arguments as of :class:`ListingReader`.
+    """Lists the faults of a panoptic file; arguments are those of :class:`ListingReader`.
 
     Attributes:
-        entries: the annotation of each image by its place in the list, as MessagePack.
-        areas: likewise, the areas of segments as listed, in pixels.
+        entries: the annotation of each image, as MessagePack, by the image's index in the file.
+        areas: the listed areas of segments in pixels, by the image's index in the file.
     """
 
     def start(self) -> None:
@@ -287,14 +287,14 @@ class PanopticChecker(ListingReader, PanopticReader):
 def check_counts(
     findings: Findings, split: str, categories: Categories, counts: ObjectCounts, annotated: bool
 ) -> None:
-    """Findings about numbers of objects.
+    """Adds findings about numbers of objects.
 
     Args:
-        findings: to add to.
-        split: its name.
-        categories: its classes.
+        findings: to which they are added.
+        split: name of the split.
+        categories: classes of the split.
         counts: of its objects.
-        annotated: whether there are annotations at all.
+        annotated: whether there are any annotations.
     """
     if not annotated:
         findings.add("no-annotations", split, Example("it has no key 'annotations'"))

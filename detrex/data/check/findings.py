@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, by kind, and what was found."""
+"""The kinds of faults that a data set can have, and the faults that were found."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal, NamedTuple
 Severity = Literal["error", "warning"]
 
 EXAMPLES = 8
-"""How many examples of a kind are kept."""
+"""Number of examples that are kept of each kind."""
 
 
 class Kind(NamedTuple):
     """A kind of fault.
 
     Attributes:
-        severity: an error stops a run or spoils what is learned or measured; a warning asks whether it is
-            meant.
-        title: what it is.
-        advice: what to do.
-        fixed: what ``--fix`` does about it; empty: nothing.
+        severity: an error stops a run or spoils what is learned or measured; a warning asks whether something
+            is intended.
+        title: name of the fault.
+        advice: what to do about it.
+        fixed: what ``--fix`` does about it; empty if nothing.
     """
 
     severity: Severity
@@ -192,12 +192,12 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Example(NamedTuple):
-    """Where something was found.
+    """One place where a fault was found.
 
     Attributes:
-        text: the image, the id and what is wrong there.
+        text: the image, the id and the fault.
         image: path of the picture, if there is one to show.
-        entry: the annotation as the file has it, if there is one.
+        entry: the annotation as it is in the file, if there is one.
     """
 
     text: str
@@ -207,12 +207,12 @@ class Example(NamedTuple):
 
 @dataclass
 class Finding:
-    """What was found of one kind in one split.
+    """All faults of one kind in one split.
 
     Attributes:
         kind: a key of :data:`KINDS`.
-        split: its name.
-        count: how often.
+        split: name of the split.
+        count: number of faults.
         examples: the first ones.
     """
 
@@ -228,12 +228,12 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """What it is, with the count."""
+        """The name of the fault, with the count."""
         return f"{self.split}: {KINDS[self.kind].title} ({self.count})"
 
 
 class Findings:
-    """What was found, with a few examples of each kind; memory does not grow with the data set."""
+    """All findings, with a few examples of each kind; memory does not grow with the data set."""
 
     def __init__(self) -> None:
         self._by_kind: dict[tuple[str, str], Finding] = {}
@@ -246,12 +246,12 @@ class Findings:
             finding.examples.append(example)
 
     def drop(self, kind: str, split: str) -> int:
-        """Forgets a kind, of which it turned out that it is none; returns how many there were."""
+        """Forgets the findings of a kind that turned out to be no faults; returns their number."""
         finding = self._by_kind.pop((split, kind), None)
         return 0 if finding is None else finding.count
 
     def count(self, kind: str, split: str) -> int:
-        """How many there are of a kind."""
+        """The number of faults of a kind."""
         finding = self._by_kind.get((split, kind))
         return 0 if finding is None else finding.count
 
@@ -266,6 +266,6 @@ class Findings:
 
 
 def join_first(names: Iterable[str], shown: int = 8) -> str:
-    """The first names, with dots if there are more."""
+    """Joins the first names, followed by dots if there are more."""
     names = list(names)
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

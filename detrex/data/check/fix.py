@@ -1,4 +1,4 @@
-"""Writes a cleaned copy of instance annotations, and says what it changed."""
+"""Writes a cleaned copy of instance annotations, and lists what it changed."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from detrex.runtime.files import replaced_file
 from detrex.structures import Categories
 
 _BROKEN = {"polygon-broken", "rle-broken", "segmentation-missing"}
-_DIGITS = 2  # of coordinates
+_DIGITS = 2  # digits of coordinates after the point
 
 Changes = Mapping[str, int]
-"""How often what was done, in words."""
+"""Number of changes by kind, in words."""
 
 
 def write_fixed(report: CheckReport, output: Path, options: CheckOptions) -> dict[str, Changes]:
-    """Writes ``OUTPUT/SPLIT.json`` for each split of instances, as COCO has it, and ``OUTPUT/changes.json``.
+    """Writes ``OUTPUT/SPLIT.json`` in COCO's format for each split of instances, and ``OUTPUT/changes.json``.
 
-    The pictures stay where they are, and so do the annotations.
+    Pictures and original annotations are not touched.
 
     Args:
         report: of the check.
-        output: a folder without these files.
+        output: a folder that does not contain these files.
         options: of the check.
 
     Returns:
         The changes of each split.
 
     Raises:
-        DataError: a file is there already, or a split is of a task whose annotations are pixels.
+        DataError: a file exists already, or the annotations of a split are label maps.
     """
     if pixels := [source.split for source in report.sources if source.task != "instances"]:
         raise DataError(
@@ -73,16 +73,16 @@ def write_fixed(report: CheckReport, output: Path, options: CheckOptions) -> dic
 
 
 class Fixer(ObjectReader):
-    """Reads annotations as training does, and writes what it keeps.
+    """Reads annotations as training does, and writes those that it keeps.
 
     Args:
         source: the split.
-        facts: what the check read of it.
+        facts: what the check read from it.
         report: of the check.
         options: of the check.
 
     Attributes:
-        changes: how often what was done.
+        changes: number of changes by kind.
     """
 
     def __init__(self, source: Source, facts: SplitFacts, report: CheckReport, options: CheckOptions):
@@ -136,7 +136,7 @@ class Fixer(ObjectReader):
         self._failed = kind
 
     def checked_categories(self, categories: Categories) -> Categories:
-        del categories  # those of the check count; here every id that occurs is one
+        del categories  # the check's classes count; here, every id that occurs is accepted
         return Categories.from_coco(
             [{"id": i, "name": str(i)} for i in self.first_of_category] or [{"id": 0, "name": ""}]
         )
@@ -170,7 +170,7 @@ class Fixer(ObjectReader):
             return None
         place, found = kept
         if self._has_masks and found.segmentation is None and not found.is_crowd:
-            return kept  # counted where its mask was read
+            return kept  # counted when its mask was read
         if self.names[place] in self._unusable:
             self.changes["annotations of images that are missing or broken: taken out"] += 1
             return kept
@@ -235,7 +235,7 @@ class Fixer(ObjectReader):
                 mended["segmentation"] = {**segmentation, "counts": counts}
                 self.changes["RLE written as Python bytes: decoded"] += 1
             except (ValueError, SyntaxError, UnicodeDecodeError):
-                pass  # the reader refuses it
+                pass  # the reader rejects it
         self._scale(mended)
         box = mended.get("bbox")
         if self._corners and _is_numbers(box) and box[2] > box[0] and box[3] > box[1]:
@@ -244,7 +244,7 @@ class Fixer(ObjectReader):
         return mended
 
     def _scale(self, mended: dict[str, Any]) -> None:
-        """Makes pixels of coordinates in 0..1."""
+        """Converts coordinates in 0..1 to pixels."""
         if not self._report.findings.count("normalised", self._split):
             return
         try:
@@ -287,7 +287,7 @@ class Fixer(ObjectReader):
 
 
 def flattened(polygons: list[Any]) -> list[Any]:
-    """Polygons as COCO has them, of one flat list of numbers, or of points as pairs."""
+    """Polygons in COCO's form, from one flat list of numbers or from points given as pairs."""
     if _is_numbers(polygons):
         return [polygons]
     if all(_is_numbers(p) and len(p) == 2 for p in polygons) and len(polygons) >= 3:
@@ -302,7 +302,7 @@ def flattened(polygons: list[Any]) -> list[Any]:
 
 
 def clipped(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A polygon cut off at the borders of its image, by Sutherland and Hodgman's algorithm.
+    """Clips a polygon to its image by Sutherland and Hodgman's algorithm.
 
     Args:
         polygon: (N, 2) x and y in pixels.
@@ -325,7 +325,7 @@ def clipped(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _merged(categories: Categories, changes: Counter[str]) -> tuple[dict[int, int], list[dict[str, Any]]]:
-    """The id of each listed class in the copy, where classes of one name are one, and their list."""
+    """Merges classes of the same name: the id that each listed class has in the copy, and the new list."""
     first: dict[str, int] = {}
     ids: dict[int, int] = {}
     for category_id, name in zip(categories.ids, categories.names, strict=True):

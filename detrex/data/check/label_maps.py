@@ -20,20 +20,20 @@ from detrex.data.image_io import image_facts, read_label_map
 from detrex.data.semantic_folder import label_pairs
 from detrex.structures import Categories
 
-_VOID_CROPS = 0.25  # share of crops without a labelled pixel that is worth a warning
-_CROPS = 4  # a side of the grid of crops
+_VOID_CROPS = 0.25  # a warning if this share of crops has no labelled pixel
+_CROPS = 4  # crops along each side of the grid
 
 
 def find_label_maps(
     name: str, images: Path, segments: Path, suffixes: tuple[str, str], findings: Findings
 ) -> dict[str, Path]:
-    """The label map of each image that has one; others are findings.
+    """The label map of each image that has one; images without one become findings.
 
     Args:
         name: of the split.
         images, segments: folders.
-        suffixes: ends of the names of images and label maps, see :class:`detrex.data.SemanticFolder`.
-        findings: to add to.
+        suffixes: endings of the names of images and label maps, see :class:`detrex.data.SemanticFolder`.
+        findings: to which faults are added.
     """
     pairs = label_pairs(images, segments, *suffixes)
     for image, label in pairs.items():
@@ -50,9 +50,9 @@ class LabelMapChecker:
         categories: the classes, whose ids are values of pixels.
         images: folder of the images.
         labels: the label map of each image.
-        ignored: values of pixels that are not labelled.
-        crop: side of the crops of training in pixels.
-        findings: to add to.
+        ignored: values of unlabelled pixels.
+        crop: side of the crops in training in pixels.
+        findings: to which faults are added.
     """
 
     def __init__(
@@ -138,11 +138,11 @@ class LabelMapChecker:
         self._sizes.append(size)
 
     def _check_size(self, image: str, size: tuple[int, ...]) -> tuple[int, int]:
-        """The (height, width) of an image, or that of its label map where the image cannot be read."""
+        """The (height, width) of an image, or of its label map if the image cannot be read."""
         try:
             facts = image_facts(self.images / image)
         except DataError:
-            return size[0], size[1]  # found where pictures are looked at
+            return size[0], size[1]  # reported by the check of pictures
         if size not in (facts.size, facts.upright):
             height, width = facts.size
             text = f"{size[0]} x {size[1]} pixels (height x width), the image has {height} x {width}"
@@ -156,7 +156,7 @@ class LabelMapChecker:
 
 
 def _void_crops(void: np.ndarray, crop: int) -> tuple[int, int]:
-    """How many of some crops, evenly spread, have no labelled pixel, and how many were looked at."""
+    """Among evenly spread crops, the number without a labelled pixel, and the number of all."""
     height, width = void.shape
     tops = np.unique(np.linspace(0, max(height - crop, 0), _CROPS).astype(int))
     lefts = np.unique(np.linspace(0, max(width - crop, 0), _CROPS).astype(int))
@@ -170,11 +170,11 @@ def check_segments_of(
     """Compares panoptic PNGs with their annotations.
 
     Args:
-        checker: that read the annotations.
+        checker: which has read the annotations.
         facts: of the split.
         segments: folder of the PNGs.
         chosen: indices of the images to look at.
-        findings: to add to.
+        findings: to which faults are added.
     """
 
     def read(index: int) -> tuple[PanopticEntry, np.ndarray | DataError]:

@@ -1,4 +1,4 @@
-"""Looks at every picture of a split: whether it decodes, fits its annotations, and is there twice."""
+"""Checks every picture of a split: whether it decodes, fits its annotations, and has duplicates."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from detrex.data.image_io import (
 )
 
 _TWELVE_BITS = 4095
-_ALIKE = 3  # bits in which the fingerprints of 64 of nearly the same pictures differ at most
-_BANDS = 4  # of 16 bits; of two fingerprints that differ in 3 bits, one band is the same
-_FLAT = 12  # bits that a fingerprint needs to have, and to lack: pictures without structure are all alike
-_CROWDED = 64  # pictures with one band in common that are compared
-_AHEAD = 64  # pictures that are looked at at a time
+_ALIKE = 3  # fingerprints (64 bits) of nearly identical pictures differ in at most so many bits
+_BANDS = 4  # of 16 bits each; two fingerprints that differ in 3 bits share at least one band
+_FLAT = 12  # least number of ones and of zeros in a fingerprint: pictures without structure are all alike
+_CROWDED = 64  # largest number of pictures that are compared because they share a band
+_AHEAD = 64  # pictures that are checked at a time
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Look(NamedTuple):
-    """What was seen of a picture.
+    """Facts about a decoded picture.
 
     Attributes:
         facts: from its header.
         digest: of the file's bytes.
-        fingerprint: 64 bits that are alike for pictures that look alike.
+        fingerprint: 64 bits that are similar for pictures that look similar.
         is_blank: whether all pixels have one colour.
-        deep_highest: highest value of a file of 16 bits a channel, else 0.
+        deep_highest: highest value in a file of 16 bits a channel, else 0.
         kind: the file's type by its content, such as ``"JPEG"``.
     """
 
@@ -58,11 +58,11 @@ class Look(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What is kept of a split's pictures, for comparisons.
+    """Facts about a split's pictures, for comparisons.
 
     Attributes:
-        indices: (K,) int32 of the images.
-        digests: (K,) 16 bytes each, of their files.
+        indices: (K,) int32, indices of the images.
+        digests: (K,) digests of their files, 16 bytes each.
         fingerprints: (K,) uint64.
     """
 
@@ -75,7 +75,7 @@ def look_at(path: Path) -> Look:
     """Decodes a picture.
 
     Raises:
-        DataError: it is missing or broken.
+        DataError: the picture is missing or broken.
     """
     facts = image_facts(path)
     small = small_picture(path, (8, 9))
@@ -93,15 +93,15 @@ def check_pictures(
     orientation: Orientation = "auto",
     has_value_range: bool = False,
 ) -> Pictures:
-    """Looks at pictures of a split.
+    """Checks pictures of a split.
 
     Args:
         facts: of the split.
         folder: of the images.
-        chosen: indices of the images to look at.
-        findings: to add to.
+        chosen: indices of the images to check.
+        findings: to which faults are added.
         orientation: of the data set, see :data:`detrex.data.image_io.Orientation`.
-        has_value_range: whether the data set says which values of 16 bits are used.
+        has_value_range: whether the data set defines the range of 16-bit values.
     """
     indices, digests, fingerprints = [], bytearray(), []
 
@@ -166,7 +166,7 @@ def _check(
 
 
 def check_unlisted(facts: SplitFacts, folder: Path, findings: Findings) -> None:
-    """Images in the folders of listed ones that are not listed themselves."""
+    """Finds images that are not listed but lie in the folders of listed ones."""
     listed = set(facts.files)
     folders = {os.path.dirname(name) for name in facts.files}
     unlisted = []
@@ -181,7 +181,7 @@ def check_unlisted(facts: SplitFacts, folder: Path, findings: Findings) -> None:
 
 
 def check_names(facts: SplitFacts, folder: Path, findings: Findings) -> None:
-    """Says which rewriting of names would find missing images."""
+    """Reports which rewriting of names would find missing images."""
     if facts.missing and folder.is_dir():
         rewriting, found = near_names(folder, [facts.files[index] for index in facts.missing])
         if found:
@@ -191,7 +191,7 @@ def check_names(facts: SplitFacts, folder: Path, findings: Findings) -> None:
 
 
 def check_doubles(facts: SplitFacts, folder: Path, pictures: Pictures, findings: Findings) -> None:
-    """Pictures of one split that are the same, or nearly."""
+    """Finds pictures of one split that are identical, or nearly so."""
     names = facts.files
     _, first, inverse = np.unique(pictures.digests, return_index=True, return_inverse=True)
     for k in np.flatnonzero(first[inverse] != np.arange(len(inverse))).tolist():
@@ -209,7 +209,7 @@ def check_doubles(facts: SplitFacts, folder: Path, pictures: Pictures, findings:
 def check_leaks(
     one: tuple[SplitFacts, Path, Pictures], two: tuple[SplitFacts, Path, Pictures], findings: Findings
 ) -> None:
-    """Pictures that two splits have in common, the same or nearly."""
+    """Finds pictures that two splits share, identically or nearly so."""
     (facts, folder, pictures), (others, _, known) = one, two
     split = f"{others.name} and {facts.name}"
     _, here, there = np.intersect1d(
@@ -226,7 +226,7 @@ def check_leaks(
 
 
 def near(prints: np.ndarray, others: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of fingerprints, one of each list, that differ in at most :data:`_ALIKE` bits.
+    """Pairs of fingerprints, one from each list, that differ in at most :data:`_ALIKE` bits.
 
     Args:
         prints: (N,) uint64.
@@ -251,7 +251,7 @@ def near(prints: np.ndarray, others: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Items with the results of ``work``, in order; a bounded number of them is worked on at a time."""
+    """Yields items with the results of ``work``, in order; threads compute a bounded number at a time."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:

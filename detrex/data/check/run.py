@@ -36,24 +36,24 @@ from detrex.data.sources import Source
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Shows the progress through items, of a title."""
+"""Yields items while it shows the progress under a title."""
 
 
 def untracked(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """Shows no progress."""
+    """Yields the items without showing progress."""
     del title
     return items
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What is looked at, and how the data set is to be read.
+    """What to check, and how to read the data set.
 
     Attributes:
-        pictures: how many pictures of each split are decoded, evenly spread; None: all.
-        queries: of the model, to be compared with numbers of objects; None: not known.
-        crop: side of the crops of training in pixels, for label maps.
-        ignore_labels: values of pixels of label maps that are not labelled.
+        pictures: number of evenly spread pictures of each split to decode; None: all.
+        queries: number of queries of the model, compared with numbers of objects; None: not known.
+        crop: side of the crops in training in pixels, for label maps.
+        ignore_labels: values of unlabelled pixels in label maps.
         image_suffix, segment_suffix: see :class:`detrex.data.SemanticFolder`.
         orientation, value_range, leave_folder: see :class:`detrex.data.CocoInstances`.
     """
@@ -71,12 +71,12 @@ class CheckOptions:
 
 @dataclass
 class CheckReport:
-    """What was found.
+    """The result of a check.
 
     Attributes:
         sources: the splits.
-        facts: what was read of each.
-        findings: what is wrong, errors first.
+        facts: what was read from each split.
+        findings: the faults, errors first.
         advice: settings that fit, by name.
     """
 
@@ -87,7 +87,7 @@ class CheckReport:
 
     @property
     def census(self) -> Census | None:
-        """What the splits hold; None if that is not known."""
+        """The content of the splits; None if it is not known."""
         splits = [
             Split(f.name, f.categories, f.counts)
             for f in self.facts
@@ -111,11 +111,11 @@ class CheckReport:
 def check_sources(
     sources: Sequence[Source], options: CheckOptions = CheckOptions(), track: Track = untracked
 ) -> CheckReport:
-    """Checks splits, each by itself and against the others.
+    """Checks each split, and compares it with the others.
 
     Args:
-        sources: the splits, the one to train on first.
-        options: what is looked at.
+        sources: the splits; the first one is to train on.
+        options: what to check.
         track: shows the progress.
     """
     report = CheckReport(sources)
@@ -207,11 +207,11 @@ def _check_annotations(source: Source, options: CheckOptions, findings: Findings
 
 @contextmanager
 def open_members(source: Source, on_error: Callable[[DataError], None] = fail) -> Iterator[Members]:
-    """Yields a function that gives the members of a source's annotations, as often as it is called.
+    """Yields a function that returns the members of a source's annotations anew with each call.
 
     Args:
         source: the split.
-        on_error: what to do about errors in other formats than COCO's.
+        on_error: called with errors in formats other than COCO's.
     """
     path = source.annotations
     if (kind := recognise(path)) is not None:
@@ -227,7 +227,7 @@ def open_members(source: Source, on_error: Callable[[DataError], None] = fail) -
 
 
 class Nowhere:
-    """A file that keeps nothing."""
+    """A file that discards what is written to it."""
 
     def write(self, data: bytes | memoryview) -> int:
         return len(data)

@@ -1,1 +1,1 @@
-"""COCO files: one reader of their rules for training, evaluation, drawing and checks."""
+"""COCO files: one implementation of their rules for training, evaluation, drawing and checks."""

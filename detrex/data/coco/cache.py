@@ -1,4 +1,4 @@
-"""Opens annotation files: parsed and checked once, then kept for other processes and the next start."""
+"""Opens annotation files, which are parsed and checked once, then cached for other processes and runs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from detrex.runtime.files import remove_leftovers, replaced_file
 from detrex.runtime.progress import progress_bar
 
 SWITCH = "DETREX_DATA_CACHE"
-"""Environment variable; ``0`` parses annotation files at every start, in every process."""
+"""Environment variable; with ``0``, every process parses annotation files at every start."""
 
-_FORMAT = 3  # of what the parsers write
-_SLOW = 1 << 24  # bytes; the parsing of larger files is announced, and its progress shown
+_FORMAT = 3  # version of what the parsers write
+_SLOW = 1 << 24  # bytes; parsing larger files is announced, and progress is shown
 _CHUNK = 1 << 20
 
 logger = logging.getLogger(__name__)
@@ -41,27 +41,27 @@ Parse = Callable[[Members, StoreWriter], Content]
 
 
 def open_annotations(path: Path, settings: Mapping[str, Any], parse: Parse) -> Store:
-    """What a parser makes of a JSON file, from the cache where that has it.
+    """The store that a parser makes from a JSON file, taken from the cache if it is there.
 
-    The cache is the folder ``annotations`` of :func:`detrex.runtime.cache.cache_folder`. An entry counts
-    while the file has the size and the time of change, or else the SHA-256, of that which it was made from;
-    otherwise, or if it is damaged, it is made anew. Of several processes that open a file at the same time,
-    one parses it and the others wait; then all read the same store. If :data:`SWITCH` is 0 or the folder
-    cannot be used, every process parses the file and keeps the store in memory.
+    The cache is the folder ``annotations`` of :func:`detrex.runtime.cache.cache_folder`. An entry is valid as
+    long as the file has the same size and time of change, or else the same SHA-256, as when the entry was
+    made; otherwise, or if the entry is damaged, it is made anew. If several processes open a file at the same
+    time, one parses it and the others wait; then all read the same store. If :data:`SWITCH` is 0 or the
+    folder cannot be used, every process parses the file and keeps the store in memory.
 
-    Annotations of other formats (:mod:`detrex.data.formats`) are read by every process, and kept in memory.
+    Annotations of other formats (:mod:`detrex.data.formats`) are read by every process and kept in memory.
 
     Args:
-        path: the JSON file, which may be packed with gzip; or a file or folder of another format.
-        settings: of the parser, plain data; entries of other settings are others. ``images``, if given, is
-            the folder that names of images are relative to.
+        path: the JSON file, which may be compressed with gzip; or a file or folder of another format.
+        settings: of the parser, plain data; different settings have different entries. ``images``, if given,
+            is the folder that names of images are relative to.
         parse: called with a function that streams the file's members (see
             :func:`detrex.data.coco.json_stream.stream_members`) and the store to fill. Returns the store's
             header and arrays.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is of no known format, or ``parse`` finds it wrong. Such a file is never in the cache.
+        DataError: the format is not known, or ``parse`` finds errors. Such a file is never cached.
     """
     kind = recognise(path)
     if kind is not None:
@@ -114,7 +114,7 @@ def _cached(path: Path, settings: dict[str, Any], parse: Parse) -> Store:
 
 
 def _valid(kept: Path, path: Path, made_by: dict[str, Any]) -> Store | None:
-    """The store in the cache, if it is whole and what would be made from the file as it is."""
+    """The store in the cache, if it is complete and up to date."""
     if not kept.is_file():
         return None
     try:
@@ -135,7 +135,7 @@ def _valid(kept: Path, path: Path, made_by: dict[str, Any]) -> Store | None:
 
 
 def _renewed(kept: Path, path: Path, made_by: dict[str, Any], parse: Parse) -> Store:
-    remove_leftovers(kept.parent, kept.name)  # of a killed process; only the holder of the lock writes
+    remove_leftovers(kept.parent, kept.name)  # left by a killed process; only the holder of the lock writes
     with replaced_file(kept) as temporary, temporary.open("wb") as file:
         _build(path, made_by, parse, file)
     return Store(FileBytes(kept))
@@ -150,7 +150,7 @@ def _sha256(path: Path) -> str:
 
 
 def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) -> None:
-    """Parses the file into a store, whose header says also what it was made from."""
+    """Parses the file into a store, whose header also says what it was made from."""
     started, digest = time.monotonic(), hashlib.sha256()
     size = path.stat().st_size
     if size >= _SLOW:
@@ -168,7 +168,7 @@ def _build(path: Path, made_by: dict[str, Any], parse: Parse, target: BinaryIO) 
 
 @contextmanager
 def reading_progress(path: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many bytes of a file were read; of a large one, a bar shows it."""
+    """Yields a function to call with the number of bytes read; for a large file, a progress bar shows it."""
     if size < _SLOW:
         yield lambda _: None
         return
@@ -178,7 +178,7 @@ def reading_progress(path: Path, size: int) -> Iterator[Callable[[int], None]]:
 
 
 def _members(file: BinaryIO, digest: Callable[[bytes], None], advance: Callable[[int], None]) -> Members:
-    """Streams the file's members as often as it is called; the first time, what is read is counted."""
+    """A function that streams the file's members; the first time, it also counts the bytes read."""
 
     def read(data: bytes) -> None:
         digest(data)

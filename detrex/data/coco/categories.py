@@ -13,7 +13,7 @@ from detrex.data.errors import DataError
 from detrex.structures import Categories
 
 CLASS_KEYS = ("categories", "classes", "labels")
-"""Where files list their classes; the first one that is there counts."""
+"""Keys under which files list their classes; the first one that exists counts."""
 
 _MAPILLARY = "labels"  # the key of the config files of Mapillary Vistas
 _HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{6})")
@@ -22,15 +22,14 @@ _HEX_COLOR = re.compile(r"#?([0-9a-fA-F]{6})")
 def parse_categories(content: Any, where: str | Path) -> Categories:
     """The classes in the content of a file (see :func:`detrex.data.read_categories`).
 
-    A class that is listed several times, with the same id and name, is one. Colours that are none are
-    replaced.
+    A class that is listed several times with the same id and name counts once. Invalid colours are replaced.
 
     Args:
         content: a mapping with one of :data:`CLASS_KEYS`, or the list itself.
         where: the file, for messages.
 
     Raises:
-        DataError: there are no classes, an entry lacks id or name, or two classes have one id.
+        DataError: there are no classes, an entry has no id or name, or two classes have the same id.
     """
     entries = _listed(content) if isinstance(content, Mapping) else content
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
@@ -62,7 +61,7 @@ def parse_categories(content: Any, where: str | Path) -> Categories:
 
 
 def category_warnings(categories: Categories) -> list[str]:
-    """What is odd about classes."""
+    """Warnings about odd classes."""
     twice = [name for name, count in Counter(categories.names).items() if count > 1]
     if not twice:
         return []
@@ -78,7 +77,7 @@ def _is_evaluated(entry: Any) -> bool:
 
 
 def _of_mapillary(value: int, entry: Any) -> Any:
-    """A label of Mapillary's config as an entry of COCO: its place in the list is the pixels' value."""
+    """A label of Mapillary's config as an entry of COCO; its index in the list is the value of pixels."""
     if not isinstance(entry, Mapping):
         return entry
     name = entry.get("readable", entry.get("name"))
@@ -86,7 +85,7 @@ def _of_mapillary(value: int, entry: Any) -> Any:
 
 
 def lists_things(content: Mapping[str, Any]) -> bool:
-    """Whether all classes of a file say whether they are things, by ``isthing``."""
+    """Whether all classes of a file have ``isthing``."""
     entries = _listed(content) or []
     return all(isinstance(entry, Mapping) and entry.get("isthing") is not None for entry in entries)
 
@@ -96,7 +95,7 @@ def _listed(content: Mapping[str, Any]) -> Any:
 
 
 def _color(value: Any) -> dict[str, tuple[int, ...]]:
-    """An entry ``color`` if ``value`` is one; decoration is no reason to stop."""
+    """An entry ``color`` if ``value`` is valid; an invalid colour is no reason to stop."""
     if isinstance(value, str) and (found := _HEX_COLOR.fullmatch(value.strip())):
         return {"color": tuple(bytes.fromhex(found[1]))}
     if (

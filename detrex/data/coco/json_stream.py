@@ -1,4 +1,4 @@
-"""Reads large JSON files a piece at a time: the standard library's parser on a window of the text."""
+"""Reads large JSON files piece by piece, with the standard library's parser on a window of the text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from detrex.data.errors import DataError
 
-# What is left over of a number that ends with the window and is taken for a shorter one: "1.5e+" for "1.5".
+# The rest of a number that is cut off at the end of the window: "1.5e+" would be read as "1.5".
 _CUT_OFF = 2
 _decoder = json.JSONDecoder()
 _white_space = re.compile(r"[ \t\n\r]*")
@@ -20,18 +20,18 @@ _white_space = re.compile(r"[ \t\n\r]*")
 def stream_members(
     file: BinaryIO, seen: Callable[[bytes], None] = lambda _: None, window: int = 1 << 18
 ) -> Iterator[tuple[str, Any]]:
-    """Names and values of the object that a file holds, in the file's order; none if it holds something else.
+    """Yields names and values of the object in a file, in order; nothing if the file holds something else.
 
-    A list comes as an iterator over its items, of which only one at a time is in memory. It is to be used
-    before the next member is asked for; what is left of it then is skipped.
+    The value of a list is an iterator over its items, of which only one at a time is in memory. Use it before
+    asking for the next member; remaining items are then skipped.
 
     Args:
-        file: a file at its beginning, in any of the encodings of JSON.
+        file: a file at its beginning, in any of JSON's encodings.
         seen: called with each piece of the file that was read.
-        window: how many bytes are read at a time.
+        window: number of bytes that are read at a time.
 
     Raises:
-        DataError: it is not JSON; the message says at which character.
+        DataError: the file is not JSON; the message says at which character.
     """
     text = _Window(file, seen, window)
     if text.peek() != "{":
@@ -59,7 +59,7 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not JSON.
+        DataError: the file is not JSON.
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ class _Window:
         self._starts_like_xml = self._text.lstrip("\ufeff \t\r\n").startswith("<")
 
     def peek(self) -> str:
-        """The next character that is not white space; empty at the end."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             self._at = _after_white_space(self._text, self._at)
             if self._at < len(self._text):
@@ -98,7 +98,7 @@ class _Window:
             raise self.error("Extra data")
 
     def elements(self, close: str) -> Iterator[None]:
-        """Yields before each element of an object or a list, which the user then parses."""
+        """Yields before each element of an object or a list, which the caller then parses."""
         self._at += 1  # the opening bracket
         if self.peek() == close:
             self._at += 1
@@ -117,7 +117,7 @@ class _Window:
             try:
                 value, end = _decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # It may have come to the window's end.
+                # The value may continue beyond the window.
                 if not self._grow():
                     raise self.error(error.msg, error.pos) from None
                 continue
@@ -138,7 +138,7 @@ class _Window:
         )
 
     def _grow(self) -> bool:
-        """Moves on to where parsing is and reads more, twice as much each time; False at the file's end."""
+        """Drops parsed text and reads more, twice as much each time; False at the end of the file."""
         data = self._read(max(self._least, len(self._text) - self._at))
         more = self._decoded(data)
         if data:
@@ -160,5 +160,5 @@ class _Window:
 
 def _after_white_space(text: str, start: int) -> int:
     found = _white_space.match(text, start)
-    assert found is not None  # the pattern matches nothing, too
+    assert found is not None  # the pattern also matches the empty string
     return found.end()

@@ -1,7 +1,8 @@
-"""The keys of COCO files and their types: one table for training, evaluation, drawing and saved results.
+"""The keys of COCO files and their types, in one table for training, evaluation, drawing and saved results.
 
-A value of ``null`` or NaN counts as absent, as tools that export tables write it for an empty cell. Numbers
-in texts are read where nothing else can be meant (ids, sizes and ``iscrowd``), as CSV converters write them.
+A value of ``null`` or NaN counts as absent, because tools that export tables write it for empty cells.
+Numbers given as text, as CSV converters write them, are accepted where nothing else can be meant (ids, sizes
+and ``iscrowd``).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Key:
 
     Attributes:
         name: in the file.
-        expected: what the value has to be, for messages.
-        read: the value as the project uses it; raises TypeError or ValueError if it is none.
-        required: whether an entry without it is wrong; if not, its value is None.
+        expected: description of a valid value, for messages.
+        read: converts the value; raises TypeError or ValueError if it is not valid.
+        required: whether an entry must have the key; if not, the value of an absent key is None.
     """
 
     name: str
@@ -42,11 +43,11 @@ def read_entry(entry: Any, keys: Sequence[Key], kind: str, where: str) -> list[A
     Args:
         entry: what the file holds.
         keys: of such entries.
-        kind: of entry, for messages: ``"image"``.
+        kind: of entry, for messages, such as ``"image"``.
         where: the file, and the entry's owner if it has one, for messages.
 
     Raises:
-        DataError: the entry is not an object, lacks a required key, or has a value of another type; the
+        DataError: the entry is not an object, lacks a required key, or has a value of the wrong type; the
             message names the file, the entry's id, the key, the value, and what is expected.
     """
     if not isinstance(entry, dict):
@@ -73,7 +74,7 @@ def read_entry(entry: Any, keys: Sequence[Key], kind: str, where: str) -> list[A
 
 
 def entry_name(entry: Mapping[str, Any], kind: str) -> str:
-    """How messages call an entry: by its ids as far as it has any."""
+    """The name of an entry in messages, made of its ids if it has any."""
     names = [f"{kind} id {short(entry['id'])}" if "id" in entry else kind]
     names += [f"of image id {short(entry['image_id'])}"] if "image_id" in entry else []
     names += [f"({short(entry['file_name'])})"] if kind == "image" and "file_name" in entry else []
@@ -81,7 +82,7 @@ def entry_name(entry: Mapping[str, Any], kind: str) -> str:
 
 
 def short(value: Any) -> str:
-    """``repr(value)``, cut off where it is long."""
+    """``repr(value)``, cut off if it is long."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
@@ -92,7 +93,7 @@ def _missing(entry: Mapping[str, Any], keys: Sequence[Key], kind: str, where: st
     return f"{where}: {kind} {short(dict(entry))} has no {names} (expected: {missing[0].expected})."
 
 
-# Annotations come by the million, so that each function tries what is usual first.
+# Files have millions of annotations, so each function tries the usual case first.
 
 
 def _identifier(value: Any) -> ImageId:
@@ -102,7 +103,7 @@ def _identifier(value: Any) -> ImageId:
 
 
 def _valid(text: str) -> str:
-    text.encode()  # raises where JSON's escapes name half a character
+    text.encode()  # raises if JSON's escapes contain half of a surrogate pair
     return text
 
 

@@ -1,4 +1,4 @@
-"""Which annotations of a COCO instance file are objects, with which box, area and mask."""
+"""Decides which annotations of a COCO instance file are objects, and with which box, area and mask."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from detrex.data.coco.reader import CocoReader, Tally, class_index
 from detrex.data.coco.segmentation import Box, Extent, Segmentation, read_segmentation, to_rle
 from detrex.structures import Categories
 
-# A listed box stands if each of its sides is so many pixels from that of the segmentation, or the IoU so
-# high: tools round in several ways, but COCO's strictest threshold of IoU has to be reached by a perfect
-# result.
+# A listed box is accepted if each of its sides is within so many pixels of the segmentation's, or if the IoU
+# is so high: tools round in several ways, but a perfect result has to reach COCO's strictest IoU threshold.
 _SIDE, _IOU = 1.5, 0.95
-# A listed area stands if it differs by less than this factor or these square pixels.
+# A listed area is accepted if it differs by less than this factor or by fewer square pixels than this.
 _AREA_FACTOR, _AREA_SLACK = 1.5, 16.0
-_OUTSIDE = 1.0  # pixels that a box may reach out of its image without a warning
-MANY = (
-    0.2  # share of crowds, or of boxes out of the image, from which on a warning asks whether they are meant
-)
-# Coordinates of at least so many objects that all end at 100 may be per cent, in images of at least twice
-# that.
+_OUTSIDE = 1.0  # pixels by which a box may extend beyond its image without a warning
+MANY = 0.2  # a warning if at least this share of objects are crowds, or of boxes extend beyond the image
+# Coordinates that never exceed 100 may be per cent, if there are at least so many objects and images are at
+# least twice as large.
 _PER_CENT, _ENOUGH = 100.0, 10
 _CROWD, _MASK = 1, 2  # bits
 
@@ -40,10 +37,10 @@ class CocoObject(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         category_id: the file's.
-        is_crowd: whether it is a crowd, which is no target, and which evaluation ignores.
-        box: absolute xyxy in pixels, clipped to the image: the listed one, if it fits the segmentation.
-        area: in square pixels: the listed one, if it fits.
-        segmentation: None for an object with a box alone.
+        is_crowd: whether it is a crowd, which is not a target, and which evaluation ignores.
+        box: absolute xyxy in pixels, clipped to the image; the listed box if it fits the segmentation.
+        area: in square pixels; the listed area if it fits.
+        segmentation: None for an object that has only a box.
     """
 
     category_id: int
@@ -55,13 +52,13 @@ class CocoObject(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass
 class View:
-    """What is found out about a file for those who use its masks, or its boxes alone.
+    """Facts about a file for users of its masks, or for users of its boxes alone.
 
     Attributes:
         problem: the first error, if there is one.
         degenerate: objects that are left out.
-        normalised: objects that are left out, as all their coordinates are in 0..1.
-        given: how many objects there are of this kind.
+        normalised: objects that are left out because all their coordinates are in 0..1.
+        given: number of objects of this kind.
     """
 
     degenerate: Tally
@@ -73,8 +70,8 @@ class View:
 class ObjectReader(CocoReader):
     """Reads instance files; records are :class:`CocoObject`.
 
-    The header's ``views`` say for users of masks and of boxes alone which error there is, what to warn of,
-    and the numbers of objects.
+    The header's ``views`` hold the first error, warnings and numbers of objects, separately for users of
+    masks and for users of boxes alone.
     """
 
     kind = "instances"
@@ -168,20 +165,20 @@ class ObjectReader(CocoReader):
         return {"views": views}, arrays
 
     def fail(self, view: View, kind: str, message: str) -> None:
-        """Notes an error for users of masks or boxes, if it is the first.
+        """Notes an error for users of masks or boxes, if it is the first one.
 
         Args:
             view: masks or boxes.
-            kind: of :data:`detrex.data.check.findings.KINDS`.
+            kind: a key of :data:`detrex.data.check.findings.KINDS`.
             message: for users.
         """
-        del kind  # for a reader that lists all of them
+        del kind  # used by readers that list all errors
         view.problem = view.problem or message
 
     def _shape(
         self, raw: Any, size: tuple[int, int], is_crowd: bool, name: Name
     ) -> tuple[Segmentation, Extent] | None:
-        """The mask, or None; what is wrong with it is noted for users of masks."""
+        """The mask, or None; faults are noted for users of masks."""
         if raw is None or raw in ([], {}):
             if not is_crowd:
                 self.fail(
@@ -226,7 +223,7 @@ class ObjectReader(CocoReader):
         size: tuple[int, int],
         name: Name,
     ) -> Box | None:
-        """The box of an object without usable mask; None if it cannot be used."""
+        """The box of an object that has no usable mask; None if the box cannot be used."""
         if listed is not None:
             self.boxes.given += 1
             if max(size) > 1 and in_unit(
@@ -251,7 +248,7 @@ class ObjectReader(CocoReader):
         return box
 
     def _area(self, listed: float | None, computed: float, least: float, name: Name) -> float:
-        """The listed area in square pixels, if it may be that of the object, else the computed one."""
+        """The listed area in square pixels if it is plausible, else the computed one."""
         if listed is None:
             return computed
         if 0 < listed <= computed * _AREA_FACTOR + _AREA_SLACK and listed >= least:
@@ -307,16 +304,16 @@ class ObjectReader(CocoReader):
 
     @property
     def like_corners(self) -> int:
-        """How many boxes look like x0, y0, x1, y1: beside their masks, or else by where they end."""
+        """Number of boxes that look like x0, y0, x1, y1, judged by their masks or else by where they end."""
         return self._like_corners or self._like_corners_outside
 
     def is_per_cent(self, objects: int) -> bool:
-        """Whether coordinates of so many objects look as if they were per cent of the image's sides."""
+        """Whether the coordinates, of so many objects, look like per cent of the image's sides."""
         return objects >= _ENOUGH and self._highest <= _PER_CENT and min(self.sizes) >= 2 * _PER_CENT
 
 
 def mask_box(segmentation: Segmentation, size: tuple[int, int]) -> Box:
-    """Box tight around the pixels of a mask, absolute xyxy; ``size`` is the image's (height, width)."""
+    """Tight box around the pixels of a mask, absolute xyxy; ``size`` is the image's (height, width)."""
     x, y, width, height = coco_mask.toBbox(to_rle(segmentation, *size)).tolist()
     return x, y, x + width, y + height
 
@@ -339,7 +336,7 @@ def _fits(listed: Box, found: Box) -> bool:
 
 
 def in_unit(polygons: Any) -> bool:
-    """Whether all coordinates are in 0..1, and not all of them whole pixels."""
+    """Whether all coordinates are in 0..1, and at least one is not an integer."""
     if not isinstance(polygons, list):
         return False
     numbers = [number for polygon in polygons for number in polygon]

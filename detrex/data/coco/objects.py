@@ -1,4 +1,4 @@
-"""The objects of COCO instance files, from which training, evaluation, drawing and the census take them."""
+"""The objects of COCO instance files, for training, evaluation, drawing and the census."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from detrex.structures import Categories
 
 
 class CocoFile:
-    """A checked COCO instance file (https://cocodataset.org/#format-data), of which objects are read by
-    image.
+    """A checked COCO instance file (https://cocodataset.org/#format-data); objects are read image by image.
 
     Args:
         where: JSON file.
@@ -55,26 +54,26 @@ class CocoFile:
         self._learnable = {view: store.arrays[f"learnable_{view}"] for view in self._views}
 
     def objects(self, index: int, masks: bool) -> list[CocoObject]:
-        """The objects of an image, crowds too, in the file's order.
+        """The objects of an image, including crowds, in the file's order.
 
         Args:
-            index: of the image in the file's list.
-            masks: whether those are left out that have no mask.
+            index: of the image in the file.
+            masks: whether to leave out objects without a mask.
         """
         start = self._ends[index - 1] if index else 0
         found = [self._objects[int(k)] for k in self._order[start : self._ends[index]]]
         return [o for o in found if o.segmentation is not None] if masks else found
 
     def learnable(self, masks: bool) -> np.ndarray:
-        """(M,) int32: how many objects, without crowds, each image has."""
+        """Number of objects, without crowds, in each image, (M,) int32."""
         return self._learnable[_view(masks)]
 
     def counts(self, masks: bool) -> ObjectCounts:
-        """How many objects there are, of which classes and sizes, and what was left out why."""
+        """Counts of objects by class and size, and of what was left out, by reason."""
         return msgspec.convert(self._views[_view(masks)]["counts"], ObjectCounts)
 
     def warnings(self, masks: bool) -> list[str]:
-        """What users of masks, or of boxes alone, should know."""
+        """Warnings for users of masks, or of boxes alone."""
         return [*self._warnings, *self._views[_view(masks)]["warnings"]]
 
     def require_annotations(self, masks: bool) -> None:

@@ -1,4 +1,4 @@
-"""COCO panoptic files: a JSON file and one PNG of segment ids an image."""
+"""COCO panoptic files: a JSON file, and a PNG of segment ids for each image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from detrex.structures.panoptic import ids_from_rgb
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):
-    """A segment as the JSON file lists it.
+    """A segment as listed in the JSON file.
 
     Attributes:
         segment_id: the colour in the PNG, R + 256 G + 65536 B.
@@ -38,7 +38,7 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PanopticEntry(msgspec.Struct, array_like=True, frozen=True):
-    """The annotation of an image: the name of its PNG, and what the segments are."""
+    """The annotation of an image: the name of its PNG, and its segments."""
 
     file_name: str
     segments: list[Segment]
@@ -57,8 +57,8 @@ class PanopticFile:
         images: the images, in the file's order.
         sizes: (M, 2) int32, height and width of each image in pixels.
         annotated: whether the file has a key ``annotations``.
-        warnings: what its users should know.
-        counts: how many segments there are, of which classes and sizes.
+        warnings: for its users.
+        counts: of segments, by class and size.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -92,14 +92,14 @@ class PanopticFile:
 
 
 def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """(H, W) int32 of segment ids, 0 for none, of a panoptic PNG.
+    """Reads the segment ids, (H, W) int32, 0 for no segment, of a panoptic PNG.
 
     Args:
-        path: of the PNG, RGB, or RGBA without transparency.
-        size: (height, width) it must have.
+        path: of the PNG, which is RGB, or RGBA without transparency.
+        size: (height, width) that it must have.
 
     Raises:
-        DataError: it is missing, broken, of another size or kind.
+        DataError: the PNG is missing or broken, or has a different size or kind.
     """
     colors = read_label_map(path, size)
     if (
@@ -121,7 +121,7 @@ def check_segments(segment_map: np.ndarray, entry: PanopticEntry, path: Path, im
         segment_map: (H, W) integer segment ids.
         entry: the annotation of the image.
         path: of the PNG, for the message.
-        image_id: likewise.
+        image_id: for the message.
     """
     painted = set(np.unique(segment_map).tolist()) - {0}
     listed = {segment.segment_id for segment in entry.segments}
@@ -160,7 +160,7 @@ class PanopticReader(CocoReader):
         return row.place, PanopticEntry(name, kept)
 
     def check_classes(self, content: dict[str, Any]) -> None:
-        """Warns where things and stuff are not told apart."""
+        """Warns if things and stuff are not distinguished."""
         self.tells_things = lists_things(content)
         if not self.tells_things:
             self.warnings.append(
@@ -172,7 +172,7 @@ class PanopticReader(CocoReader):
     def summary(
         self, categories: Categories, owners: np.ndarray
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        del owners  # of annotations; here segments are counted
+        del owners  # images of annotations; here, segments are counted
         bare = self.tally("images have no annotation and are used as empty", "image-unannotated")
         if self.annotated:
             for place, name in enumerate(self.names):

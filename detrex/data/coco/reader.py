@@ -1,4 +1,4 @@
-"""Reads COCO files an entry at a time: images, classes, and what both kinds of annotations share."""
+"""Reads COCO files entry by entry: images, classes, and what both kinds of annotations share."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the content of a COCO file depends on besides the file.
+    """Options on which the content of a COCO file depends.
 
     Attributes:
         images: folder of the images, for sizes that the file does not list.
-        orientation: which picture the annotations were drawn on, see :func:`detrex.data.image_io.read_image`.
+        orientation: the picture on which annotations were drawn, see :func:`detrex.data.image_io.read_image`.
         leave_folder: whether names of files may be absolute or lead out of their folder.
     """
 
@@ -54,7 +54,7 @@ class ImageEntry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ImageRow(NamedTuple):
-    """Where an image is in the file's list, and its (height, width) in pixels."""
+    """Index of an image in the file, and its (height, width) in pixels."""
 
     place: int
     size: tuple[int, int]
@@ -64,8 +64,8 @@ class Tally:
     """Counts things and keeps the names of the first few, for a warning.
 
     Args:
-        what: is counted.
-        told: called at each of them.
+        what: name of the things that are counted.
+        told: called for each of them.
     """
 
     def __init__(self, what: str, told: Callable[[], None] | None = None):
@@ -73,7 +73,7 @@ class Tally:
         self._first: list[str] = []
 
     def add(self, name: Callable[[], str]) -> None:
-        """Counts one; ``name`` is asked for only if it will be shown."""
+        """Counts one; ``name`` is called only if the name will be shown."""
         self.count += 1
         if self._told is not None:
             self._told()
@@ -88,9 +88,10 @@ class Tally:
 class CocoReader:
     """Reads a COCO file into a store: records of the annotations, then of the images.
 
-    Subclasses say what is kept of an annotation, by :meth:`keep`, and what else is to be known, by
+    Subclasses define what is kept of an annotation, by :meth:`keep`, and what is stored in addition, by
     :meth:`summary`. Arrays of the store: ``sizes`` (M, 2) int32, height and width of each image; ``order``
-    (N,) int32, annotations by image; ``groups`` (M,) int64, where each image ends in it.
+    (N,) int32, indices of annotations ordered by image; ``groups`` (M,) int64, the end of each image in
+    ``order``.
 
     Args:
         where: the file.
@@ -98,22 +99,22 @@ class CocoReader:
     """
 
     kind = ""
-    """Of the content, for the cache."""
+    """Kind of the content, for the cache."""
 
     def __init__(self, where: Path, options: ReadOptions):
         self.where, self.options = where, options
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the store depends on besides the file."""
+        """The settings on which the store depends, besides the file."""
         return {"kind": self.kind, **self.options.settings()}
 
     def __call__(self, members: Members, writer: StoreWriter) -> Content:
         """Fills the store; see :func:`detrex.data.coco.cache.open_annotations`.
 
         Returns:
-            Its header: ``categories``, ``annotated`` (whether there are annotations), ``objects`` (the number
-            of their records) and what :meth:`summary` gives; and its arrays.
+            Its header, with ``categories``, ``annotated`` (whether there are annotations), ``objects`` (the
+            number of their records) and the entries of :meth:`summary`; and its arrays.
 
         Raises:
             DataError: the file has errors.
@@ -146,7 +147,7 @@ class CocoReader:
         return header, {**grouped, **arrays}
 
     def start(self) -> None:
-        """Forgets what was read: where the cache turns out to be full, a file is parsed a second time."""
+        """Resets the reader: if the cache turns out to be full, the file is parsed a second time."""
         self.places: dict[ImageId, int] = {}
         self.sizes = array("i")
         self.annotated = False
@@ -156,29 +157,29 @@ class CocoReader:
         self.first_of_category: dict[int, str] = {}
 
     def tally(self, what: str, kind: str) -> Tally:
-        """A tally of something odd, of a kind of :data:`detrex.data.check.findings.KINDS`."""
-        del kind  # for a reader that lists all of them
+        """A tally of something odd, whose kind is a key of :data:`detrex.data.check.findings.KINDS`."""
+        del kind  # used by readers that list everything
         return Tally(what)
 
     def keep(self, annotation: Any) -> tuple[int, Any] | None:
-        """The index of an annotation's image and the record to keep of it; None: nothing.
+        """The index of an annotation's image, and the record to keep; None to keep nothing.
 
         Raises:
-            DataError: it is wrong.
+            DataError: the annotation is wrong.
         """
         raise NotImplementedError
 
     def check_classes(self, content: dict[str, Any]) -> None:
-        """Adds to ``warnings`` what is odd about the lists of classes.
+        """Adds oddities in the lists of classes to ``warnings``.
 
         Args:
-            content: what the file has under each of :data:`detrex.data.coco.categories.CLASS_KEYS`.
+            content: the file's values of :data:`detrex.data.coco.categories.CLASS_KEYS`.
         """
 
     def summary(
         self, categories: Categories, owners: np.ndarray
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """More entries of the header and more arrays.
+        """Additional entries of the header, and additional arrays.
 
         Args:
             categories: of the file.
@@ -187,10 +188,10 @@ class CocoReader:
         raise NotImplementedError
 
     def row_of(self, image_id: ImageId, name: Callable[[], str]) -> ImageRow:
-        """The image of this id, as a number or its text, whichever the file lists.
+        """The image with this id, which may be a number in one place and text in another.
 
         Raises:
-            DataError: there is none; ``name`` says of whose image.
+            DataError: there is no such image; ``name`` says which entry refers to it.
         """
         place = self.places.get(image_id)
         if place is None and (other := other_type(image_id)) is not None:
@@ -204,7 +205,7 @@ class CocoReader:
         return ImageRow(place, (self.sizes[2 * place], self.sizes[2 * place + 1]))
 
     def use_category(self, category_id: int, name: Callable[[], str]) -> None:
-        """Notes that the object of this name has a category id, to be checked at the end."""
+        """Notes the category id of the object called ``name``, to be checked at the end."""
         if category_id not in self.first_of_category:
             self.first_of_category[category_id] = name()
 
@@ -250,10 +251,10 @@ class CocoReader:
             self.add_image(image)
 
     def add_image(self, image: Any) -> None:
-        """Takes an entry of ``images``.
+        """Adds an entry of ``images``.
 
         Raises:
-            DataError: it is wrong.
+            DataError: the entry is wrong.
         """
         image_id, file_name, url, height, width = read_entry(image, IMAGE, "image", str(self.where))
         name = file_name or (url and self._name_in(url))
@@ -271,7 +272,7 @@ class CocoReader:
         self.names.append(name)
 
     def _name_in(self, url: str) -> str:
-        """The file that an address leads to: in a folder of the same name, if there is one (LVIS), or not."""
+        """The file name in an address, with the folder of the address if such a folder exists (LVIS)."""
         *_, folder, name = f"/{url}".rsplit("/", 2)
         images = self.options.images
         return f"{folder}/{name}" if folder and images and (images / folder).is_dir() else name
@@ -299,7 +300,7 @@ class CocoReader:
         """The classes of the file.
 
         Raises:
-            DataError: an object has none of them.
+            DataError: an object has a class that is not listed.
         """
         for category_id, name in self.first_of_category.items():
             if category_id not in categories.index_of:
@@ -321,14 +322,14 @@ class CocoReader:
 
 
 def other_type(image_id: ImageId) -> ImageId | None:
-    """The number that is the text of an id, or the text of a number; None if there is none."""
+    """An id of the other type: text for a number, a number for text; None if text is not a number."""
     if isinstance(image_id, int):
         return str(image_id)
     return int(image_id) if image_id.isdecimal() and str(int(image_id)) == image_id else None
 
 
 def class_index(categories: Categories, category_ids: np.ndarray) -> np.ndarray:
-    """(N,) int32 class indices of (N,) category ids, all of which are listed."""
+    """Class indices (N,) int32 of category ids (N,), all of which are listed."""
     ids = np.array(categories.ids)
     by_id = np.argsort(ids)
     return by_id.astype(np.int32)[np.searchsorted(ids, category_ids, sorter=by_id)]

@@ -1,7 +1,8 @@
-"""COCO's two forms of a mask, polygons and run-length encoding (RLE): checked, measured, drawn, written.
+"""Checks, measures, draws and writes COCO's two forms of a mask: polygons and run-length encoding (RLE).
 
-Nothing reaches pycocotools unchecked: it takes random pixels from an RLE that is too short, never ends on
-runs that do not add up, and asks for gigabytes, or crashes, on coordinates that are not finite or far away.
+Nothing reaches pycocotools unchecked: for an RLE that is too short, it returns random pixels; for runs that
+do not add up, it never ends; for coordinates that are not finite or far away, it allocates gigabytes or
+crashes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import Tensor
 _MIN_POLYGON = 6  # numbers: three points
 # Polygons narrower or smaller than this (pixels, square pixels) may cover no pixel's centre.
 _THIN, _SMALL = 1.5, 4.0
-# How many times the longer side of its image a polygon may reach outside. pycocotools walks along each edge
-# in fifths of a pixel, so that the memory it takes grows with the length of the outline.
+# A polygon may extend beyond its image by this many times the image's longer side. pycocotools walks along
+# each edge in fifths of a pixel, so its memory grows with the length of the outline.
 _REACH = 4
 _LARGEST_RUN_CODE = 12  # characters: 60 bits
 _KEYS_OF_RLE = ("size", "counts")
@@ -43,11 +44,11 @@ class Segmentation(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Extent(NamedTuple):
-    """Where a mask is and how large.
+    """Box and area of a mask.
 
     Attributes:
         box: absolute xyxy in pixels, clipped to the image.
-        area: in square pixels; of overlapping polygons the sum.
+        area: in square pixels; overlapping polygons are added up.
     """
 
     box: Box
@@ -57,18 +58,18 @@ class Extent(NamedTuple):
 def read_segmentation(value: Any, size: tuple[int, int]) -> tuple[Segmentation, Extent] | None:
     """Checks a ``segmentation``.
 
-    Polygons of fewer than three points are left out of it.
+    Polygons of fewer than three points are left out.
 
     Args:
-        value: as JSON has it.
+        value: the value in the JSON file.
         size: (height, width) of the image in pixels.
 
     Returns:
-        None for one that covers no pixel of the image.
+        The segmentation and its extent, or None if it covers no pixel of the image.
 
     Raises:
-        ValueError: it is neither a list of polygons nor an RLE, has numbers that are not finite or far
-            outside of the image, or is an RLE of another size; the message says which.
+        ValueError: the value is neither a list of polygons nor an RLE, has numbers that are not finite or far
+            outside the image, or is an RLE of a different size; the message says which.
     """
     if isinstance(value, Mapping):
         segmentation = Segmentation(counts=_checked_rle(value, size))
@@ -94,13 +95,13 @@ def read_segmentation(value: Any, size: tuple[int, int]) -> tuple[Segmentation, 
     segmentation = Segmentation(polygons)
     x0, y0, x1, y1 = _union(boxes) if len(boxes) > 1 else boxes[0]
     if min(x1 - x0, y1 - y0) < _THIN or area < _SMALL or x0 < 0 or y0 < 0 or x1 > size[1] or y1 > size[0]:
-        # Rare, so that it does not matter that this takes longer.
+        # This is slower, but rare.
         return _measured(segmentation, size)
     return segmentation, Extent((x0, y0, x1, y1), area)
 
 
 def to_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
-    """The mask in pycocotools' form: ``size`` and compressed ``counts``, bytes."""
+    """The mask in pycocotools' form: ``size`` and compressed ``counts`` (bytes)."""
     if segmentation.counts:
         return {"size": [height, width], "counts": segmentation.counts}
     polygons = [np.frombuffer(polygon) for polygon in segmentation.polygons]
@@ -116,14 +117,14 @@ def rasterise(segmentations: Sequence[Segmentation], height: int, width: int) ->
 
 
 def rle_length(counts: str | bytes) -> int:
-    """How many pixels the runs of a compressed RLE are together.
+    """Total number of pixels in the runs of a compressed RLE.
 
     Each number is a series of characters, from the lowest 5 bits to the highest; bit 5 of a character (after
-    48 is taken off) says that another one follows, and bit 4 of the last one is the sign. From the fourth on,
+    subtracting 48) says that another one follows, and bit 4 of the last one is the sign. From the fourth on,
     a number is the difference to the run before the previous one.
 
     Raises:
-        ValueError: it has other characters, ends within a number, or a run is negative.
+        ValueError: the RLE has other characters, ends within a number, or has a negative run.
     """
     data = counts.encode() if isinstance(counts, str) else counts
     codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
@@ -190,7 +191,7 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 
 def _checked_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> bytes:
-    """Compressed counts of an RLE as JSON has it."""
+    """Compressed counts of an RLE in the form of JSON files."""
     if missing := [key for key in _KEYS_OF_RLE if key not in rle]:
         raise ValueError(f"is an RLE without {' and '.join(map(repr, missing))}")
     if not isinstance(rle["size"], list) or rle["size"] != list(size):

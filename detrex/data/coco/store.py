@@ -1,7 +1,6 @@
-"""The checked content of an annotation file as one file or block of memory, of which records are read one by
-one.
+"""The checked content of an annotation file as one file or block of memory, read record by record.
 
-Records of plain data stand one after another, MessagePack each; then come arrays, a header and a checksum.
+Records of plain data, each in MessagePack, follow one another; then come arrays, a header and a checksum.
 Nothing in it is code.
 """
 
@@ -25,26 +24,26 @@ from detrex.data.errors import DataError
 
 _MARK = b"detrexA1"
 _PLACES = struct.Struct("<8sQQ")  # mark, where the arrays begin, where the header begins
-_CHECKSUM = struct.Struct("<I")  # of all before
+_CHECKSUM = struct.Struct("<I")  # of all bytes before it
 _CHUNK = 1 << 20
 _ENDS = "record_ends"
-_MOVING = threading.Lock()  # held while a file is read at a place, where the system cannot do that at once
+_MOVING = threading.Lock()  # held during seek and read, if the system cannot read at a position
 
 Record = TypeVar("Record")
 
 
 class DamagedStoreError(Exception):
-    """A file is not a whole store."""
+    """A file is not a complete store."""
 
 
 class Bytes(Protocol):
-    """What records are read from: memory, or a file."""
+    """Bytes in memory or in a file, from which records are read."""
 
     def __getitem__(self, place: slice, /) -> Any: ...
 
 
 class Writable(Protocol):
-    """What a store is written to."""
+    """A file that a store is written to."""
 
     def write(self, data: bytes | memoryview, /) -> int: ...
 
@@ -52,14 +51,14 @@ class Writable(Protocol):
 
 
 class Records(Generic[Record]):
-    """Immutable list of plain data, each item a text in one shared block of memory or file.
+    """Immutable list of plain data, whose items are encoded in one shared block of memory or file.
 
-    A plain list of objects would be copied into every worker bit by bit, because reading an object writes its
+    A plain list of objects would gradually be copied into every worker, because reading an object writes its
     reference count.
 
     Args:
-        data: all texts, one after another.
-        ends: (N,) int64, where each text ends.
+        data: all encoded items, one after another.
+        ends: (N,) int64, the end of each item.
         kind: the type of the items.
     """
 
@@ -68,7 +67,7 @@ class Records(Generic[Record]):
 
     @classmethod
     def in_memory(cls, items: Iterable[Record], kind: type[Record]) -> Records[Record]:
-        """A store in memory that holds these items."""
+        """A list in memory that holds these items."""
         texts = [msgspec.msgpack.encode(item) for item in items]
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         return cls(np.frombuffer(b"".join(texts), np.uint8), ends, kind)
@@ -86,7 +85,7 @@ class Records(Generic[Record]):
         return (self[index] for index in range(len(self)))
 
     def part(self, start: int, stop: int, kind: type[Any]) -> Records[Any]:
-        """The items from ``start`` to before ``stop``, of another type."""
+        """The items from ``start`` up to, but excluding, ``stop``, as another type."""
         offset = int(self._ends[start - 1]) if start else 0
         return Records(_Shifted(self._data, offset), self._ends[start:stop] - offset, kind)
 
@@ -100,7 +99,7 @@ class StoreWriter:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return len(self._lengths)
 
     def add(self, record: Any) -> None:
@@ -111,7 +110,7 @@ class StoreWriter:
         """Completes the store.
 
         Args:
-            header: plain data, as JSON has it.
+            header: plain data that JSON can represent.
             arrays: by name.
         """
         ends = np.cumsum(np.asarray(self._lengths, np.int64), dtype=np.int64)
@@ -127,10 +126,10 @@ class StoreWriter:
 
 
 class FileBytes:
-    """The bytes of a file, of which slices are read when they are asked for.
+    """The bytes of a file, whose slices are read when they are needed.
 
-    Nothing is mapped: pages that were read are the system's, and count for no process. Forked processes share
-    the open file, others open it again.
+    The file is not mapped: pages that were read belong to the system's cache and to no process. Forked
+    processes share the open file; other processes open it again.
     """
 
     def __init__(self, path: str | Path):
@@ -150,7 +149,7 @@ class FileBytes:
     def _read(self, length: int, start: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), length, start)
-        with _MOVING:  # Windows, which has no forks that would share the position in the file
+        with _MOVING:  # Windows, where no forked process shares the position in the file
             self._file.seek(start)
             return self._file.read(length)
 
@@ -171,11 +170,10 @@ class Store:
         data: :class:`FileBytes`, or an array of bytes in memory.
 
     Attributes:
-        header: see :meth:`StoreWriter.close`.
-        arrays: likewise.
+        header, arrays: see :meth:`StoreWriter.close`.
 
     Raises:
-        DamagedStoreError: it is not whole.
+        DamagedStoreError: the store is not complete.
     """
 
     def __init__(self, data: FileBytes | np.ndarray):
@@ -200,7 +198,7 @@ class Store:
         self._data = data
 
     def records(self, start: int, stop: int, kind: type[Record]) -> Records[Record]:
-        """The records from ``start`` to before ``stop``, which are of one type."""
+        """The records from ``start`` up to, but excluding, ``stop``, which are of one type."""
         return Records(self._data, self.arrays[_ENDS], kind).part(start, stop, kind)
 
 

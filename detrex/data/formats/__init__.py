@@ -1,6 +1,6 @@
-"""Annotations in the formats of labelling tools, read in the form of COCO files.
+"""Reads annotations in the formats of labelling tools, in the form of COCO files.
 
-One module for each format; :func:`recognise` tells which one a path is of.
+There is one module for each format; :func:`recognise` tells the format of a path.
 """
 
 from detrex.data.formats.collected import NOTES

@@ -1,4 +1,4 @@
-"""Images and objects of another format, gathered in the form of a COCO file."""
+"""Gathers images and objects of another format in the form of a COCO file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detrex.data.errors import DataError
 from detrex.data.image_io import IMAGE_SUFFIXES, image_facts
 
 NOTES = "notes of the reader"
-"""Name of the member with what users of the annotations should know."""
+"""Name of the member with notes for users of the annotations."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -25,24 +25,24 @@ SPLIT_NAMES = {
     "val2017": "val",
     "test": "test",
 }
-"""How folders of splits are called, and which split each is."""
+"""Names of folders of splits, each with its split."""
 
 
 def fail(error: DataError) -> None:
-    """What to do about an error, unless told otherwise."""
+    """Raises an error, which is the default of ``on_error``."""
     raise error
 
 
 class Collected:
-    """What a reader finds. Objects are kept as compact bytes, since there may be millions.
+    """The images and objects that a reader finds. Objects are kept as compact bytes: there may be millions.
 
     Args:
-        folder: that names of images are relative to.
+        folder: to which names of images are relative.
         on_error: called with each error; if it returns, the entry is left out.
 
     Attributes:
-        folder: that names of images are relative to.
-        names: the classes, where the format lists them; else they are gathered from the objects.
+        folder: to which names of images are relative.
+        names: the classes, if the format lists them; otherwise, they are gathered from the objects.
     """
 
     def __init__(self, folder: Path, on_error: Callable[[DataError], None] = fail):
@@ -56,19 +56,19 @@ class Collected:
         self._left_out: Counter[str] = Counter()
 
     def error(self, where: object, problem: str) -> None:
-        """Reports what is wrong in a file."""
+        """Reports a fault in a file."""
         self.on_error(DataError(f"{where}: {problem}", kind="invalid-entry"))
 
     def leave_out(self, what: str) -> None:
-        """Notes something that is no object, such as a line."""
+        """Notes something that is not an object, such as a line."""
         self._left_out[what] += 1
 
     def add_image(self, file_name: str, size: tuple[int, int] | None = None) -> int:
-        """An image; returns its id.
+        """Adds an image and returns its id.
 
         Args:
             file_name: relative to the folder of the images.
-            size: (height, width) in pixels; None: to be read from the image.
+            size: (height, width) in pixels; None to read it from the image.
         """
         entry: dict[str, Any] = {"id": len(self._images) + 1, "file_name": file_name}
         if size is not None:
@@ -85,15 +85,15 @@ class Collected:
         rle: dict[str, Any] | None = None,
         crowd: bool = False,
     ) -> None:
-        """An object.
+        """Adds an object.
 
         Args:
-            image_id: of :meth:`add_image`.
+            image_id: from :meth:`add_image`.
             name: of its class.
             box: absolute xyxy in pixels.
             polygons: lists of x, y, x, y, ... in pixels.
             rle: COCO's run-length encoding, instead of polygons.
-            crowd: whether it is no target, and ignored in evaluation.
+            crowd: whether it is a crowd, which is not a target, and which evaluation ignores.
         """
         if self.names is None:
             self.seen_names[name] = None
@@ -105,9 +105,9 @@ class Collected:
         self._objects.append(self._encode([image_id, name, crowd, shape]))
 
     def members(self) -> Iterator[tuple[str, Any]]:
-        """What a COCO file would hold, in the form of :func:`detrex.data.coco.json_stream.stream_members`."""
+        """The members of an equal COCO file, like :func:`detrex.data.coco.json_stream.stream_members`."""
         names = list(self.names) if self.names is not None else sorted(self.seen_names)
-        # Names that a list says twice are classes of their own; objects are of the first one.
+        # A name that is listed twice makes two classes; objects belong to the first one.
         ids = {name: k for k, name in reversed(list(enumerate(names, start=1)))}
         yield "categories", [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
         yield NOTES, [f"{count} {what}" for what, count in self._left_out.items()]
@@ -128,16 +128,16 @@ class Collected:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the file's header, as the picture is shown.
+    """(height, width) in pixels of the picture as it is shown, from the file's header.
 
     Raises:
-        DataError: there is no such file, or it is no image.
+        DataError: there is no such file, or it is not an image.
     """
     return image_facts(path).upright
 
 
 def images_by_stem(folder: Path) -> dict[str, str]:
-    """Names of the images in a folder and its subfolders, relative to it, by their names without type."""
+    """Images in a folder and its subfolders: names relative to it, by name without type."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
@@ -146,18 +146,18 @@ def images_by_stem(folder: Path) -> dict[str, str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, without the spaces around them."""
+    """The lines of a text file that are not empty, without surrounding spaces."""
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a pattern in a folder, in order; without those of macOS, which begin with a dot."""
+    """The files in a folder that match a pattern, in order, without those that begin with a dot (macOS)."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 class ImageNames:
-    """The images of a folder, by which those that annotations name are found.
+    """The images of a folder, to find those that annotations name.
 
     Args:
         folder: searched with its subfolders.
@@ -172,8 +172,8 @@ class ImageNames:
         """The name of an image, relative to the folder.
 
         Args:
-            listed: how the annotations call it; may be empty.
-            annotations: the image's own file; without a listed name, the names go together.
+            listed: its name in the annotations; may be empty.
+            annotations: the file of the image's annotations, whose name is used if ``listed`` is empty.
 
         Raises:
             DataError: there is no such image.
@@ -188,14 +188,14 @@ class ImageNames:
 
 
 def sibling_splits(folder: Path) -> list[Path]:
-    """The folders beside one that are named as splits, itself included; itself alone if it is not."""
+    """A folder and those beside it that are named like splits; only itself if it is not named like one."""
     if folder.name.lower() not in SPLIT_NAMES or not folder.parent.is_dir():
         return [folder]
     return sorted(p for p in folder.parent.iterdir() if p.is_dir() and p.name.lower() in SPLIT_NAMES)
 
 
 def listed_names(folder: Path, file_names: Sequence[str]) -> list[str] | None:
-    """Names of classes, one a line, in the first file of these names in a folder or up to three above it."""
+    """Names of classes, one per line, from the first such file in a folder or up to three levels above it."""
     for place in (folder, *list(folder.absolute().parents)[:3]):
         for name in file_names:
             if (path := place / name).is_file():

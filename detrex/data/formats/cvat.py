@@ -15,10 +15,10 @@ from detrex.data.formats.shapes import circle, empty_mask, rle_of
 
 
 def read(path: Path, found: Collected) -> None:
-    """Reads an XML file, an image at a time.
+    """Reads an XML file, image by image.
 
     Args:
-        path: ``annotations.xml``; its images are in the folder ``images`` beside it, or beside it.
+        path: ``annotations.xml``; its images are in the folder ``images`` beside it, or directly beside it.
     """
     names: list[str] = []
     for element in _elements(path):
@@ -79,7 +79,7 @@ def _read_shape(shape: ElementTree.Element, size: tuple[int, int], image_id: int
 
 
 def _rle(shape: ElementTree.Element, value: dict[str, float], size: tuple[int, int]) -> dict[str, Any]:
-    """COCO's runs, column by column, of CVAT's, row by row within a box."""
+    """Converts CVAT's runs, row by row within a box, to COCO's, column by column."""
     runs = [int(run) for run in shape.attrib["rle"].split(",")]
     left, top, width, height = (int(value[key]) for key in ("left", "top", "width", "height"))
     inside = left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file an image, with shapes."""
+"""LabelMe: a JSON file with shapes for each image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_CLASSES = ("__ignore__", "_background_")
 
 
 def read(path: Path, found: Collected) -> None:
-    """Reads a folder of JSON files. Shapes of one label and group are one object.
+    """Reads a folder of JSON files. Shapes with the same label and group are one object.
 
     Args:
         path: the folder.
@@ -40,7 +40,7 @@ def read(path: Path, found: Collected) -> None:
 
 
 def image_folder(path: Path) -> Path:
-    """The folder of the images: the same."""
+    """The folder of the images, which is the same folder."""
     return path
 
 

@@ -1,4 +1,4 @@
-"""PNG masks of instances, as Pascal VOC and CVAT's "Segmentation mask" have them."""
+"""PNG masks of instances, as in Pascal VOC and CVAT's "Segmentation mask"."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BACKGROUND, _VOID = "background", 255
 def read(path: Path, found: Collected) -> None:
     """Reads a data set with the folders ``SegmentationObject`` and ``SegmentationClass``.
 
-    The class of an object is the one that most of its pixels have. Classes and their colours are those of
-    ``labelmap.txt``; without it, pixels are numbers, of the classes of Pascal VOC.
+    The class of an object is that of most of its pixels. Classes and their colours come from
+    ``labelmap.txt``; without it, pixels are the numbers of the classes of Pascal VOC.
 
     Args:
         path: the folder ``SegmentationObject``, or a list such as ``ImageSets/Segmentation/train.txt``.
@@ -84,7 +84,7 @@ def label_map(path: Path) -> dict[str, tuple[int, ...]] | None:
 
 
 def _numbers(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) integers; colours become numbers."""
+    """Pixels as (H, W) integers; colours become numbers."""
     return pixels if pixels.ndim == 2 else pixels[..., :3].astype(np.int64) @ [1, 256, 65536]
 
 

@@ -1,4 +1,4 @@
-"""Which format annotations are of, by their content and not by their names."""
+"""Recognises the format of annotations by their content, not by their names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Format(NamedTuple):
 
     Attributes:
         name: for messages.
-        image_folder: where the images of a path are, unless told otherwise.
+        image_folder: the default folder of the images of a path.
         read: reads a path into :class:`Collected`.
     """
 
@@ -46,11 +46,11 @@ MASKS = Format("PNG masks of instances", masks.image_folder, masks.read)
 
 
 def recognise(path: Path) -> Format | None:
-    """The format of a file or folder of annotations; None for COCO JSON, also with gzip.
+    """The format of a file or folder of annotations; None for COCO JSON, with or without gzip.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        DataError: it is of no known format; the message names what it is.
+        FileNotFoundError: the path does not exist.
+        DataError: the format is not known; the message says what the path is.
     """
     if path.is_dir():
         return _of_folder(path)
@@ -73,15 +73,15 @@ def recognise(path: Path) -> Format | None:
 def members_of(
     path: Path, kind: Format, images: Path | None = None, on_error: Callable[[DataError], None] = fail
 ) -> Iterator[tuple[str, Any]]:
-    """What a COCO file of the same content would hold.
+    """The members of a COCO file with the same content.
 
-    The form is that of :func:`detrex.data.coco.json_stream.stream_members`.
+    They have the form of :func:`detrex.data.coco.json_stream.stream_members`.
 
     Args:
         path: of the annotations.
         kind: their format.
-        images: folder that names of images are relative to; None: the format's own.
-        on_error: called with each error; if it returns, the entry is left out. By default it is raised.
+        images: folder to which names of images are relative; None: the format's default.
+        on_error: called with each error; if it returns, the entry is left out. By default, it raises.
 
     Raises:
         DataError: the annotations have errors.
@@ -92,9 +92,9 @@ def members_of(
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """Opens a file to be read; one that is packed with gzip is unpacked on the way.
+    """Opens a file for reading; a file compressed with gzip is decompressed on the way.
 
-    Its ``read`` raises :class:`DataError` if it is damaged.
+    Its ``read`` raises :class:`DataError` if the file is damaged.
     """
     file = path.open("rb")
     is_packed = file.read(2) == _GZIP
@@ -106,7 +106,7 @@ def open_unpacked(path: Path) -> BinaryIO:
 
 
 class _Unpacked(gzip.GzipFile):
-    """A file that is unpacked as it is read."""
+    """A file that is decompressed while it is read."""
 
     def read(self, size: int | None = -1) -> bytes:
         try:
@@ -139,7 +139,7 @@ def _of_folder(path: Path) -> Format | None:
 
 
 def _contains(folder: Path, pattern: str, mark: str) -> bool:
-    """Whether one of the first files of a pattern has something in it."""
+    """Whether one of the first files that match ``pattern`` contains ``mark``."""
     first = visible_files(folder, pattern)[:3]
     return any(re.search(mark, file.read_text(encoding="utf-8", errors="replace")) for file in first)
 
@@ -171,7 +171,7 @@ def _of_json(path: Path, text: str) -> Format | None:
                     f"Annotation file {path} is JSON of {name}. Export it in COCO's format from there.",
                     "unknown-format",
                 )
-        return None  # a list of classes; a reader of objects says what is missing
+        return None  # a list of classes; a reader of objects reports what is missing
     if _are_json_lines(text):
         keys = ", ".join(sorted(json.loads(text.splitlines()[0])))
         raise DataError(
@@ -212,7 +212,7 @@ def _are_json_lines(text: str) -> bool:
 
 def _of_text(path: Path, text: str) -> Format | None:
     if _is_json(text):
-        return None  # a number, say; a reader says what is missing
+        return None  # for example a number; a reader reports what is missing
     lines = [line.strip() for line in text.splitlines()[:20] if line.strip()]
     if all(Path(line).suffix.lower() in IMAGE_SUFFIXES for line in lines[:-1] or lines):
         return YOLO

@@ -1,4 +1,4 @@
-"""Shapes of labelling tools as polygons and RLE."""
+"""Converts shapes of labelling tools to polygons and RLE."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def rle_of(mask: np.ndarray) -> dict[str, Any]:
 
 
 def empty_mask(size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool, nothing of it set.
+    """An empty mask, (H, W) bool.
 
     Raises:
-        ValueError: annotations claim a size that no image may have, see
+        ValueError: annotations claim a size that is not allowed for images, see
             :data:`detrex.data.image_io.PIXEL_LIMIT`.
     """
     limit = pixel_limit()
@@ -41,7 +41,7 @@ def empty_mask(size: tuple[int, int]) -> np.ndarray:
 
 
 def mask_of_png(text: str, corner: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool of a PNG in base64 that stands at a corner (x, y)."""
+    """A mask (H, W) bool from a PNG in base64 whose upper left corner is at (x, y)."""
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
         if picture.width > size[1] + 1 or picture.height > size[0] + 1:
             raise ValueError("its mask is larger than the image")

@@ -17,7 +17,7 @@ def read(path: Path, found: Collected) -> None:
     """Reads a project, or its exported annotations.
 
     The class of a region is its attribute ``label``, ``class``, ``category``, ``name``, ``type`` or
-    ``object``, else its only one; regions without attributes are of the class ``object``.
+    ``object``, or else its only attribute; regions without attributes have the class ``object``.
 
     Args:
         path: the JSON file; its images are in the same folder.
@@ -37,7 +37,7 @@ def read(path: Path, found: Collected) -> None:
                 _add(region, image_id, found)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 found.error(f"{path}, {name}, region {index}", f"it cannot be read ({error!r}).")
-    # Classes are numbered alike in all splits, whichever regions each has.
+    # Classes have the same numbers in all splits, whichever regions each split has.
     for folder in sibling_splits(path.parent):
         if folder != path.parent and (folder / path.name).is_file():
             regions = (region for image in _images(folder / path.name) for region in _regions(image))

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file an image, with boxes and, as some tools write them, polygons."""
+"""Pascal VOC: an XML file for each image, with boxes and, from some tools, polygons."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COORDINATE = re.compile(r"([xy])(\d+)")
 def read(path: Path, found: Collected) -> None:
     """Reads a split.
 
-    Objects that are marked as difficult become crowds: by the rules of VOC they are neither missed nor wrong.
+    Difficult objects become crowds, because by the rules of VOC they are neither missed nor wrong.
 
     Args:
         path: folder of XML files, the root of a VOC data set, or one of its lists
@@ -41,7 +41,7 @@ def read(path: Path, found: Collected) -> None:
         except DataError as error:
             found.on_error(error)
     if found.names is None:
-        # Classes are numbered alike in all splits, whichever objects each has.
+        # Classes have the same numbers in all splits, whichever objects each split has.
         for split in sibling_splits(annotations) if path.is_dir() else [annotations]:
             for file in visible_files(split, "*.xml") if split != annotations or not path.is_dir() else ():
                 found.seen_names |= dict.fromkeys(_names(file))
@@ -88,12 +88,12 @@ def _read_object(entry: ElementTree.Element, where: str, image_id: int, found: C
     if entry.find("bndbox") is None:
         raise DataError(f"{where} has neither <bndbox> nor <polygon>.")
     x0, y0, x1, y1 = (number(entry, f"bndbox/{key}", where, None) for key in ("xmin", "ymin", "xmax", "ymax"))
-    # VOC counts pixels from 1, and the last one belongs to the box.
+    # VOC counts pixels from 1, and boxes include their last pixel.
     return found.add_object(image_id, name, [max(x0 - 1, 0), max(y0 - 1, 0), x1, y1], crowd=crowd)
 
 
 def _points(polygon: ElementTree.Element, where: str) -> list[float]:
-    """x, y, x, y, ... of <x1>, <y1>, <x2>, ..., or of <pt><x/><y/></pt>."""
+    """Coordinates x, y, x, y, ... from <x1>, <y1>, <x2>, ..., or from <pt><x/><y/></pt>."""
     if polygon.find("pt") is not None:
         return [number(point, axis, where, None) for point in polygon.iter("pt") for axis in "xy"]
     tags = [match for child in polygon if (match := _COORDINATE.fullmatch(child.tag))]
@@ -105,4 +105,4 @@ def _names(file: Path) -> list[str]:
     try:
         return [name.strip() for entry in parse_xml(file).iter("object") if (name := entry.findtext("name"))]
     except DataError:
-        return []  # reported where its split is read
+        return []  # reported when its split is read

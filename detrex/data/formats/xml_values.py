@@ -27,13 +27,13 @@ def number(entry: ElementTree.Element, tag: str, where: object, missing: float |
     """The number in a tag.
 
     Args:
-        entry: of which it is a descendant.
-        tag: its path.
+        entry: an ancestor of the tag.
+        tag: path of the tag.
         where: for the message.
-        missing: the value if there is no such tag; None: that is an error.
+        missing: the value if there is no such tag; None to raise an error.
 
     Raises:
-        DataError: it is no number.
+        DataError: the tag holds no number, or it is missing.
     """
     text = entry.findtext(tag)
     if text is None and missing is not None:

@@ -1,4 +1,4 @@
-"""Ultralytics' YOLO format: a text file an image, each line a class index and a box or polygon in 0..1."""
+"""Ultralytics' YOLO format: a text file per image, with a class index and a box or polygon in each line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(path: Path, found: Collected) -> None:
     """Reads a split.
 
     Args:
-        path: folder of label files (``labels/train``), of images (``images/train``) or of both, or a text
+        path: folder of label files (``labels/train``), of images (``images/train``) or of both; or a text
             file that lists images.
     """
     names = found.names = class_names(path)
@@ -40,7 +40,7 @@ def read(path: Path, found: Collected) -> None:
 
 
 def _pairs(path: Path, found: Collected) -> dict[str, Path]:
-    """The file of labels for each image name; it need not exist."""
+    """The label file for each image name; it need not exist."""
     if not path.is_dir():
         names = [line.strip().removeprefix("./") for line in read_lines(path)]
         places = {name: path.parent / name for name in names if name}

@@ -15,10 +15,10 @@ NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 def class_names(path: Path) -> list[str]:
-    """The classes of a split, from the ``data.yaml`` or list of names in its folder or above.
+    """The classes of a split, from the ``data.yaml`` or list of names in its folder or above it.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such file.
     """
     for place in (path, *list(path.absolute().parents)[:3]):
         for file in (place / name for name in CONFIG_NAMES):
@@ -33,7 +33,7 @@ def class_names(path: Path) -> list[str]:
 
 
 def names_of(names: Any, where: Path) -> list[str]:
-    """A list of names, as ``data.yaml`` has it: a list, or a mapping from the index."""
+    """The names in a ``data.yaml``, which may be a list or a mapping from the index."""
     if isinstance(names, dict):
         if sorted(names) != list(range(len(names))):
             raise DataError(
@@ -49,7 +49,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The content of a ``data.yaml``.
 
     Raises:
-        DataError: it is not YAML, or no mapping.
+        DataError: the file is not YAML, or not a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def split_paths(path: Path) -> dict[str, Path]:
         entry = config.get(split)
         entry = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
         if isinstance(entry, str):
-            # Roboflow writes ../train/images for what is beside the file.
+            # Roboflow writes ../train/images for a folder beside the file.
             places = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
             if there := [place for place in places if place.exists()]:
                 found[split] = there[0]
@@ -101,7 +101,7 @@ def label_folder(path: Path) -> Path:
 
 
 def labels_beside(images: Path) -> Path:
-    """The folder of labels of a folder of images."""
+    """The folder of label files that belongs to a folder of images."""
     return _exchanged(images, "images", "labels") if "images" in images.parts else images
 
 
@@ -114,7 +114,7 @@ def _is_labels(path: Path) -> bool:
 
 
 def _exchanged(path: Path, old: str, new: str) -> Path:
-    """``path`` with its last part ``old`` exchanged."""
+    """``path`` with its last part called ``old`` replaced by ``new``."""
     parts = list(path.parts)
     place = len(parts) - 1 - parts[::-1].index(old)
     return Path(*parts[:place], new, *parts[place + 1 :])

@@ -1,4 +1,4 @@
-"""Makes the files that data sets of papers need beyond those that are distributed."""
+"""Makes the files that data sets of papers need in addition to the distributed ones."""
 
 from detrex.data.preparation.ade20k import prepare_ade20k
 from detrex.data.preparation.cityscapes import prepare_cityscapes

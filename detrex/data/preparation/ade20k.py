@@ -13,20 +13,20 @@ from detrex.data.errors import DataError
 from detrex.data.image_io import read_label_map
 from detrex.data.preparation.writing import AnnotationWriter
 
-_IDS = 1000  # segment ids: 1000 times the category and the number of the object; stuff has none
+_IDS = 1000  # segment id = 1000 * category + number of the object, which is 0 for stuff
 _SPLITS = {"training": "train", "validation": "val"}
 
 
 def prepare_ade20k(
     root: Path, kind: Literal["instance", "panoptic"], splits: Sequence[str] = ("training", "validation")
 ) -> Iterator[str]:
-    """Writes ``ade20k_KIND_{train,val}.json`` and, of panoptic segments, PNGs in a folder of that name.
+    """Writes ``ade20k_KIND_{train,val}.json`` and, for panoptic segments, PNGs in a folder of that name.
 
     Ids of categories are those of the 150 classes of scene parsing. Things are the 100 classes of the
-    instance challenge; of the panoptic segments, they lie over stuff.
+    instance challenge; in panoptic segments, they lie over stuff.
 
     Args:
-        root: of ADEChallengeData2016, with ``annotations_instance`` unpacked in it.
+        root: folder ADEChallengeData2016, with ``annotations_instance`` unpacked in it.
         kind: instances, or segments of things and stuff.
         splits: folders in ``annotations_instance``.
 
@@ -61,10 +61,10 @@ def prepare_ade20k(
 
 
 def thing_ids(root: Path) -> list[int]:
-    """The category id of each class of the instance challenge, which numbers its 100 classes from 1 on.
+    """The category id of each class of the instance challenge, whose 100 classes are numbered from 1 on.
 
-    They are in ``categoryMapping.txt`` of the challenge, if it is in ``root``: a line for each class with its
-    number, its category id and its name. Without it they are the things in the order of their ids.
+    If ``categoryMapping.txt`` of the challenge is in ``root``, the ids come from it: it has a line for each
+    class with its number, category id and name. Otherwise, they are the things in the order of their ids.
     """
     path = root / "categoryMapping.txt"
     if not path.is_file():
@@ -79,7 +79,7 @@ def thing_ids(root: Path) -> list[int]:
 
 
 def _read(file: Path, numbers: Sequence[int]) -> tuple[np.ndarray, dict[int, tuple[int, bool]]]:
-    """Segment ids of the objects; red is the number of their class, green that of the object."""
+    """Segment ids of the objects; red is the number of the class, green the number of the object."""
     pixels = read_label_map(file).astype(np.int64)
     if pixels.ndim != 3 or pixels[..., 0].max() >= len(numbers):
         raise DataError(f"{file} is no PNG of instances, whose red is a class from 1 to {len(numbers) - 1}")

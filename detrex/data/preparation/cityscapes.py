@@ -13,19 +13,19 @@ from detrex.data.errors import DataError
 from detrex.data.image_io import read_label_map
 from detrex.data.preparation.writing import AnnotationWriter
 
-_IDS = 1000  # an instance's id is 1000 times its label and its number; without number, it is a group
+_IDS = 1000  # id of an instance = 1000 * label + number; the id of a group is the label alone
 _SUFFIX = "_gtFine_instanceIds.png"
 
 
 def prepare_cityscapes(
     root: Path, kind: Literal["instance", "panoptic"], splits: Sequence[str] = ("train", "val")
 ) -> Iterator[str]:
-    """Writes ``annotations/KIND_SPLIT.json`` and, of segments, PNGs in ``annotations/panoptic_SPLIT``.
+    """Writes ``annotations/KIND_SPLIT.json`` and, for segments, PNGs in ``annotations/panoptic_SPLIT``.
 
     Ids of categories are Cityscapes' label ids. Groups of things are crowds.
 
     Args:
-        root: with ``gtFine`` and ``leftImg8bit``.
+        root: folder with ``gtFine`` and ``leftImg8bit``.
         kind: instances of the eight classes that have them, or segments of all nineteen.
         splits: folders in ``gtFine``.
 

@@ -1,4 +1,4 @@
-"""Writes COCO's panoptic and instance files of label maps with numbered objects."""
+"""Writes COCO panoptic and instance files from label maps with numbered objects."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class AnnotationWriter:
     def add(
         self, image_id: int | str, file_name: str, ids: np.ndarray, segments: Mapping[int, tuple[int, bool]]
     ) -> None:
-        """An image.
+        """Adds an image.
 
         Args:
             image_id: of the image.
             file_name: relative to the folder of the images.
-            ids: (H, W) integers, the segment of each pixel; those that are not in ``segments`` are void.
-            segments: for each id the category id, and whether it is a crowd.
+            ids: (H, W) integers, the segment of each pixel; ids that are not in ``segments`` are void.
+            segments: for each id, the category id and whether it is a crowd.
         """
         height, width = ids.shape
         self.images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
@@ -70,7 +70,7 @@ class AnnotationWriter:
             self.panoptic.append({"image_id": image_id, "file_name": name, "segments_info": infos})
 
     def write(self, path: Path) -> str:
-        """Writes the file; returns what is in it, in words.
+        """Writes the file and returns a description of its content.
 
         Raises:
             DataError: no image was added.
