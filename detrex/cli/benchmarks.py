@@ -268,7 +268,7 @@ def _serving(arguments: argparse.Namespace) -> dict[str, Any]:
         predictor, arguments.clients, arguments.requests, arguments.size, arguments.repeats
     )
     machine = describe_machine(predictor.device)
-    columns = [f"{name} {c}" for name in ("batched", "single") for c in ("requests/s", "p50 ms", "p99 ms")]
+    columns = [f"{name}\n{c}" for name in ("batched", "single") for c in ("requests/s", "p50 ms", "p99 ms")]
     title = "requests with a picture of {}x{}".format(*arguments.size)
     table = _table(title, "clients", *columns, "faster")
     for row in result["clients"]:
