@@ -1,4 +1,4 @@
-"""Saving and loading of models and training runs, and of what others published."""
+"""Saves and loads models and training runs, and loads weights that others published."""
 
 from detrex.checkpoint.checkpointer import (
     CHECKPOINTS,

@@ -1,4 +1,4 @@
-"""Backbones that were published on their own, and other code bases' names for timm's modules."""
+"""Backbones that were published separately, and other code bases' names for timm's modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from timm.layers import resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 
 _PREFIX = "backbone."
-# What backbones are wrapped in: by DistributedDataParallel, detectors, FPNs and self-supervised training.
+# Prefixes of wrappers: DistributedDataParallel, detectors, FPNs and self-supervised training.
 _WRAPPERS = re.compile(r"^(?:(?:module|model|backbone|bottom_up|encoder|body)\.)*")
 _BIAS_TABLE = "relative_position_bias_table"
 
@@ -35,7 +35,7 @@ _TO_DETECTRON2_RESNET = (
     (r"^layer(\d)\.(\d+)\.conv(\d)\.", lambda m: f"res{int(m[1]) + 1}.{m[2]}.conv{m[3]}."),
 )
 
-# Published Swins reduce the map at the end of a stage, timm's at the start of the next.
+# Published Swins reduce the map at the end of a stage, timm's at the start of the next stage.
 _TO_TIMM_SWIN = (
     (r"^layers\.(\d+)\.downsample\.", lambda m: f"model.layers_{int(m[1]) + 1}.downsample."),
     (r"^layers\.(\d+)\.", r"model.layers_\1."),
@@ -54,7 +54,7 @@ _COMPUTED_SWIN = re.compile(r"(^|\.)(relative_position_index|relative_coords_tab
 def resnet_name(name: str) -> str:
     """timm's name for an entry of detectron2's ResNet ("res2.0.conv1.norm.weight"), both without prefix.
 
-    Other names come back unchanged.
+    Other names are returned unchanged.
     """
     return _renamed(name, _TO_TIMM_RESNET)
 
@@ -72,7 +72,7 @@ def swin_name(name: str) -> str | None:
 
     Returns:
         The name ("model.layers_1.downsample.norm.weight", "norms.0.bias"), or None for an index or mask that
-        a model computes itself. Other names, a classifier's among them, come back unchanged.
+        a model computes itself. Other names, such as a classifier's, are returned unchanged.
     """
     return None if _COMPUTED_SWIN.search(name) else _renamed(name, _TO_TIMM_SWIN)
 
@@ -135,10 +135,10 @@ def _torchvision_swin_name(name: str) -> str | None:
 
 
 class _Format(NamedTuple):
-    """How someone names the entries of a backbone.
+    """Another code base's names for the entries of a backbone.
 
-    ``name`` gives timm's name, or None for what is no weight. ``folded``: batch norms may lack statistics,
-    which are then in their weight and bias.
+    ``name`` returns timm's name, or None for an entry that is not a weight. ``folded``: batch norms may have
+    no statistics, because these are folded into weight and bias.
     """
 
     description: str
@@ -169,10 +169,10 @@ class BackboneWeights:
     """Entries of a backbone under the detector's names.
 
     Attributes:
-        format: what the file was taken for.
+        format: the recognised format of the file.
         tensors: by name in the detector ("backbone.model.conv1.weight").
         unused: names, as in the file, of entries without a counterpart, such as a classifier.
-        notes: what one should know before using them.
+        notes: for users of the weights.
     """
 
     format: str
@@ -187,8 +187,8 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
     Args:
         state: entries of a classifier or backbone by timm, torchvision (ResNets and Swin), detectron2
             (ResNets, with its own names or Caffe2's, and Swin) or Swin's authors, with or without the
-            prefixes of wrappers and detectors. Shapes need not fit; tables of relative positions for windows
-            of another size are interpolated.
+            prefixes of wrappers and detectors. Shapes may differ; tables of relative positions for windows of
+            a different size are interpolated.
         model: a detector with a ``backbone`` of timm's modules.
 
     Returns:
@@ -202,7 +202,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
     prefixes = {name[: len(name) - len(_WRAPPERS.sub("", name))] for name in state} | {""}
     taken, form, prefix = max(
         ((_taken(state, p, f.name, known), f, p) for p in sorted(prefixes) for f in _FORMATS),
-        # Names of two formats can agree where they mean different modules: then shapes tell.
+        # The same names can mean different modules in two formats; then shapes decide.
         key=lambda option: (
             sum(state[f].shape == entries[o].shape for o, f in option[0].items()),
             len(option[0]),
@@ -227,7 +227,7 @@ def convert_backbone(state: Mapping[str, Tensor], model: nn.Module) -> BackboneW
 
 
 def _keys(backbone: Any, entries: Mapping[str, Tensor]) -> dict[str, str]:
-    """The backbone's names by :func:`_key`; norms of outputs are counted by stage, as published Swins do."""
+    """The backbone's names by :func:`_key`; norms of outputs are numbered by stage, as in published Swins."""
     keys = {}
     for name in entries:
         if match := re.match(r"norms\.(\d+)\.", name):
@@ -240,14 +240,14 @@ def _keys(backbone: Any, entries: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    """A name without what timm's feature extractors make of it: "model.stages_0.x" and "stages.0.x" agree."""
+    """A name without changes by timm's feature extractors: equal for "model.stages_0.x" and "stages.0.x"."""
     return re.sub(r"^(model\.)+", "", name).replace("_", ".")
 
 
 def _taken(
     state: Mapping[str, Tensor], prefix: str, rename: Callable[[str], str | None], known: Mapping[str, str]
 ) -> dict[str, str]:
-    """The file's names by the backbone's."""
+    """The file's names, by the corresponding names of the backbone."""
     taken = {}
     for source in state:
         name = rename(source.removeprefix(prefix)) if source.startswith(prefix) else None
@@ -257,13 +257,13 @@ def _taken(
 
 
 def _unused(state: Mapping[str, Tensor], used: set[str]) -> list[str]:
-    """What is not used, except what a model has of its own: counters of batch norms, indices of windows."""
+    """Unused entries, except those that models compute: counters of batch norms, indices of windows."""
     left = [name for name in state if name not in used]
     return [n for n in left if not n.endswith("num_batches_tracked") and not _COMPUTED_SWIN.search(n)]
 
 
 def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[str]:
-    """Interpolates Swin's tables of relative positions that were trained with windows of another size."""
+    """Interpolates Swin's tables of relative positions that were trained with windows of a different size."""
     fitted = set()
     for name in tensors:
         if not name.endswith(f".{_BIAS_TABLE}"):
@@ -273,7 +273,7 @@ def _fit_bias_tables(tensors: dict[str, Tensor], backbone: nn.Module) -> list[st
         side = math.isqrt(len(table))
         if table.shape == shape or table.shape[1:] != shape[1:] or side**2 != len(table):
             continue
-        # Bicubically, as Swin's authors do it. timm itself goes linearly over a grid that widens outwards.
+        # Bicubically, like Swin's authors. timm interpolates linearly over a grid that widens outwards.
         table = resize_rel_pos_bias_table_simple(table.float(), attention.window_size, shape)
         tensors[name] = table.to(tensors[name].dtype)
         fitted.add(((side + 1) // 2, attention.window_size[0]))
@@ -297,6 +297,6 @@ def _complete_norms(
         elif folded and last == "running_mean":
             tensors[name] = torch.zeros_like(like)
         elif folded and last == "running_var":
-            # Together with the norm's epsilon a variance of 1.
+            # Together with the norm's epsilon, this is a variance of 1.
             norm: Any = backbone.get_submodule(module)
             tensors[name] = torch.ones_like(like) - norm.eps

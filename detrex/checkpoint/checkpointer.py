@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, the last few kept, the newest readable one found again."""
+"""Writes checkpoints of a run atomically, keeps the last few, and finds the newest readable one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Checkpoint:
-    """What one checkpoint holds, on the CPU.
+    """The content of one checkpoint, on the CPU.
 
     Attributes:
         path: its directory.
@@ -60,20 +60,20 @@ class Checkpoint:
 class Checkpointer:
     """Keeps the checkpoints of a run in ``directory``.
 
-    A checkpoint is a directory ``iteration_0001000`` with ``model.safetensors``, ``state.pt`` and, of a run
+    A checkpoint is a directory ``iteration_0001000`` with ``model.safetensors``, ``state.pt`` and, for a run
     that averages its weights, ``model_ema.safetensors``; it appears under that name only when all files are
-    complete on the disk. The file ``last_checkpoint`` names the
-    newest one, ``best_checkpoint`` (JSON) the best one. Call the methods that write on one process only.
+    complete on the disk. The file ``last_checkpoint`` names the newest one, ``best_checkpoint`` (JSON) the
+    best one. Call the methods that write on one process only.
 
     Attributes:
-        in_use: iterations whose checkpoints are not deleted, however old, as long as they are here.
+        in_use: iterations whose checkpoints must not be deleted, however old they are.
     """
 
     def __init__(self, directory: str | Path, keep: int = 3):
         """
         Args:
-            directory: where checkpoints lie; made at the first save.
-            keep: how many of the newest ones to keep, at least 1. The best one is kept besides.
+            directory: for the checkpoints; created by the first save.
+            keep: how many of the newest ones to keep, at least 1. The best one is kept in addition.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
@@ -95,15 +95,15 @@ class Checkpointer:
             iteration: training steps done.
             weights: the model's state dict.
             state: training state of tensors and plain values (readable with ``weights_only=True``).
-            metadata: text to go into the weights files.
+            metadata: text for the files of weights.
             average: averaged weights by the same names.
 
         Returns:
             The directory of the checkpoint.
 
         Raises:
-            OSError: it could not be written, for example because the disk is full; earlier checkpoints are
-                untouched.
+            OSError: the checkpoint could not be written, for example because the disk is full; earlier
+                checkpoints stay as they were.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.directory)
@@ -119,10 +119,10 @@ class Checkpointer:
         return path
 
     def load(self, path: str | Path) -> Checkpoint:
-        """Reads one checkpoint directory in full.
+        """Reads a complete checkpoint directory.
 
         Raises:
-            FileNotFoundError: a file is not there.
+            FileNotFoundError: a file is missing.
             CheckpointError: a file is truncated or damaged.
         """
         path = Path(path)
@@ -139,9 +139,9 @@ class Checkpointer:
         return Checkpoint(path, int(metadata["iteration"]), weights, metadata, state, average)
 
     def resume(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        """The newest checkpoint that can be read, or None if there are no checkpoints.
 
-        An unreadable one is named in a warning and the one before it is tried.
+        A checkpoint that cannot be read is named in a warning, and the one before it is tried.
 
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
@@ -159,9 +159,9 @@ class Checkpointer:
         return None
 
     def candidates(self) -> list[Path]:
-        """The checkpoints to go on from, the best choice first.
+        """The checkpoints from which to continue, the best choice first.
 
-        These are the marked one and those before it, newest first; all of them without a usable marker.
+        These are the marked one and those before it, newest first; all of them if no marker is usable.
         """
         paths = self.paths()[::-1]
         marker = self.directory / LAST_MARKER
@@ -201,7 +201,7 @@ class Checkpointer:
         return sorted(found, key=iteration_of)
 
     def _prune(self, newest: Path) -> None:
-        # Later ones than the newest are of a run that went on from an earlier checkpoint, or unreadable.
+        # Checkpoints after the newest one are unreadable, or from a run that was resumed before them.
         past = [path for path in self.paths() if iteration_of(path) <= iteration_of(newest)]
         kept = {path.name for path in past[-self.keep :]} | {self.path_of(i).name for i in self.in_use}
         if (best := self.best()) is not None:
@@ -216,5 +216,5 @@ class Checkpointer:
 
 
 def iteration_of(path: Path) -> int:
-    """The training steps that a checkpoint's folder is named after."""
+    """The number of training steps in the name of a checkpoint's folder."""
     return int(path.name.rpartition("_")[2])

@@ -1,4 +1,4 @@
-"""Names of the backbones inside of the detectors of the detrex zoo, and of the authors of DETR and DINO."""
+"""Names of backbones in the detectors of the detrex zoo and of the authors of DETR and DINO."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FOCALNET: Table = (
     (r"^layers\.(\d)\.blocks\.(\d+)\.modulation\.ln\.", r"model.layers_\1.blocks.\2.modulation.norm."),
     (r"^layers\.(\d)\.", r"model.layers_\1."),
 )
-# The large ones normalise after modulation and MLP.
+# The large FocalNets normalise after modulation and MLP.
 _LARGE_FOCALNET: Table = (
     (r"^layers\.(\d)\.blocks\.(\d+)\.norm(\d)\.", r"model.layers_\1.blocks.\2.norm\3_post."),
     *_FOCALNET,
@@ -52,21 +52,21 @@ class DetectorBackbone:
     """This toolbox's names for the entries ``backbone.*`` of one file.
 
     Args:
-        names: of all entries, by which it is seen what the backbone is.
-        all_norms: whether the model has a norm for the first map too, where the file may have none.
+        names: of all entries, from which the backbone is recognised.
+        all_norms: whether the model has a norm for the first map, too, even if the file may not.
     """
 
     def __init__(self, names: Iterable[str], all_norms: bool = False):
         inner_names = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         self._table = _table(inner_names)
         self._focalnet = self._table in (_FOCALNET, _LARGE_FOCALNET)
-        # Norms of maps are numbered by stage, and here by map.
+        # Published norms of maps are numbered by stage, ours by map.
         stages = [int(m[1]) for name in inner_names if (m := _STAGE_NORM.match(name))]
         self._first_norm = 0 if all_norms else min(stages, default=0)
         self._first_map = min((int(m[1]) for name in inner_names if (m := _PYRAMID.match(name))), default=0)
 
     def name(self, name: str) -> str | None:
-        """The new name, or None for what a model computes itself or what repeats another entry."""
+        """The new name, or None for an entry that a model computes itself or that repeats another entry."""
         inner_name = name.removeprefix(PREFIX)
         if match := _TORCHVISION.match(inner_name):
             return f"{PREFIX}model.{inner_name[match.end() :]}"
@@ -89,12 +89,12 @@ class DetectorBackbone:
         return f"{PREFIX}{inner_name}"
 
     def value(self, name: str, value: Tensor) -> Tensor:
-        """The entry as the model has it: FocalNet's linear layers are convolutions here."""
+        """The entry in the model's shape: FocalNet's linear layers are convolutions here."""
         linear = self._focalnet and value.ndim == 2 and _FOCALNET_LINEAR.search(name)
         return value[..., None, None] if linear else value
 
     def _pyramid(self, match: re.Match) -> str:
-        """Published layers hold a convolution and its norm, which are two layers here."""
+        """The name of a pyramid's layer; published layers hold a convolution and its norm, ours only one."""
         level, layer = int(match[1]), int(match[2])
         resizing = {2: 3, 3: 1, 4: 0, 5: 1}[level]  # layers before the two convolutions
         if layer >= resizing:
@@ -103,7 +103,7 @@ class DetectorBackbone:
 
 
 def _table(names: list[str]) -> Table | None:
-    """The names of a backbone that is not known by single names; None for a Swin."""
+    """The table of names for a backbone that single names do not identify; None for a Swin."""
     if any(name.startswith("downsample_layers.") for name in names):
         return _CONVNEXT
     if any(".modulation." in name for name in names):

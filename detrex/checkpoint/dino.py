@@ -1,10 +1,10 @@
-"""Starts Mask DINO from a DINO detector (arXiv 2203.03605): takes over everything that the two share.
+"""Initialises Mask DINO from a DINO detector (arXiv 2203.03605), with everything that the two share.
 
-Both have the same backbone, encoder, query selection and decoder layers, and both take levels finest first.
-They differ in their heads. DINO has a class and a box head for every decoder layer and another pair for the
-encoder's proposals; Mask DINO has one pair for all of them. It gets the pair of the proposals: with it, the
-queries that Mask DINO selects, and their boxes and classes, are those of DINO. DINO's learned content queries
-have no counterpart, since Mask DINO's queries start from the selected tokens.
+Both have the same backbone, encoder, query selection and decoder layers, and both order levels finest first.
+They differ in their heads. DINO has a class head and a box head for every decoder layer and another pair for
+the encoder's proposals; Mask DINO has one pair for all of them. It gets the pair of the proposals, so that
+Mask DINO selects the same queries as DINO, with the same boxes and classes. DINO's learned content queries
+have no counterpart, because Mask DINO's queries start from the selected tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.family import HEAD_SET, SETS, FamilyNames
 
-# The last map of every residual branch of a decoder layer; with zeros there, a layer changes nothing.
+# The last linear map in every residual branch of a decoder layer; if it is zero, the layer changes nothing.
 _BRANCH_ENDS = re.compile(
     r"^decoder\.layers\.(\d+)\."
     r"(self_attention\.out_proj|cross_attention\.output_proj|feed_forward\.linear2)\.(weight|bias)$"
@@ -30,17 +30,17 @@ def is_dino(names: Mapping[str, Tensor]) -> bool:
 
 
 def from_dino(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
-    """What a Mask DINO takes over from a DINO detector.
+    """The entries that a Mask DINO takes from a DINO detector.
 
     Args:
-        state: DINO's entries, of the detrex zoo or of its authors.
-        model: a Mask DINO :class:`~detrex.modeling.Detector`. Decoder layers that DINO has not are started
-            so that they pass queries on unchanged, and those of its encoder in the usual way.
+        state: DINO's entries, from the detrex zoo or from its authors.
+        model: a Mask DINO :class:`~detrex.modeling.Detector`. Decoder layers that DINO does not have are
+            initialised so that they do not change queries; such layers of the encoder as usual.
 
     Returns:
-        Entries for ``model``, and the names of DINO's entries that it has no use for.
+        Entries for ``model``, and the names of DINO's entries that it does not use.
     """
-    # Mask DINO uses the backbone's first map too.
+    # Mask DINO also uses the backbone's first map.
     names = FamilyNames(state, all_norms=True)
     taken, unused = {}, []
     for name, value in state.items():

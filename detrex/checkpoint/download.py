@@ -1,4 +1,4 @@
-"""Files from the web, downloaded once."""
+"""Downloads files from the web once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from detrex.runtime.progress import progress_bar
 LIMIT_VARIABLE = "DETREX_DOWNLOAD_LIMIT_GB"
 """Environment variable with the size in GiB up to which files are downloaded."""
 TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up."""
+"""Seconds without a byte after which a download is abandoned."""
 _LIMIT_GB = 16.0
 _GIBIBYTE = 2**30
 _CHUNK = 1 << 20
@@ -41,25 +41,25 @@ def is_url(source: str | Path) -> bool:
 
 
 def fetch(url: str, sha256: str | None = None) -> Path:
-    """The local copy of a file, which is downloaded where the cache has none.
+    """The local copy of a file, which is downloaded if it is not in the cache.
 
-    A file is in the cache in full or not at all. Processes of one machine that ask for it at the same time
-    download it once. Nothing but the address is sent: no passwords, no cookies.
+    The cache holds a file either completely or not at all. If several processes of a machine ask for it at
+    the same time, it is downloaded once. Only the address is sent, no passwords and no cookies.
 
     Args:
-        url: an ``https://`` address; it may end in ``#sha256=<hex>``, the checksum to expect. Anybody on the
-            way could exchange a file from an ``http://`` address, so that one needs a checksum, except on
-            this machine.
-        sha256: the checksum, 64 hexadecimal digits. It is compared with a cached file too, at each call; a
-            file of another checksum is downloaded again.
+        url: an ``https://`` address; it may end in ``#sha256=<hex>``, the expected checksum. Anybody on the
+            way could exchange a file from an ``http://`` address, so such an address needs a checksum, except
+            on this machine.
+        sha256: the checksum, 64 hexadecimal digits. It is also compared with a cached file, at each call; a
+            file with a different checksum is downloaded again.
 
     Returns:
         A path that ends in the file's name, in a folder of the cache for this URL alone.
 
     Raises:
-        CheckpointError: there is no such file, no connection, another checksum, a web page in place of a
-            file, a file that is too large or of unknown length; or the URL or the checksum is malformed or
-            not safe.
+        CheckpointError: there is no such file or no connection, the checksum differs, the server sends a web
+            page instead of a file, the file is too large or of unknown length, or the URL or the checksum is
+            malformed or not safe.
     """
     address, expected = _address_and_checksum(url, sha256)
     path = _cached_path(address)
@@ -100,7 +100,7 @@ def _address_and_checksum(url: str, sha256: str | None) -> tuple[str, str | None
 def _check_safe(address: str, expected: str | None) -> None:
     """
     Raises:
-        CheckpointError: the file could be exchanged on the way, or the address holds a password.
+        CheckpointError: the file could be exchanged on the way, or the address contains a password.
     """
     try:
         parts = urlsplit(address)
@@ -127,7 +127,7 @@ def _is_this_machine(host: str | None) -> bool:
 
 
 def _cached_path(address: str) -> Path:
-    """One folder for each address, so that files of one name on two servers are two files."""
+    """The path in a folder for each address, which keeps apart files of equal name on two servers."""
     name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
     name = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII).lstrip(".")[-128:] or "weights"
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -147,7 +147,7 @@ def _checksum(path: Path) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server to another address only if that is as safe as the first.
+    """Follows a redirect only if the new address is as safe as the first one.
 
     Args:
         expected: the checksum, if there is one.
@@ -177,8 +177,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, path: Path, expected: str | None) -> None:
-    # Not torch.hub.download_url_to_file: it waits forever for a silent server. Not pooch: it sends the
-    # passwords of ~/.netrc, follows any redirect, has no limit of size, and downloads once for each caller.
+    # torch.hub.download_url_to_file is not used: it waits forever for a silent server. Nor is pooch: it sends
+    # passwords from ~/.netrc, follows any redirect, has no limit of size, and downloads once per caller.
     if path.is_file():
         logger.warning("%s has not the checksum %s and is downloaded again", path, expected)
     escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
@@ -199,10 +199,10 @@ def _download(address: str, path: Path, expected: str | None) -> None:
 
 
 def _size(address: str, response: HTTPResponse, expected: str | None) -> int | None:
-    """The length in bytes that the server states, or None where the body comes in chunks or has a checksum.
+    """The length in bytes that the server states, or None if the body comes in chunks or has a checksum.
 
     Raises:
-        CheckpointError: the file is too large, or its end could not be told from a lost connection.
+        CheckpointError: the file is too large, or its end cannot be distinguished from a lost connection.
     """
     if response.length is not None:
         _check_size(address, response.length)
@@ -228,7 +228,7 @@ def _check_size(address: str, size: int) -> None:
 
 
 def _receive(address: str, response: HTTPResponse, path: Path, size: int | None) -> str:
-    """Writes the body to ``path`` and returns its SHA-256; on a terminal with a progress bar."""
+    """Writes the body to ``path`` and returns its SHA-256; terminals show a progress bar."""
     checksum, received = hashlib.sha256(), 0
     with progress_bar(Console(stderr=True), counts_bytes=True) as progress, path.open("wb") as file:
         task = progress.add_task("", total=size)
@@ -244,7 +244,7 @@ def _receive(address: str, response: HTTPResponse, path: Path, size: int | None)
 
 
 def _refuse_web_page(address: str, path: Path, headers: Message) -> None:
-    """Download pages, logins and "file not found" often come as a web page with status 200."""
+    """Rejects web pages: download pages, logins and "file not found" often have status 200."""
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
     if headers.get_content_type() == "text/html" or start.startswith((b"<!doctype html", b"<html")):

@@ -1,7 +1,7 @@
-"""Weights of the DETR family under this toolbox's names: the detrex zoo's, and the original authors'.
+"""Converts weights of the DETR family, from the detrex zoo and from the original authors, to our names.
 
-Both kinds have levels finest first, as here. Names fall into three tables: what the two kinds share, and what
-is the zoo's or the original authors' own.
+Both kinds order levels finest first, as here. There are three tables of names: those that the two kinds
+share, those of the zoo, and those of the original authors.
 """
 
 from __future__ import annotations
@@ -160,14 +160,14 @@ _REPEATED = re.compile(
 
 
 def is_family(names: Mapping[str, Tensor]) -> bool:
-    """Whether entries are those of a detector of the detrex zoo, or of DETR's and its successors' authors."""
+    """Whether entries belong to a detector of the detrex zoo, or of the authors of DETR or its successors."""
     return (
         is_original(names) or _ANCHOR_MARK in names or "transformer.encoder.layers.0.norms.0.weight" in names
     )
 
 
 def is_original(names: Mapping[str, Tensor]) -> bool:
-    """Whether entries are those of DETR's authors, or of its successors' who kept to their names."""
+    """Whether entries have the names of DETR's authors, which authors of its successors also use."""
     return "transformer.encoder.layers.0.norm1.weight" in names
 
 
@@ -176,8 +176,8 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
 
     Args:
         state: entries as published.
-        shared_heads: whether one set of heads serves all decoder layers. Some files have a copy of it for
-            each of them.
+        shared_heads: whether all decoder layers share one set of heads. Some files have a copy of it for each
+            layer.
 
     Returns:
         Entries for a :class:`~detrex.modeling.Detector` of the same settings. Entries without a counterpart
@@ -193,7 +193,7 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
             position, content = value.chunk(2, 1)
             out |= {f"{_QUERIES}position.weight": position, f"{_QUERIES}content.weight": content}
         elif name == "denoising_generator.label_encoder.weight" and "tgt_embed.weight" not in state:
-            # The last row is the content of matching queries, which have no label.
+            # The last row is the content of matching queries, which have no labels.
             out |= {"denoising.label_embed.weight": value[:-1], f"{_QUERIES}content": value[-1]}
         elif new is not None:
             out[new] = names.backbone.value(name, value)
@@ -203,11 +203,11 @@ def from_family(state: Mapping[str, Tensor], shared_heads: bool = False) -> dict
 def with_classes(
     entries: Mapping[str, Tensor], num_classes: int, no_object_class: bool
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Entries of the original authors with a row per class of the model, where the classes are COCO's.
+    """Reduces entries of the original authors to one row per class of the model, if the classes are COCO's.
 
     Their class heads have a row for each id up to COCO's last one, 90, of which 80 are in use. DETR's row for
-    "no object" comes after these, as it does here. DINO's embedding of labels has one row more than that,
-    which is for no label and is left out.
+    "no object" follows these, as it does here. DINO's embedding of labels has one more row, which stands for
+    no label and is left out.
 
     Args:
         entries: under this toolbox's names.
@@ -238,7 +238,7 @@ def with_classes(
 
 
 def _without_copies(entries: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Entries without those of further sets of heads that are equal to the first set's."""
+    """The entries without further sets of heads that are equal to the first set."""
     kept = {}
     for name, value in entries.items():
         first = entries.get(HEAD_SET.sub(f"{SETS}0.", name))
@@ -248,7 +248,7 @@ def _without_copies(entries: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _whose(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """The table of names that is not shared by all."""
+    """The table of names that belongs to the entries' authors alone."""
     if _ANCHOR_MARK in state:
         return _ANCHOR
     if _FOCUS_MARK in state:
@@ -261,14 +261,14 @@ class FamilyNames:
     """This toolbox's names for the entries of one file.
 
     Args:
-        state: all entries, of which it is seen whose they are.
-        all_norms: whether the model has a norm for the backbone's first map too, where the file may not.
+        state: all entries, from which their authors are recognised.
+        all_norms: whether the model has a norm for the backbone's first map, too, even if the file may not.
 
     Attributes:
-        backbone: its names.
+        backbone: names of the backbone's entries.
         deformable: whether the decoder has deformable attention.
-        position_halves: whether the embedding of queries holds their position and their content.
-        layers: of the decoder; where proposals have heads of their own, theirs is the set of this number.
+        position_halves: whether the embedding of queries holds both their position and their content.
+        layers: number of decoder layers; if proposals have their own heads, these are the set of this number.
     """
 
     def __init__(self, state: Mapping[str, Tensor], all_norms: bool = False):
@@ -285,7 +285,8 @@ class FamilyNames:
             (cross, f"{_OUR_DECODER}cross_attention."),
             (f"{_DECODER}attentions.0.value_proj.", f"{_OUR_DECODER}self_attention.value."),
         ]
-        # Deformable DETR's first norm follows attention to the memory, DETR's attention among queries.
+        # Deformable DETR's first norm follows attention to the memory; DETR's follows attention among
+        # queries.
         for number, kind in enumerate(("cross", "self") if self.deformable else ("self", "cross"), start=1):
             special.append((f"{_DECODER}norm{number}.", f"{_OUR_DECODER}{kind}_norm."))
         self._names = Renaming([*_whose(state), *_SHARED, *special])
@@ -297,7 +298,7 @@ class FamilyNames:
         )
 
     def __call__(self, name: str) -> str | None:
-        """The new name, None for an entry that repeats another, and the old one for what is not known."""
+        """The new name; None for an entry that repeats another; the old name for an unknown entry."""
         if match := _EXTRA_LEVEL.match(name):
             part = 0 if match[2] == "conv" else 1
             return f"encoder.projections.{self._direct_levels + int(match[1])}.{part}.{match[3]}"

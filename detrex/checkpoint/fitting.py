@@ -1,4 +1,4 @@
-"""Putting weights into a model, and telling what fitted."""
+"""Loads weights into a model, and reports what fitted."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadReport:
-    """What became of the entries of a file and of the parameters of a model.
+    """Which entries of a file were loaded into which parameters of a model.
 
     Attributes:
         source: the file.
-        format: what kind of file it was taken for.
+        format: the recognised kind of the file.
         loaded: names of parameters that got the file's values, in full or in the rows of ``kept_rows``.
         kept_rows: for parameters with a row per class whose classes differ: the classes whose rows are the
             file's; the other rows keep their initial values.
         reinitialised: name to (shape in the file, shape in the model); these keep their initial values.
         missing: names that only the model has.
         unused: names that only the file has.
-        notes: what else one should know.
-        state: training state beside the weights, where it was asked for.
+        notes: for users of the weights.
+        state: training state beside the weights, if it was asked for.
     """
 
     source: str | Path
@@ -70,7 +70,7 @@ class LoadReport:
         return "\n".join([*_aligned(rows), *self.details()])
 
     def details(self) -> list[str]:
-        """Lines on what did not fit and why; empty where everything did."""
+        """Lines about what did not fit, and why; empty if everything fitted."""
         lines = [
             f"re-initialised: {name}, {_shape(old)} in the file, {_shape(new)} in the model"
             for name, (old, new) in self.reinitialised.items()
@@ -94,22 +94,22 @@ def load_weights(
     source: str | Path,
     classes: tuple[Categories | None, Categories | None] = (None, None),
 ) -> LoadReport:
-    """Puts tensors under this toolbox's names into a model.
+    """Loads tensors under this toolbox's names into a model.
 
     Args:
         model: the model, unwrapped.
         weights: tensors by name.
-        strict: raise if anything differs. Otherwise parameters of another shape (as after a change of the
-            class count) and those the file lacks keep their initial values.
+        strict: raise if anything differs. Otherwise, parameters of a different shape (as after a change of
+            the class count) and those that the file lacks keep their initial values.
         source: the file, for messages.
-        classes: those of the file and of the model, where known. Unless ``strict``, parameters with a row
-            per class take the rows of classes with equal names.
+        classes: classes of the file and of the model, if known. Unless ``strict``, parameters with a row per
+            class take the rows of classes with equal names.
 
     Raises:
         CheckpointError: something differs in a strict load, or no parameter fits at all.
 
     Returns:
-        What fitted.
+        A report of what fitted.
     """
     model_state = model.state_dict()
     report = LoadReport(source, unused=[name for name in weights if name not in model_state])
@@ -140,13 +140,13 @@ def load_weights(
 def _rows_of_classes(
     name: str, stored: Tensor, current: Tensor, old: Categories | None, new: Categories | None
 ) -> tuple[Tensor, list[str]] | None:
-    """The model's parameter with the rows of classes that the file names too, and their names.
+    """The model's parameter with the file's rows for the classes that both have, and these classes' names.
 
-    None if the parameter has no row per class, classes are unknown or the same, or none is shared.
+    None if the parameter has no row per class, or classes are unknown, equal, or have none in common.
     """
     if old is None or new is None or not _PER_CLASS.search(name) or old.names == new.names:
         return None
-    # A classifier may have one row more, for "no object".
+    # A classifier may have an additional row for "no object".
     extra = len(stored) - len(old)
     if stored.shape[1:] != current.shape[1:] or extra not in (0, 1) or len(current) - len(new) != extra:
         return None

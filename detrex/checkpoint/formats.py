@@ -1,4 +1,4 @@
-"""Recognising whose entries a file holds, and giving them this toolbox's names."""
+"""Recognises whose entries a file holds, and gives them this toolbox's names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Converted:
     """Entries under this toolbox's names.
 
     Attributes:
-        format: what the file was taken for.
+        format: the recognised format of the file.
         tensors: by name.
         unused: names, as in the file, of entries that have no counterpart.
-        notes: what one should know.
+        notes: for users of the weights.
     """
 
     format: str
@@ -41,7 +41,8 @@ def convert(tensors: Mapping[str, Tensor], model: nn.Module) -> Converted:
     zoo, and of the authors of DETR, Deformable DETR and DINO), and backbones of timm, torchvision, detectron2
     and Swin's authors. Unknown entries keep their names.
 
-    Batch norms that are trained count their steps, frozen ones do not, and evaluation is the same: counters
+    Trained batch norms count their steps, frozen ones do not, which makes no difference in evaluation:
+        counters
     that ``model`` does not have are left out, and those that the file does not have start at 0.
     """
     converted = _convert(tensors, model)
@@ -96,7 +97,7 @@ def _convert_family(tensors: Mapping[str, Tensor], model: nn.Module) -> Converte
 
 
 def is_mask_dino(model: nn.Module) -> bool:
-    """Whether one set of heads serves the encoder's proposals and all decoder layers, as Mask DINO has it."""
+    """Whether the encoder's proposals and all decoder layers share one set of heads, as in Mask DINO."""
     return getattr(_heads(model), "norm_again", False)
 
 
@@ -105,13 +106,13 @@ def _heads(model: nn.Module) -> nn.Module | None:
 
 
 def _num_heads(model: nn.Module) -> int:
-    """Heads of the deformable attention; as in all published models if ``model`` has none."""
+    """Number of heads in deformable attention; that of all published models if ``model`` has none."""
     layers: Iterator[Any] = (m for m in model.modules() if hasattr(m, "sampling_offsets"))
     return next((layer.num_heads for layer in layers), 8)
 
 
 def _anchor_notes(model: nn.Module, *, ascending: bool, whose: str) -> list[str]:
-    """A warning if the model's anchors run the other way over the levels than those it was trained with."""
+    """A warning if the model's anchors are in the opposite order of levels from those in training."""
     sizes = list(getattr(getattr(getattr(model, "decoder", None), "query_init", None), "anchor_sizes", ()))
     expected = sorted(sizes, reverse=not ascending)
     if sizes == expected:

@@ -1,4 +1,4 @@
-"""One way to load weights, wherever they come from and whoever made them."""
+"""Loads weights of all known formats, from files, folders, addresses and the model zoo."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from detrex.structures import Categories
 
 SCORE_THRESHOLDS = "score_thresholds"
 PRECISION_THRESHOLDS = "precision_thresholds"
-"""Of the metadata of weights: JSON of thresholds in [0, 1] by category id, those with the best F1."""
+"""Key in the metadata of weights: JSON of the thresholds in [0, 1] with the best F1, by category id."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class WeightsFile:
-    """A file of weights, as it is.
+    """The unchanged content of a file of weights.
 
     Attributes:
         path: on this machine.
         tensors: on the CPU, under the file's own names.
-        metadata: text beside the weights; empty where the format has none.
+        metadata: text beside the weights; empty if the format has none.
         categories: the classes that the weights were trained on, from the metadata or, for a published file,
             from the model zoo; None if unknown.
-        state: the training state of a checkpoint folder, where it was asked for.
+        state: the training state of a checkpoint folder, if it was asked for.
     """
 
     path: Path
@@ -63,28 +63,28 @@ def load_pretrained(
     allow_pickle: bool = False,
     with_state: bool = False,
 ) -> LoadReport:
-    """Puts weights into a model, recognising their format.
+    """Recognises the format of weights and loads them into a model.
 
     Known are this toolbox's own files, the published Mask DINO, detectors of the DETR family, and backbones
-    of timm, torchvision, detectron2 and Swin's authors; see ``docs/checkpoints.md``. What was loaded is
-    logged as a table.
+    of timm, torchvision, detectron2 and Swin's authors; see ``docs/checkpoints.md``. A table in the log shows
+    what was loaded.
 
     Args:
         model: the model, unwrapped.
         source: see :func:`read_source`.
-        strict: raise if a parameter is missing, unused or of another shape. Otherwise what does not fit keeps
-            its initial values, except that a classifier for other classes takes the rows of classes whose
-            names the file and ``categories`` share.
+        strict: raise if a parameter is missing, unused or of a different shape. Otherwise, parameters that do
+            not fit keep their initial values, except that a classifier for other classes takes the rows of
+            classes whose names the file and ``categories`` share.
         categories: the model's classes.
         allow_pickle, with_state: see :func:`read_source`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged or of an unknown kind, does not fit in a strict load, or nothing
-            of it fits.
+        CheckpointError: the file is damaged or of an unknown kind, does not fit in a strict load, or has no
+            entry that fits.
 
     Returns:
-        What was loaded, re-initialised, missing and unused.
+        A report of what was loaded, re-initialised, missing and unused.
     """
     file = source if isinstance(source, WeightsFile) else read_source(source, allow_pickle, with_state)
     try:
@@ -112,15 +112,15 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
 
     Args:
         source: a file (safetensors, ``torch.save`` or, with ``allow_pickle``, ``.pkl``); the folder of a
-            checkpoint or of a run, of which the final weights or else the newest checkpoint count; an
-            ``https://`` URL, which is downloaded once into a cache; or a name in the model zoo, whose URL is.
-        allow_pickle: read detectron2's old ``.pkl`` files. A reader of numbers and text only decodes
-            them, so that nothing in them is executed.
-        with_state: read the training state too, if the source is a checkpoint.
+            checkpoint, or of a run, for its final weights or else its newest checkpoint; an ``https://`` URL,
+            which is downloaded once into a cache; or a name in the model zoo, whose URL is downloaded.
+        allow_pickle: read detectron2's old ``.pkl`` files. They are decoded by a reader that knows only
+            numbers and text, so that nothing in them is executed.
+        with_state: also read the training state, if the source is a checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged or of another kind, or could not be downloaded, or the zoo has no
+        CheckpointError: the file is damaged, of an unknown kind, or cannot be downloaded, or the zoo has no
             such name.
     """
     path = _local(source)
@@ -140,7 +140,7 @@ def read_source(source: str | Path, allow_pickle: bool = False, with_state: bool
 
 
 def _hint(tensors: dict[str, Tensor]) -> str:
-    """Says what a published file that does not fit is of, and which configs it fits."""
+    """For a published file that does not fit, a text that names its model and the configs that it fits."""
     if not is_published(tensors):
         return ""
     kind = kind_of(tensors)
@@ -153,7 +153,7 @@ def _hint(tensors: dict[str, Tensor]) -> str:
 
 
 def _local(source: str | Path) -> Path:
-    """Where the file lies on this machine, after a download if ``source`` asks for one."""
+    """The path of the file on this machine, after a download if ``source`` asks for one."""
     path = Path(source)
     if path.is_dir():
         return _weights_in(path)
@@ -174,7 +174,7 @@ def _local(source: str | Path) -> Path:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The checkpoint folder itself, or what counts in the folder of a run."""
+    """The checkpoint folder itself, or the weights to use in the folder of a run."""
     if (folder / WEIGHTS_NAME).is_file():
         return folder
     if (folder / FINAL_WEIGHTS).is_file():

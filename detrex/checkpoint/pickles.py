@@ -1,10 +1,10 @@
-"""Weights in old pickle files, read without running what a pickle may ask for.
+"""Reads weights in old pickle files without running the code that a pickle may ask for.
 
-A pickle is a program that may call any function of any installed module. Here the standard library's
-unpickler runs it with only those instructions that plain data and arrays consist of, and with stand-ins in
-place of the few functions of numpy that build arrays. It is the unpickler written in Python. The one in C
-takes objects from a registry of extensions past any check of names, reserves whatever memory a file asks for,
-and overflows the stack when it hashes deeply nested keys.
+A pickle is a program that may call any function of any installed module. Here, the standard library's
+unpickler runs it with only the instructions that plain data and arrays need, and with stand-ins in place of
+the few functions of numpy that build arrays. The unpickler written in Python is used, because the one in C
+takes objects from a registry of extensions without any check of names, allocates whatever memory a file asks
+for, and overflows the stack when it hashes deeply nested keys.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def read_pickle(path: str | Path) -> dict:
     Nothing that the file names is imported or called; arrays are built from their bytes.
 
     Args:
-        path: the file, of any pickle protocol, by Python 2 (whose strings are taken for Latin-1) or 3.
+        path: the file, of any pickle protocol, from Python 2 (whose strings are read as Latin-1) or 3.
 
     Returns:
-        The dict as it is nested in the file, such as ``{"model": {name: tensor}, "__author__": str}``, of
-        tensors on the CPU (of the arrays' shapes and dtypes), text, bytes, numbers, None, lists and tuples.
+        The dict with the file's nesting, such as ``{"model": {name: tensor}, "__author__": str}``, of tensors
+        on the CPU (with the arrays' shapes and dtypes), text, bytes, numbers, None, lists and tuples.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is truncated or damaged, or asks for anything but numeric arrays.
+        CheckpointError: the file is truncated or damaged, or asks for anything other than numeric arrays.
     """
     data = Path(path).read_bytes()
     try:
@@ -77,15 +77,15 @@ def read_pickle(path: str | Path) -> dict:
 
 
 class _RefusedError(Exception):
-    """A pickle does what plain data does not need; the message goes on from "the file"."""
+    """A pickle does something that plain data does not need; the message continues "the file"."""
 
 
-# Values that only occur while a pickle is read. None of them can be called or has anything of numpy's in it.
+# Values that only occur while a pickle is read. None of them can be called or contains objects of numpy.
 
 
 @dataclass(frozen=True)
 class _Global:
-    """Stands for a function or class: its name alone."""
+    """Stands for a function or class by its name."""
 
     name: str
 
@@ -106,7 +106,7 @@ class _Array:
 
 
 class _Instructions(dict[int, Callable[..., None]]):
-    """What the unpickler does for each instruction; others are refused."""
+    """The unpickler's method for each allowed instruction; other instructions are refused."""
 
     def __missing__(self, code: int) -> Callable[..., None]:
         names = [known.name for known in pickletools.opcodes if known.code == chr(code)]
@@ -116,7 +116,7 @@ class _Instructions(dict[int, Callable[..., None]]):
 
 
 class _Data(io.BytesIO):
-    """The bytes of a pickle. To read beyond their end is an error; the library would go on with fewer."""
+    """The bytes of a pickle. Reading beyond their end is an error; the library would continue with fewer."""
 
     def read(self, count: int | None = -1) -> bytes:
         data = super().read(count)
@@ -132,9 +132,9 @@ class _Data(io.BytesIO):
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's unpickler, which looks nothing up, calls stand-ins alone and sets the state of these alone."""
+    """Python's unpickler, which looks up nothing, and only calls stand-ins and sets their state."""
 
-    # What the library's class has, which its published types do not list.
+    # Attributes of the library's class that its published types do not list.
     stack: list[Any]
     append: Callable[[object], None]
     read: Callable[[int], bytes]
@@ -162,7 +162,7 @@ class _Unpickler(pickle._Unpickler):
         self._builder.set_state(self.stack[-1], state)
 
     def load_bytearray8(self) -> None:
-        # The library's own would reserve the size that the file states before it has read as much.
+        # The library's method would allocate the size that the file states before it reads the bytes.
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 
@@ -206,24 +206,24 @@ def _dict_of(items: Iterable = ()) -> dict:
 def _set_item(target: object, key: object, value: object) -> None:
     if not isinstance(target, dict):
         raise ValueError("an entry for something that is no dict")
-    # Text and numbers only: to hash nested tuples can overflow the C stack.
+    # Text and numbers only: hashing nested tuples can overflow the C stack.
     if not isinstance(key, (str, int)):
         raise _RefusedError(f"has a dict with a {type(key).__name__.lstrip('_')} as key")
     target[key] = value
 
 
 class _Builder:
-    """Takes the place of what builds arrays in a pickle.
+    """Replaces the functions that build arrays in a pickle.
 
     Args:
-        budget: the most bytes to build. A small file could ask for one large array any number of times.
+        budget: largest number of bytes to build. A small file could ask for one large array repeatedly.
     """
 
     def __init__(self, budget: int):
         self._budget = budget
 
     def calls(self) -> dict[str, Callable[..., object]]:
-        """What can be asked for by name, and what is called instead."""
+        """The functions that a pickle may name, with the methods that are called instead."""
         calls: dict[str, Callable[..., object]] = {
             "numpy.dtype": _dtype,
             "numpy.ndarray": _not_called,
@@ -254,7 +254,7 @@ class _Builder:
             raise _RefusedError("sets the state of what is no new array")
 
     def _encode(self, text: object, encoding: object) -> bytes:
-        """How bytes are written in protocols before 3."""
+        """Bytes, as they are written in protocols before 3."""
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
             raise _RefusedError("converts something unusual to bytes")
         self._spend(len(text))
@@ -292,7 +292,7 @@ class _Builder:
             raise ValueError(f"{len(data)} bytes for an array of shape {sizes} and type {dtype.code}")
         self._spend(len(data))
         array = np.ndarray(sizes, numpy_type, buffer=data, order="F" if order == "F" else "C")
-        # A copy in any case: torch needs native byte order and memory that it may write.
+        # Always a copy: torch needs native byte order and writable memory.
         return torch.from_numpy(np.array(array, dtype=numpy_type.newbyteorder("="), order="C"))
 
     def _spend(self, count: int) -> None:
@@ -324,7 +324,7 @@ def _exact_int(value: object) -> int:
 
 
 def _shown(value: object) -> str:
-    """A short text of an object for messages; that of a list can be absurdly long."""
+    """A short text of an object for messages; the text of a list could be very long."""
     return repr(value)[:80] if isinstance(value, (str, int)) else f"a {type(value).__name__}"
 
 

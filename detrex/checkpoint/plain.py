@@ -1,4 +1,4 @@
-"""What a stranger's file of weights may hold: plain tensors, of no more memory than the file explains."""
+"""Checks that a stranger's file of weights holds only plain tensors, whose memory fits the file's size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# Files may compress their numbers, and tensors share theirs: so much more memory than bytes is allowed.
+# Files may compress numbers, and tensors may share them, so this many times the file's bytes are allowed.
 _FACTOR, _ALLOWANCE = 4, 2**26
 
 
 def check_archive(path: Path) -> None:
-    """Refuses a zip file that unpacks to far more than its own size, before any of it is unpacked.
+    """Refuses a zip file that would unpack to far more than its own size, before anything is unpacked.
 
     Raises:
-        ValueError: it does, or it is no readable zip file although it begins as one.
+        ValueError: it would, or it begins like a zip file but cannot be read.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -31,13 +31,13 @@ def check_archive(path: Path) -> None:
 
 
 def check_tensors(content: object, path: Path) -> None:
-    """Refuses content whose tensors are not plain ones on the CPU, or would grow when they are copied.
+    """Refuses tensors that are not plain ones on the CPU, or that would grow when they are copied.
 
-    A tensor of any shape can repeat a single number of the file; the first copy of it would take the memory.
+    A tensor of any shape can repeat a single number of the file; only a copy of it would take the memory.
 
     Args:
         content: nested dicts, lists and tuples.
-        path: the file that it comes from.
+        path: the file that the content comes from.
 
     Raises:
         ValueError: there are such tensors.

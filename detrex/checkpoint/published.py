@@ -1,7 +1,7 @@
-"""Weights of the published Mask DINO under this toolbox's names, and back.
+"""Converts weights of the published Mask DINO to this toolbox's names, and back.
 
-Names differ, and the order of levels: here levels are always finest first, while the published pixel decoder
-takes them in an order that depends on its configuration, and its decoder in the reverse of that.
+Names differ, and so does the order of levels: here, levels are always finest first, while the published pixel
+decoder has an order that depends on its configuration, and its decoder has the reverse order.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _HEADS = Renaming(
 _BACK = _HEADS.inverse()
 _LANGUAGE = f"{_PREDICTOR}lang_encoder."
 _TEXT_BLOCK = f"{_LANGUAGE}lang_encoder.resblocks.#."
-# What OpenSeeD has besides, and in the place of Mask DINO's classifier and label embedding.
+# Entries that OpenSeeD has in addition, and in place of Mask DINO's classifier and label embedding.
 _TEXT = Renaming(
     [
         (f"{_PREDICTOR}class_embed", "decoder.heads.sets.0.classes.projection"),
@@ -78,7 +78,7 @@ _TEXT = Renaming(
     ]
 )
 _TEXT_BACK = _TEXT.inverse()
-# What Semantic-SAM has in the place of Mask DINO's classifier and queries.
+# Entries that Semantic-SAM has in place of Mask DINO's classifier and queries.
 _PROMPTS = Renaming(
     [
         (f"{_PREDICTOR}iou_prediction_head.", "decoder.heads.sets.0.classes."),
@@ -88,7 +88,7 @@ _PROMPTS = Renaming(
     ]
 )
 _PROMPTS_BACK = _PROMPTS.inverse()
-# What published Semantic-SAM files have besides, and their model multiplies with 0: shapes by name.
+# Further entries of published Semantic-SAM files, which their model multiplies by 0: shapes by name.
 _UNUSED_WITH_PROMPTS = {
     f"{_PREDICTOR}lang_mapper": (512, 256),
     f"{_PREDICTOR}class_embed": (256, 512),
@@ -107,12 +107,12 @@ _NO_OBJECT_WEIGHT = 0.1
 
 
 def is_published(names: Mapping[str, Tensor]) -> bool:
-    """Whether entries are those of a published Mask DINO."""
+    """Whether entries belong to a published Mask DINO."""
     return any(name.startswith(_PREDICTOR) for name in names) and f"{_PIXEL}mask_features.weight" in names
 
 
 class Kind(Enum):
-    """Which published models share the names of Mask DINO's parts, with tables for what each has besides."""
+    """Published models that share the names of Mask DINO's parts, with tables for their further entries."""
 
     MASK_DINO = "Mask DINO"
     OPENSEED = "OpenSeeD"
@@ -120,14 +120,14 @@ class Kind(Enum):
 
     @property
     def tables(self) -> tuple[Renaming, Renaming] | None:
-        """The tables from published names to this toolbox's, and back."""
+        """The tables from published names to this toolbox's names, and back."""
         if self is Kind.OPENSEED:
             return _TEXT, _TEXT_BACK
         return (_PROMPTS, _PROMPTS_BACK) if self is Kind.SEMANTIC_SAM else None
 
 
 def kind_of(names: Iterable[str]) -> Kind:
-    """What published entries are of."""
+    """The kind of model that published entries belong to."""
     known = set(names)
     if f"{_PREDICTOR}mask_tokens.weight" in known:
         return Kind.SEMANTIC_SAM
@@ -135,13 +135,13 @@ def kind_of(names: Iterable[str]) -> Kind:
 
 
 def published_name(name: str, kind: Kind = Kind.MASK_DINO) -> str | None:
-    """This toolbox's name for a published entry, or None where the entry repeats another.
+    """This toolbox's name for a published entry, or None if the entry repeats another.
 
-    An entry that is not of a published Mask DINO keeps its name.
+    An entry that does not belong to a published Mask DINO keeps its name.
 
     Args:
         name: of the entry.
-        kind: what it is of.
+        kind: of the model.
     """
     if _REPEATED.search(name) or (kind is Kind.SEMANTIC_SAM and name in _UNUSED_WITH_PROMPTS):
         return None
@@ -184,9 +184,9 @@ def from_published(state: Mapping[str, Tensor], num_heads: int = 8) -> dict[str,
 
 
 def coarsest_first(state: Mapping[str, Tensor]) -> bool:
-    """Whether the published pixel decoder of these entries takes its coarsest level first.
+    """Whether the published pixel decoder of these entries has its coarsest level first.
 
-    The backbone's maps get wider from level to level, and their projections stand in the order of levels.
+    Coarser maps of the backbone have more channels, and their projections are in the order of levels.
     """
     widths = [w.shape[1] for w in _projections(state, f"{_PIXEL}input_proj.") if w.shape[-1] == 1]
     return len(widths) > 1 and widths[0] > widths[-1]
@@ -197,8 +197,8 @@ def to_published(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
 
     Args:
         state: entries of ``model``.
-        model: a Mask DINO :class:`~detrex.modeling.Detector`; its configuration tells what entries do not:
-            heads, classes, and the order of levels (anchors grow in the order of the published decoder).
+        model: a Mask DINO :class:`~detrex.modeling.Detector`; its configuration tells what the entries do
+            not: heads, classes, and the order of levels (anchors grow in the order of the published decoder).
 
     Raises:
         ValueError: for a backbone other than ResNet or Swin, which no published Mask DINO has.
@@ -219,10 +219,10 @@ def to_published(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
 
 
 def _criteria(model: Any) -> dict[str, int]:
-    """How many classes the published model's criteria know, by their names."""
+    """The number of classes in each of the published model's criteria, by name."""
     if not hasattr(model, "text"):
         return {"criterion": model.num_classes}
-    # Those of training, whatever words the model looks for by now.
+    # The classes in training, whatever words the model looks for now.
     return {"criterion_coco": 133, "criterion_o365": 365} if model.others else {"criterion": 133}
 
 
@@ -265,15 +265,15 @@ def _add_repeated(out: dict[str, Tensor], layers: int) -> None:
 
 
 def _relative_positions(window: int) -> Tensor:
-    """Row of the bias table for every pair of tokens of a window (Swin, arXiv 2103.14030): (w^2, w^2)."""
+    """Row of the bias table for each pair of tokens in a window (Swin, arXiv 2103.14030): (w^2, w^2)."""
     y, x = (c.flatten() for c in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
     return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
 
 
 def _reverse_levels(state: Mapping[str, Tensor], prefix: str, heads: int) -> dict[str, Tensor]:
-    """Entries with the levels of those under ``prefix`` in the opposite order."""
+    """Reverses the order of levels in the entries under ``prefix``."""
     levels = len(state["encoder.level_embed"])
-    # Levels that are made from the backbone's coarsest map have 3x3 projections, always the last ones.
+    # Levels that are made from the backbone's coarsest map have 3x3 projections, which always come last.
     direct = sum(w.shape[-1] == 1 for w in _projections(state, "encoder.projections."))
     out = {}
     for name, value in state.items():
@@ -301,7 +301,7 @@ def _projections(state: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
 
 
 def _reverse_attention(value: Tensor, levels: int, heads: int, name: str) -> Tensor:
-    """Rows of an offset or weight projection are ordered (head, level, point[, xy])."""
+    """Reverses levels in an offset or weight projection, whose rows are (head, level, point[, xy])."""
     if len(value) % (heads * levels):
         raise ValueError(f"{name}: {len(value)} rows do not divide into {heads} heads x {levels} levels")
     return value.unflatten(0, (heads, levels, -1)).flip(1).reshape(value.shape)

@@ -1,4 +1,4 @@
-"""Names of checkpoint entries, translated by tables of name beginnings."""
+"""Translates names of checkpoint entries by tables of their beginnings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class Renaming:
-    """Replaces the beginning of names by a table; ``#`` in it stands for a number that is kept.
+    """Replaces the beginnings of names by a table, in which ``#`` stands for a number that is kept.
 
     ``Renaming([("enc.layers.#.norm1.", "encoder.#.norm.")])`` turns ``enc.layers.3.norm1.bias`` into
-    ``encoder.3.norm.bias``. Of several entries that fit, the first counts.
+    ``encoder.3.norm.bias``. If several entries fit, the first one counts.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]):
@@ -26,7 +26,7 @@ class Renaming:
         return None
 
     def inverse(self) -> Renaming:
-        """The table read from right to left."""
+        """The inverse table."""
         return Renaming((target, source) for source, target in self._pairs)
 
 

@@ -1,4 +1,4 @@
-"""What a published Mask DINO file says of its model, and which rows of the zoo have the same settings."""
+"""Reads a model's settings from a published Mask DINO file, and finds rows of the zoo that have them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PROJECT = "maskdino"  # whose rows they are
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in which published models differ and which the shapes of weights show.
+    """The settings in which published models differ, as far as shapes of weights show them.
 
     Attributes:
-        levels: of the encoder.
-        backbone_levels: those that are maps of the backbone.
+        levels: number of levels in the encoder.
+        backbone_levels: number of those that are maps of the backbone.
         ffn_dim: width of the encoder's feed-forward networks.
         classes: number of classes.
-        learned_queries: whether queries are learned, or else selected from the encoder's tokens.
-        swin: whether the backbone is a Swin, or else a ResNet.
+        learned_queries: whether queries are learned; otherwise, they are selected from the encoder's tokens.
+        swin: whether the backbone is a Swin; otherwise, it is a ResNet.
     """
 
     levels: int
@@ -48,7 +48,7 @@ class Settings:
 
 
 def settings_of_file(state: Mapping[str, Tensor]) -> Settings:
-    """The settings that a published ``model`` state dict shows."""
+    """The settings shown by a published ``model`` state dict."""
     projections = [
         value
         for name, value in state.items()

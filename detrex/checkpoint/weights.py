@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, and what ``torch.save`` wrote."""
+"""Reads and writes files of weights: safetensors, and files of ``torch.save``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS_NAME = "model.safetensors"
 _LENGTH = 8  # bytes of the length of a safetensors header, to which its tensors are aligned
 _CHUNK = 1 << 24
 _ALIASES, _CHECKSUM = "aliases", "checksum"
-# Under these keys training code of others keeps the state dict.
+# Other training code stores the state dict under these keys.
 _OUTER = ("model", "state_dict", "model_state", "blobs")
 
 
@@ -43,15 +43,15 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Map
     extra = {_ALIASES: json.dumps(aliases)} if aliases else {}
     extra[_CHECKSUM] = _checksum(stored)
     with replaced_file(path) as temporary:
-        # Not save_file: its files can be read by their owner alone.
+        # Not with save_file, whose files only their owner can read.
         temporary.write_bytes(save(stored, metadata={"format": "pt", **metadata, **extra}))
 
 
 def add_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Adds text to a file of :func:`write_weights`, atomically; its tensors are copied as they are.
+    """Adds text to a file of :func:`write_weights`, atomically; its tensors are copied unchanged.
 
     Raises:
-        CheckpointError: it is no such file.
+        CheckpointError: it is not such a file.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -97,7 +97,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is truncated, damaged (by its checksum, where it has one) or holds
+        CheckpointError: the file is truncated, damaged (according to its checksum, if it has one) or holds
             something else.
     """
     path = Path(path)
@@ -129,7 +129,7 @@ def read_torch_file(path: Path) -> dict:
 def _check_records(path: Path) -> None:
     """Compares the checksums in a file by ``torch.save``, which PyTorch writes but does not read."""
     if not zipfile.is_zipfile(path):
-        return  # of the time before PyTorch 1.6, or cut; the reader will tell
+        return  # from before PyTorch 1.6, or cut off, which the reader reports
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -149,7 +149,7 @@ def write_torch_file(path: Path, content: dict) -> None:
         with path.open("wb") as file:
             torch.save(content, file)
     except RuntimeError as error:
-        # On its way out PyTorch replaces the error of the disk with one about its own positions.
+        # PyTorch replaces the error of the disk with one about positions in the file.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -159,7 +159,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            # A copy, for the file is memory-mapped and may be replaced while its tensors are in use.
+            # A copy, because the file is memory-mapped and may be replaced while its tensors are in use.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}
         _check(weights, metadata.pop(_CHECKSUM, None))
         for alias, name in json.loads(metadata.pop(_ALIASES, "{}")).items():
@@ -195,10 +195,10 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def state_dict_of(content: object, path: Path) -> dict[str, Tensor]:
-    """The tensors by name in what a file holds: itself, or under one of the usual keys.
+    """The tensors by name in the content of a file, directly or under one of the usual keys.
 
-    The prefix ``module.`` of models saved in their distributed wrapper is taken off, and the prefix
-    ``model.`` of trainers where all entries have it.
+    The prefix ``module.`` of models saved in their distributed wrapper is removed, and so is the prefix
+    ``model.`` of trainers if all entries have it.
 
     Raises:
         CheckpointError: there is no dict of tensors.
@@ -217,7 +217,7 @@ def state_dict_of(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def _without_ties(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What to store on the CPU, each storage once, and the other names of tied tensors."""
+    """The tensors to store, on the CPU and each storage once, and the other names of tied tensors."""
     stored: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple, str] = {}

@@ -25,14 +25,14 @@ class ZooEntry:
 
     Attributes:
         name: of the row, such as ``maskdino_r50_coco_instance``.
-        title: what it is, for people.
+        title: description for people.
         config: the file of its config.
-        url: of its published weights, or None where none were published.
-        sha256: of that file in hexadecimal, or None where it is not known.
-        classes: which list of classes it knows, see :func:`detrex.data.category_file`.
+        url: of its published weights, or None if none were published.
+        sha256: of that file in hexadecimal, or None if it is not known.
+        classes: name of its list of classes, see :func:`detrex.data.category_file`.
         published: the published results by name, such as ``{"box AP": 51.7, "parameters (M)": 52}``.
-        parameters: what the config builds, exactly.
-        note: what one should know of the row, or empty.
+        parameters: exact number of parameters that the config builds.
+        note: for readers of the row, or empty.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ZooEntry:
 
     @property
     def file_name(self) -> str | None:
-        """Name of the published file, by which a copy of it is recognised."""
+        """Name of the published file, by which copies are recognised."""
         return None if self.url is None else self.url.rsplit("/", 1)[-1]
 
     def categories(self) -> Categories:
@@ -56,7 +56,7 @@ class ZooEntry:
 
 
 def zoo_entries() -> dict[str, ZooEntry]:
-    """All rows by name. A file is read again where it has changed."""
+    """All rows by name. A file that has changed is read again."""
     entries: dict[str, ZooEntry] = {}
     for file in sorted(projects_directory().glob(f"*/{ZOO_FILE}")):
         facts = file.stat()
@@ -65,10 +65,10 @@ def zoo_entries() -> dict[str, ZooEntry]:
 
 
 def zoo_entry(name: str) -> ZooEntry:
-    """The row ``name``.
+    """The row called ``name``.
 
     Raises:
-        CheckpointError: there is none; the message names the nearest ones.
+        CheckpointError: there is no such row; the message names the nearest ones.
     """
     entries = zoo_entries()
     if name in entries:
@@ -83,7 +83,7 @@ def entry_of_file(path: Path) -> ZooEntry | None:
 
 
 def entry_of_config(path: Path) -> ZooEntry | None:
-    """The row that is built by the config file ``path``."""
+    """The row whose config file is ``path``."""
     return next((entry for entry in zoo_entries().values() if entry.config == path.resolve()), None)
 
 

@@ -1,4 +1,4 @@
-"""Training: the loop, its hooks, optimizer and schedules, logging, and whole runs from a config."""
+"""Training: the loop, its hooks, optimizers and schedules, logging, and complete runs from a config."""
 
 from detrex.engine import schedule
 from detrex.engine.hooks import CheckpointHook, EvalHook, Hook, LogHook, ProgressHook

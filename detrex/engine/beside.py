@@ -1,4 +1,4 @@
-"""Evaluation in a process of its own, which looks at a checkpoint while training goes on."""
+"""Evaluates checkpoints in a separate process while training continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from detrex.runtime.random_state import seed_everything
 
 logger = logging.getLogger(__name__)
 
-_END = 5.0  # seconds that an idle process has to end by itself
+_END = 5.0  # seconds that a process has to end by itself
 
 
 class EvaluationError(RuntimeError):
@@ -35,13 +35,13 @@ class EvaluationError(RuntimeError):
 
 
 class EvaluationProcess:
-    """Evaluates checkpoints, one at a time, in a process that is started for the first one.
+    """Evaluates checkpoints, one at a time, in a process that starts with the first one.
 
-    It has a model, test data and evaluators of its own, so it takes their memory once more. It ends with
-    :meth:`close`, or with the process that has started it.
+    The process has its own model, test data and evaluators, so it needs their memory once more. It ends with
+    :meth:`close`, or with the process that started it.
 
     Args:
-        config: of the run; ``train.eval_beside`` says on which device and by how many threads.
+        config: of the run; ``train.eval_beside`` sets the device and the number of threads.
 
     Raises:
         ConfigError: the run has several processes, which would have to wait for one another.
@@ -58,25 +58,25 @@ class EvaluationProcess:
         self._connection: Connection | None = None
 
     def start(self, checkpoint: Path) -> None:
-        """Begins to evaluate the folder of a checkpoint; what was begun before must be done."""
+        """Begins to evaluate the folder of a checkpoint; the previous evaluation must be done."""
         if self._connection is None:
             self._connection = self._begin()
         try:
             self._connection.send(str(checkpoint))
-        except OSError:  # it has ended since the last time
+        except OSError:  # the process has ended since the last time
             self.close()
             self._connection = self._begin()
             self._connection.send(str(checkpoint))
 
     def is_done(self) -> bool:
-        """Whether :meth:`metrics` need not wait."""
+        """Whether :meth:`metrics` will return without waiting."""
         return self._connection is None or self._connection.poll()
 
     def metrics(self) -> dict[str, float]:
-        """Waits for what was begun, and returns its metrics. A request to stop ends the waiting.
+        """Waits for the evaluation that was begun, and returns its metrics. A request to stop ends the wait.
 
         Raises:
-            EvaluationError: it has failed, or its process has ended.
+            EvaluationError: the evaluation failed, or its process has ended.
         """
         assert self._connection is not None, "nothing was begun"
         try:
@@ -94,7 +94,7 @@ class EvaluationProcess:
         return metrics
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process, whatever it is doing."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -111,8 +111,8 @@ class EvaluationProcess:
 
 
 def _serve(connection: Connection, config: DictConfig) -> None:
-    """Answers each path of a checkpoint with its metrics, or with why there are none."""
-    for number in interruption.SIGNALS:  # those to all processes of a terminal or job are for the run alone
+    """Answers each path of a checkpoint with its metrics, or with the reason why there are none."""
+    for number in interruption.SIGNALS:  # signals to all processes of a terminal or job are for the run alone
         signal.signal(number, signal.SIG_IGN)
     evaluate: _Evaluator | None = None
     while True:

@@ -1,4 +1,4 @@
-"""What is looked at in the data of a run before its first step: a census, and checks of the files."""
+"""Checks the data of a run before its first step: counts objects, and checks files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 
 def check_data(model: nn.Module, train: object = None, validation: object = None) -> Census | None:
-    """Checks the files of a run's data sets, logs what should be known of them, and counts their objects.
+    """Checks the files of a run's data sets, logs warnings about them, and counts their objects.
 
     Args:
-        model: whose queries are compared with the number of objects.
-        train: the data set for training, if there is one. Other objects than those of
-            :class:`detrex.data.ImageDataset` are left alone.
-        validation: likewise, for evaluation.
+        model: its number of queries is compared with the number of objects.
+        train: the data set for training, if there is one. It is ignored unless it is a
+            :class:`detrex.data.ImageDataset`.
+        validation: the data set for evaluation, likewise.
 
     Returns:
-        What is in the data sets; None where that is not known.
+        The content of the data sets; None if it is not known.
 
     Raises:
-        DataError: there is nothing to learn from, or images are missing, broken or of other sizes than
-        listed, or contradict their annotations.
+        DataError: there is nothing to learn from, or images are missing, broken, of a different size than
+            listed, or contradict their annotations.
     """
     datasets = {"train": train, "validation": validation}
     if isinstance(train, ImageDataset):
@@ -51,7 +51,7 @@ def check_data(model: nn.Module, train: object = None, validation: object = None
 
 
 def number_of_queries(model: nn.Module) -> int | None:
-    """How many queries of an image a model has, without those of denoising; None if it does not say."""
+    """The number of queries of a model, without denoising queries; None if the model does not tell."""
     numbers = (
         getattr(module, "num_queries", None)
         for name, module in model.named_modules()

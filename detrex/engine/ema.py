@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which often evaluates better than the weights themselves."""
+"""An exponential moving average of the weights, which often gives better results than the weights."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ CHOICES = ("both", "ema", "raw")
 class WeightAverage:
     """Averages the weights of a model over its optimizer steps.
 
-    After update number ``t`` (from 1) the average is ``d * average + (1 - d) * weights`` with
-    ``d = min(decay, (t - 1) / (t - 1 + warmup))``. With ``warmup=1`` this is the plain mean of all weights so
-    far until ``decay`` is reached; with larger values it spans about the last ``1 / warmup`` of the run so
-    far, so that the first, poor weights soon count no more. The first update takes the weights as they are.
+    After update number ``t`` (from 1), the average is ``d * average + (1 - d) * weights`` with
+    ``d = min(decay, (t - 1) / (t - 1 + warmup))``. With ``warmup=1``, this is the plain mean of all weights
+    so far until ``decay`` is reached; with larger values, it spans about the last ``1 / warmup`` of the run
+    so far, so that the poor first weights soon lose their influence. The first update copies the weights.
 
-    Buffers (such as statistics of batch norms) are those of the model at the last update. Costs the memory of
-    the model once more, on its device; an update does not wait for that device. Every process keeps its own
-    average, of the same weights.
+    Buffers (such as statistics of batch norms) are those of the model at the last update. The average takes
+    the memory of the model once more, on its device; an update does not wait for that device. Every process
+    keeps its own average of the same weights.
 
     Attributes:
         module: a copy of the model with the averaged weights, to be evaluated.
-        updates: how many there were.
+        updates: number of updates.
     """
 
     def __init__(self, model: nn.Module, decay: float, warmup: float):
@@ -36,7 +36,7 @@ class WeightAverage:
         Args:
             model: on its device, without a distributed wrapper; the average starts at its weights.
             decay: share of the average that an update keeps, from 0 to below 1.
-            warmup: see above, at least 0; 0 is the full decay from the start.
+            warmup: see above, at least 0; with 0, the full decay applies from the start.
 
         Raises:
             ValueError: a number is out of its range.
@@ -50,24 +50,24 @@ class WeightAverage:
         self._decay = decay
         self._warmup = warmup
         self._averaged = AveragedModel(model, multi_avg_fn=self._mix)
-        # The start counts as the first weights: without this the first update would replace it.
+        # The initial weights count as the first update; otherwise, the first update would replace them.
         self._averaged.n_averaged.fill_(1)
         self.module: nn.Module = self._averaged.module.requires_grad_(False)
 
     def update(self) -> None:
-        """Takes in the weights of the model, after an optimizer step."""
+        """Adds the weights of the model to the average; call it after an optimizer step."""
         self._averaged.update_parameters(self._model)
         self.updates += 1
 
     def weights(self) -> dict[str, Tensor]:
-        """The averaged state dict, with the names of the model's own; not copied."""
+        """The averaged state dict, with the model's names; it is not copied."""
         return self.module.state_dict()
 
     def load(self, weights: dict[str, Tensor], updates: int) -> None:
-        """Goes on from what :meth:`weights` returned and ``updates`` was.
+        """Continues from the result of :meth:`weights` and the value of ``updates``.
 
         Raises:
-            ValueError: the names or shapes are of another model.
+            ValueError: the names or shapes belong to another model.
         """
         expected = self.weights()
         wrong = [n for n in expected.keys() | weights.keys() if _shape(expected, n) != _shape(weights, n)]
@@ -78,7 +78,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _mix(self, averages: Tensors, weights: Tensors, _count: Tensor | int) -> None:
-        # By the number on the CPU: to read the other would be to wait for the device.
+        # Uses the number on the CPU: reading the other one would wait for the device.
         done = self.updates
         decay = min(self._decay, done / (done + self._warmup)) if self._warmup else self._decay
         torch._foreach_lerp_(averages, weights, 1 - decay)
@@ -99,7 +99,7 @@ def restore_average(average: WeightAverage, checkpoint: Checkpoint) -> None:
     """Loads the averaged weights of a checkpoint.
 
     Raises:
-        CheckpointError: it has none, or those of another model.
+        CheckpointError: the checkpoint has no averaged weights, or those of another model.
     """
     if checkpoint.average is None:
         raise CheckpointError(
@@ -112,15 +112,15 @@ def restore_average(average: WeightAverage, checkpoint: Checkpoint) -> None:
 
 
 def read_average(model: nn.Module, ema: DictConfig, checkpoint: Checkpoint | None) -> WeightAverage | None:
-    """The average in a checkpoint, to be evaluated; None if there is no checkpoint or it is not asked for.
+    """The average in a checkpoint, to be evaluated; None without a checkpoint, or if ``ema`` is not used.
 
     Args:
-        model: with the other weights of the checkpoint.
+        model: with the weights of the checkpoint that are not averaged.
         ema: the node ``train.ema`` of a config.
         checkpoint: of the run to evaluate.
 
     Raises:
-        CheckpointError: the checkpoint has no average, or that of another model.
+        CheckpointError: the checkpoint has no average, or the average of another model.
     """
     average = build_average(model, ema)
     if average is None or checkpoint is None or ema.evaluate == "raw":

@@ -1,4 +1,4 @@
-"""Evaluating what a config describes: metrics, the validation loss, and pictures of results."""
+"""Evaluates the model of a config: metrics, the validation loss, and pictures of results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 Mapper = Callable[[Record], Sample]
 
 DEFAULT_THRESHOLD = 0.5
-"""Score from which on instances are drawn, where evaluation tells no better one."""
+"""Score threshold for drawing instances, unless the evaluation finds a better one."""
 
 
 class Evaluation:
@@ -70,7 +70,7 @@ class Evaluation:
         categories: its classes, or None if it has none.
         average: of the model's weights, if there is one to evaluate.
         metrics: of the last evaluation.
-        best, worst: images that :meth:`report` has found, on the main process.
+        best, worst: the images that :meth:`report` found, on the main process.
     """
 
     def __init__(self, config: DictConfig, model: nn.Module, average: WeightAverage | None = None):
@@ -93,7 +93,7 @@ class Evaluation:
         self.metrics: dict[str, float] = {}
         self.best: list[RatedImage] = []
         self.worst: list[RatedImage] = []
-        self._evaluated = model  # last; pictures are of its results
+        self._evaluated = model  # the model evaluated last, whose results are drawn
         self._drawn: Image.Image | None = None
         self._error_pictures: dict[str, list[str]] = {}
 
@@ -116,7 +116,7 @@ class Evaluation:
 
     @property
     def score_thresholds(self) -> dict[int, BestThreshold]:
-        """The thresholds with the best F1 in the last evaluation, by category id; none if not known."""
+        """The thresholds with the best F1 in the last evaluation, by category id; empty if not known."""
         chosen = self._evaluators
         evaluators = chosen.values() if isinstance(chosen, Mapping) else chosen
         found = (e.score_thresholds() for e in evaluators if isinstance(e, CocoEvaluator))
@@ -124,13 +124,13 @@ class Evaluation:
 
     @property
     def evaluates_average(self) -> bool:
-        """Whether :meth:`report` is of the averaged weights."""
+        """Whether :meth:`report` describes the averaged weights."""
         return self.average is not None and self._evaluated is self.average.module
 
     def metric_names(self) -> list[str] | None:
-        """What :meth:`run` will return; None if an evaluator does not know it before it has measured.
+        """Names of the metrics that :meth:`run` will return; None if an evaluator does not know them before.
 
-        The parts of the validation loss are not among them: those are known with the first batch.
+        The parts of the validation loss are not included, because they are known only with the first batch.
         """
         chosen = self._evaluators
         names: list[str] = []
@@ -147,11 +147,11 @@ class Evaluation:
     def run(self) -> dict[str, float]:
         """Evaluates the model, its average, or both, as ``train.ema.evaluate`` says.
 
-        To be called on all processes; the main one logs the metrics as a table.
+        Call it on all processes; the main one logs the metrics as a table.
 
         Returns:
-            The metrics over all processes. Of ``both`` those of the average have names that begin with
-            ``ema/``, as in ``ema/segm/AP``; other results, such as pictures, are of the model itself.
+            The metrics over all processes. For ``both``, names of the average's metrics begin with ``ema/``,
+            as in ``ema/segm/AP``; other results, such as pictures, are those of the model itself.
         """
         choice = "raw" if self.average is None else self._config.train.ema.evaluate
         averaged = {}
@@ -168,7 +168,7 @@ class Evaluation:
         return self.metrics
 
     def _measure(self, model: nn.Module) -> dict[str, float]:
-        # Each process has statistics of its own images; those of the main one are in the checkpoint.
+        # Each process has statistics of its own images; the checkpoint has those of the main one.
         share_buffers(model)
         put_together(model)  # processes have different numbers of batches
         self._evaluated, self._drawn = model, None
@@ -182,7 +182,7 @@ class Evaluation:
         return metrics
 
     def draw(self, categories: Categories | None = None) -> Image.Image | None:
-        """``train.pictures.count`` images with results; None where nothing can be drawn.
+        """``train.pictures.count`` images with results; None if nothing can be drawn.
 
         Args:
             categories: the model's classes, if not those of the test data.
@@ -194,7 +194,7 @@ class Evaluation:
         return self._drawn
 
     def report(self, categories: Categories | None = None) -> None:
-        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run`; finds the extremes.
+        """Writes ``results.json`` and ``predictions.png`` of the last :meth:`run`; finds the best and worst.
 
         Args:
             categories: the model's classes, if not those of the test data.
@@ -240,7 +240,7 @@ class Evaluation:
         categories = categories or self.categories
         if categories is None or node.get("mapper") is None or node.get("dataset") is None:
             return None
-        # Evaluators read annotations themselves, so the loader's data set may have been told not to.
+        # Evaluators read annotations themselves, so the loader's data set may be configured not to.
         dataset = build_dataset(node)
         chosen = self._config.train.pictures.score_threshold
         best = {} if chosen is not None else {i: b.threshold for i, b in self.score_thresholds.items()}
@@ -257,7 +257,7 @@ class Evaluation:
 def build_evaluation(
     config: DictConfig, model: nn.Module, average: WeightAverage | None = None
 ) -> Evaluation | None:
-    """None, with a message, if the config has no test data or no evaluators."""
+    """Builds the evaluation; None, with a message, if the config has no test data or no evaluators."""
     dataloader = config.dataloader
     if dataloader.get("test") is None or not dataloader.get("evaluators"):
         logger.warning("the config has no dataloader.test or no dataloader.evaluators: nothing is evaluated")
@@ -268,7 +268,8 @@ def build_evaluation(
 def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
     """The data set of a loader's config, with or without its annotations.
 
-    Data sets for evaluation are mostly configured without, as evaluators read annotations themselves.
+    Data sets for evaluation are mostly configured without them, because evaluators read annotations
+    themselves.
     """
     if targets and "targets" not in loader.dataset:
         return instantiate(loader.dataset)
@@ -276,11 +277,11 @@ def build_dataset(loader: DictConfig, targets: bool = True) -> ImageDataset:
 
 
 def _mapper(config: DictConfig) -> Mapper | None:
-    """The mapper of the test data, if there is one; it keeps images for a model that looks more than once."""
+    """The mapper of the test data, if any; it keeps original images if the model looks more than once."""
     loader = OmegaConf.select(config, "dataloader.test")
     node = (
         loader.get("mapper") if isinstance(loader, DictConfig) else None
-    )  # it may be a plain list of batches
+    )  # the loader may be a plain list of batches
     if node is None:
         return None
     mapper = instantiate(node)
@@ -288,7 +289,7 @@ def _mapper(config: DictConfig) -> Mapper | None:
 
 
 def _keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside a run's checkpoints; that it does not fit on the disk does not end the run."""
+    """Writes a file beside a run's checkpoints; a full disk does not end the run."""
     try:
         write(path)
         logger.info("wrote %s", path)
@@ -304,20 +305,20 @@ def _validation_loss(config: DictConfig) -> ValidationLoss | None:
 class ValidationLoss:
     """The training loss over the test data, as means over images.
 
-    The losses are those of training, denoising included, but the network is that of evaluation: dropout is
-    off, and batch norms use their running statistics and do not change them. Every image is a batch of its
-    own, and the random numbers of losses (noise, points) depend on the image alone. So the values can be
-    compared over a run, and do not depend on the number of processes. Training divides by the objects of a
-    whole batch instead; its loss is of the same size, but not the same mean.
+    The losses are those of training, including denoising, but the network is in evaluation mode: dropout is
+    off, and batch norms use their running statistics and do not change them. Every image is a separate batch,
+    and the random numbers of losses (noise, points) depend on the image alone. So values can be compared over
+    a run, and do not depend on the number of processes. Training divides by the objects of a whole batch
+    instead; its loss has a similar size, but is not the same mean.
 
-    Costs about as much as the evaluation itself, and a second copy of the test data's annotations.
+    It costs about as much time as the evaluation itself, and a second copy of the test data's annotations.
     """
 
     def __init__(self, loader: DictConfig, max_images: int | None = None):
         """
         Args:
             loader: config of the loader for testing.
-            max_images: use only so many, the first; None for all.
+            max_images: use only the first so many images; None for all.
 
         Raises:
             ValueError: ``max_images`` is below 1.
@@ -331,11 +332,11 @@ class ValidationLoss:
         self._loader = instantiate(loader, **changes)
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """``val/loss`` and, of the final layer, its parts: ``val/loss_ce`` and so on. On all processes.
+        """``val/loss`` and the losses of the final layer (``val/loss_ce`` etc.); call it on all processes.
 
         Args:
-            model: with a method ``losses`` from samples to weighted losses by name, as
-                :class:`detrex.modeling.Detector` has; it is left in the mode in which it came.
+            model: with a method ``losses`` from samples to weighted losses by name, such as
+                :class:`detrex.modeling.Detector`; afterwards, it is in the same mode as before.
 
         Raises:
             ConfigError: the model has no such method.
@@ -363,7 +364,7 @@ class ValidationLoss:
         return {f"val/{name}": value / count for name, value in shown.items()}
 
     def _samples(self):
-        """This process's share, as it would be in a data set of ``max_images``."""
+        """This process's share of the first ``max_images`` images."""
         limit = None if self._max_images is None else len(range(rank(), self._max_images, world_size()))
         done = 0
         for samples in self._loader:
@@ -375,7 +376,7 @@ class ValidationLoss:
 
 
 class _WithTargets:
-    """Samples as a mapper for evaluation makes them, with the record's targets resized like the image."""
+    """A mapper for evaluation whose samples also have the record's targets, resized like the image."""
 
     def __init__(self, mapper: Callable[[Record], Sample]):
         self._mapper = mapper

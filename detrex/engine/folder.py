@@ -1,4 +1,4 @@
-"""The folder of a run: the names in it, and what describes the run beside its checkpoints."""
+"""The folder of a run: names of files, and the files that describe the run beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _PACKAGES = (
 
 
 def make_room(output_dir: Path, overwrite: bool) -> None:
-    """Sees to it that a new run does not mix with an earlier one in the same folder.
+    """Makes sure that a new run does not mix with an earlier one in the same folder.
 
     Args:
         output_dir: of the new run.
         overwrite: delete what an earlier run wrote; other files in the folder stay.
 
     Raises:
-        FileExistsError: there are checkpoints of an earlier run, and ``overwrite`` is not given.
+        FileExistsError: there are checkpoints of an earlier run, and ``overwrite`` is not set.
     """
     if overwrite:
         for name in _FILES:
@@ -81,7 +81,7 @@ def save_run_files(
 
 
 def checkpoint_metadata(config: DictConfig, categories: Categories | None) -> dict[str, str]:
-    """What goes into the weights files, so that one of them is enough to use the model."""
+    """The metadata for files of weights, so that a file is enough to use the model."""
     metadata = {"config": OmegaConf.to_yaml(config)}
     if categories is not None:
         metadata["categories"] = json.dumps(categories.to_dict())
@@ -89,7 +89,7 @@ def checkpoint_metadata(config: DictConfig, categories: Categories | None) -> di
 
 
 def describe_environment(device: torch.device) -> str:
-    """Command line, versions, device and source revision, one per line."""
+    """Command line, versions, device and source revision, one on each line."""
     lines = {
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),

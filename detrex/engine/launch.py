@@ -1,4 +1,4 @@
-"""Starting the processes of a run."""
+"""Starts the processes of a run."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def launch(
     dist_url: str = "auto",
     timeout: float = 0.0,
 ) -> None:
-    """Calls ``main(*args)`` in as many processes as are to train together, and waits for them.
+    """Calls ``main(*args)`` in all processes that are to train together, and waits for them.
 
-    Under ``torchrun`` the process is one of them already: it joins the others; the numbers here are not used.
+    Under ``torchrun``, the process is already one of them: it joins the others, and the numbers are not used.
 
     Args:
         main: a function that can be imported by name.
         args: its arguments; they are pickled if there are several processes.
         num_gpus: processes on this machine: one per GPU (NCCL) or, without CUDA, on the CPU (gloo).
-        num_machines: how many machines take part, each started with the same arguments but ``machine_rank``.
+        num_machines: number of machines, which are started with the same arguments except ``machine_rank``.
         machine_rank: number of this machine, from 0.
         dist_url: ``tcp://HOST:PORT`` of machine 0; ``auto`` finds a port, on one machine only.
-        timeout: seconds without a sign of life of a process, after which the others end; 0: any number.
+        timeout: seconds without a sign of life of a process after which the others end; 0 for no limit.
 
     Raises:
         ValueError: the numbers do not fit each other or the machine.
-        SystemExit: a process ended early, after it logged the reason; the code is that of this process.
+        SystemExit: a process failed, after it logged the reason; the exit code is that of the process.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _local_rank()
@@ -73,11 +73,11 @@ def launch(
 
 @dataclass
 class _Parent:
-    """What the processes of a run take over from the one that starts them.
+    """Settings that the processes of a run take over from the process that starts them.
 
     Attributes:
-        start_method: how workers of data loaders start.
-        environment: variables.
+        start_method: of workers of data loaders.
+        environment: environment variables.
     """
 
     start_method: str
@@ -90,9 +90,9 @@ class _Parent:
 
 
 def _start(count: int, module: str, args: tuple) -> None:
-    """Starts the processes of this machine and waits for them; requests to stop are passed on to them."""
+    """Starts the processes of this machine, passes requests to stop on to them, and waits for them."""
     method = clean_start_method("detrex.engine", module)
-    numbers: list[int] = []  # of the signals that came, and how many of them each process got
+    numbers: list[int] = []  # signals received so far, of which each process gets all
     passed = 0
     with interruption.listening(), interruption.passed_on(numbers.append):
         context = mp.start_processes(_worker, args, nprocs=count, join=False, start_method=method)
@@ -104,10 +104,10 @@ def _start(count: int, module: str, args: tuple) -> None:
         except mp.ProcessExitedException as error:
             ended_by_signal = error.signal_name is not None
             if ended_by_signal and numbers:
-                raise interruption.Interrupted from None  # before it could listen
+                raise interruption.Interrupted from None  # the process could not listen yet
             if ended_by_signal:
                 logger.error("%s; a process that uses too much memory ends like this", error)
-            raise SystemExit(max(1, error.exit_code)) from None  # of a signal the code is negative
+            raise SystemExit(max(1, error.exit_code)) from None  # for a signal, the code is negative
 
 
 def _send(number: int, processes: Sequence[BaseProcess]) -> None:
@@ -128,8 +128,8 @@ def _worker(
     timeout: float,
 ) -> None:
     interruption.listen()
-    # A server started this process, in the environment of the first run that it was started for, and would
-    # start the loaders' workers in the same way.
+    # A server started this process with the environment of the first run that the server was started for. It
+    # would also start the loaders' workers so.
     parent.take_over()
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     if not torch.cuda.is_available():
@@ -140,7 +140,7 @@ def _worker(
 
 
 def _end_with_the_launcher() -> None:
-    """Asks this process to stop when the one that launched the run is gone, as if it was killed."""
+    """Asks this process to stop when the process that launched the run has gone, for example was killed."""
     launcher = multiprocessing.parent_process()
     if launcher is not None:
         launcher.join()
@@ -160,17 +160,17 @@ def _process_group(
         with heartbeat(timeout, host):
             yield
     except interruption.Interrupted:
-        # All processes end together here. One with threads of the group still running may abort instead of
-        # ending with its code.
+        # All processes end together here. A process in which threads of the group are still running may abort
+        # instead of ending with its exit code.
         _leave_process_group()
         raise
-    # Not after an error: the other processes may never come to it.
+    # Not after an error, because the other processes may never get here.
     _leave_process_group()
 
 
 def _leave_process_group() -> None:
-    # A thread of gloo may still be about to drop the last exchange's tensor, which needs Python's lock. Older
-    # releases of PyTorch keep the lock while they wait for that thread, forever.
+    # A thread of gloo may still have to drop the tensor of the last exchange, which needs Python's lock.
+    # Older releases of PyTorch hold the lock while they wait for that thread, so they would wait forever.
     time.sleep(0.1)
     dist.destroy_process_group()
 

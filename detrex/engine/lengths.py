@@ -1,4 +1,4 @@
-"""Lengths in epochs, in a config whose lengths are in iterations (optimizer steps)."""
+"""Lengths in epochs, for configs whose lengths are in iterations (optimizer steps)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ logger = logging.getLogger(__name__)
 
 
 def epochs(number: float | Sequence[float]) -> DictConfig:
-    """A number of epochs, or a list of numbers, in a config's place for iterations.
+    """A number of epochs, or a list of numbers, where a config expects iterations.
 
-    ``train.max_iter = epochs(12)``, ``scheduler.milestones = epochs([8, 11])``, ``train.eval_period =
-    epochs(1)``. On the command line ``train.max_iter.epochs=24`` changes it, ``train.max_iter=1000`` replaces
-    it.
+    Examples: ``train.max_iter = epochs(12)``, ``scheduler.milestones = epochs([8, 11])``, ``train.eval_period
+        =
+    epochs(1)``. On the command line, ``train.max_iter.epochs=24`` changes the number, ``train.max_iter=1000``
+    replaces it.
     """
-    # Floats, so that the command line takes fractions too.
+    # Floats, so that the command line also takes fractions.
     number = float(number) if isinstance(number, int | float) else [float(n) for n in number]
     return LazyCall(iterations)(epochs=number, per_epoch="${train.iterations_per_epoch}")
 
 
 def iterations(epochs: float | Sequence[float], per_epoch: float | None) -> int | list[int]:
-    """How many iterations ``epochs`` are, rounded; of a list, each.
+    """Converts epochs, or each number in a list, to iterations, rounded.
 
     Args:
-        epochs: not negative, with or without a fraction.
-        per_epoch: iterations in one epoch, as :func:`in_iterations` fills it in.
+        epochs: not negative; may have a fraction.
+        per_epoch: iterations in one epoch, set by :func:`in_iterations`.
 
     Raises:
         ConfigError: ``per_epoch`` is None, or a number is negative.
@@ -62,12 +63,13 @@ def in_iterations(config: DictConfig, loader: Iterable) -> DictConfig:
     """A copy of ``config`` with every length of ``train`` and ``scheduler`` in iterations; logs what changed.
 
     Args:
-        config: whole. Its ``train.iterations_per_epoch`` counts or, if that is None, what data and batch size
-            say: images come one permutation after the other, so that the number need not be whole.
+        config: the whole config. Its ``train.iterations_per_epoch`` counts; if that is None, the number
+            follows from data and batch size, and may have a fraction, because one permutation of the images
+            follows another.
         loader: of the training data.
 
     Raises:
-        ConfigError: there are lengths in epochs, but nothing says how long an epoch is.
+        ConfigError: there are lengths in epochs, but the length of an epoch is not known.
     """
     given = config.train.iterations_per_epoch
     known = config.copy()

@@ -1,4 +1,4 @@
-"""Where log messages go: to ``log.txt`` and the console; a terminal has a progress bar besides."""
+"""Sends log messages to ``log.txt`` and the console; a terminal also has a progress bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from detrex.runtime.distributed import is_main_process, rank
 
 METRICS_LOGGER = "detrex.metrics"
-"""Lines of losses; a terminal shows them in the progress bar instead."""
+"""Logger of lines with losses; a terminal shows these in the progress bar instead."""
 
 _OURS = ("detrex", "projects")
 _PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -23,10 +23,10 @@ _PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def run_logging(output_dir: str | Path, console: Console | None = None) -> Iterator[Console]:
     """Sends log messages to ``output_dir/log.txt`` and the console while the block runs.
 
-    Of several processes the main one writes the file; the others show warnings only, on stderr.
+    If there are several processes, the main one writes the file; the others show only warnings, on stderr.
 
     Args:
-        output_dir: made if need be.
+        output_dir: created if need be.
         console: by default one on stdout.
 
     Returns:
@@ -51,7 +51,7 @@ def run_logging(output_dir: str | Path, console: Console | None = None) -> Itera
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints above a progress bar, whole tables too: nothing is wrapped or indented."""
+    """Prints messages above a progress bar without wrapping or indenting them, so that tables stay intact."""
 
     _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
 
@@ -66,7 +66,7 @@ class _TerminalHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that does without lines where the disk is full, and says how many when it has room again."""
+    """A log file that drops lines while the disk is full, and then reports their number."""
 
     _lost = 0
 

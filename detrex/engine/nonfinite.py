@@ -1,4 +1,4 @@
-"""What is saved when a loss or gradient is not finite, so that the cause can be found."""
+"""Skips steps whose loss or gradient is not finite, and saves what is needed to find the cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detrex.engine.parallel import local_part, whole
 from detrex.runtime.distributed import all_gather_objects, is_main_process, rank
 from detrex.structures import Sample
 
-_SHOWN_LOSSES = 4  # of those that are not finite; the report has all
+_SHOWN_LOSSES = 4  # non-finite losses in a message; the report has all of them
 _ADVICE = "Try a lower learning rate, a longer warm-up, train.amp=bf16 or off, or look at these images."
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MicroBatch:
-    """What is kept of a forward pass until its step is decided.
+    """The results of a forward pass that are kept until its step is decided.
 
     Attributes:
         samples: of this process.
         losses: by name, detached.
-        finite: bool scalar on the model's device: whether their sum is.
+        finite: bool scalar on the model's device: whether the sum of losses is finite.
     """
 
     samples: list[Sample]
@@ -41,13 +41,13 @@ class MicroBatch:
 
 
 class KeptBuffers:
-    """A copy of what forward passes leave in a model, such as the statistics of batch norms.
+    """A copy of the buffers that forward passes change, such as statistics of batch norms.
 
-    A batch that is not finite spoils them even if its step is left out.
+    A non-finite batch spoils them even if its step is skipped.
     """
 
     def __init__(self, model: nn.Module):
-        saved = model.state_dict(keep_vars=True)  # others, such as masks and tables, do not change
+        saved = model.state_dict(keep_vars=True)  # other buffers, such as masks and tables, do not change
         self._buffers = [buffer for name, buffer in model.named_buffers() if name in saved]
         self._kept = [buffer.clone() for buffer in self._buffers]
 
@@ -57,7 +57,7 @@ class KeptBuffers:
             torch._foreach_copy_(self._kept, self._buffers)
 
     def restore(self) -> None:
-        """Puts them back as they were at the last :meth:`keep`."""
+        """Restores the buffers to their values at the last :meth:`keep`."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._kept)
 
@@ -67,17 +67,17 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class NonFiniteGuard:
-    """Lets a run leave out steps whose loss or gradient is not finite, but not for ever.
+    """Lets a run skip steps whose loss or gradient is not finite, but only so many in a row.
 
     Attributes:
-        skipped: steps left out in a row.
+        skipped: number of steps skipped in a row.
     """
 
     def __init__(self, directory: Path, limit: int):
         """
         Args:
-            directory: for the report at the end.
-            limit: how many steps in a row may be left out.
+            directory: for the report.
+            limit: largest number of steps that may be skipped in a row.
 
         Raises:
             ValueError: the limit is negative.
@@ -89,7 +89,7 @@ class NonFiniteGuard:
         self._limit = limit
 
     def skip(self, trainer: Training, what: str, micro_batches: Sequence[MicroBatch]) -> None:
-        """Counts and logs a step that is left out; to be called on all processes.
+        """Counts and logs a skipped step; call it on all processes.
 
         Args:
             trainer: in the middle of that step.
@@ -97,7 +97,7 @@ class NonFiniteGuard:
             micro_batches: of this process.
 
         Raises:
-            NonFiniteLossError: it was one too many.
+            NonFiniteLossError: too many steps were skipped in a row.
         """
         self.skipped += 1
         guilty = [batch for batch in micro_batches if not batch.finite]
@@ -114,22 +114,22 @@ class NonFiniteGuard:
     def _report(self, trainer: Training, samples: Sequence[Sample]) -> str:
         try:
             path = save_nonfinite_report(self._directory, trainer, samples)
-        except OSError as error:  # why the run ends is still to be told
+        except OSError as error:  # the reason why the run ends still has to be reported
             return f"A report could not be written: {error}."
         return f"Batch and weights are in {path.with_suffix('.pt')}, a summary in {path}."
 
 
 def save_nonfinite_report(directory: Path, trainer: Training, samples: Sequence[Sample]) -> Path:
-    """Writes two files for this process: a summary to read (``.json``) and what it takes to repeat the step.
+    """Writes two files for this process: a summary (``.json``), and what is needed to repeat the step.
 
-    The second (``.pt``, for ``torch.load``) has ``samples`` (targets as dicts of tensors) and ``losses``, and
-    that of the main process also ``model`` (the weights before the step, for the step was not taken),
-    ``optimizer`` and ``scheduler``, which are the same on all.
+    The second (``.pt``, for ``torch.load``) has ``samples`` (targets as dicts of tensors) and ``losses``;
+    that of the main process also has ``model`` (the weights before the step, because the step was not taken),
+    ``optimizer`` and ``scheduler``, which are equal on all processes.
 
     Args:
-        directory: made if need be.
+        directory: created if need be.
         trainer: in the middle of the step that failed.
-        samples: what this process was given; of several micro-batches those that are to blame.
+        samples: the samples of this process; of several micro-batches, those that caused the failure.
 
     Returns:
         The path of the summary.
@@ -171,7 +171,7 @@ def _not_finite(model: nn.Module, gradients: bool) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Tensors on the CPU and plain containers, which ``torch.load(weights_only=True)`` accepts."""
+    """The value as tensors on the CPU and plain containers, for ``torch.load(weights_only=True)``."""
     if isinstance(value, Tensor):
         return value.detach().as_subclass(Tensor).cpu()
     if is_dataclass(value):

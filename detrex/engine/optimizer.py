@@ -1,4 +1,4 @@
-"""AdamW with learning rates per part of the model and no weight decay where it does harm."""
+"""AdamW with learning rates per part of the model, and without weight decay where it would do harm."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def build_adamw(
     Args:
         model: on its final device.
         lr: learning rate before the schedule.
-        weight_decay: of all parameters without a rule below.
-        lr_factors: from a part of the model to the factor on ``lr``. A part is a prefix of parameter names
+        weight_decay: of all parameters to which no rule below applies.
+        lr_factors: factors on ``lr`` by part of the model. A part is a prefix of parameter names
             (``backbone``, ``decoder.layers.0``) or a pattern with ``*``, ``?`` or ``[...]`` for the whole
-            name (``*.sampling_offsets.*``). Where several fit, the last one counts.
-        layer_decay: from a part of the model, such as ``backbone``, to the factor by which the learning rate
-            falls from layer to layer, last to first; times that of ``lr_factors``. See :func:`layer_factors`.
+            name (``*.sampling_offsets.*``). If several fit, the last one counts.
+        layer_decay: by part of the model, such as ``backbone``, the factor by which the learning rate falls
+            from each layer to the one before; combined with ``lr_factors``. See :func:`layer_factors`.
         norm_weight_decay: of weights and biases of normalisation layers.
         embedding_weight_decay: of ``nn.Embedding`` and of parameters that fit ``embedding_names``.
         bias_weight_decay: of other biases; None for ``weight_decay``.
@@ -57,8 +57,8 @@ def build_adamw(
         eps: added to the denominator.
 
     Raises:
-        ValueError: an entry of ``lr_factors`` fits no parameter, one of ``layer_decay`` no part of layers, or
-            nothing is trainable.
+        ValueError: an entry of ``lr_factors`` fits no parameter, an entry of ``layer_decay`` fits no part
+            with layers, or nothing is trainable.
     """
     lr_factors = dict(lr_factors or {})
     _check_factors(model, lr_factors)
@@ -86,18 +86,18 @@ def build_adamw(
 def layer_factors(model: nn.Module, part: str, decay: float) -> dict[str, float]:
     """Factors on the learning rate that fall towards the input, by parameter name (arXiv 1801.06146).
 
-    A layer is a block of a transformer or a ConvNeXt, as timm names them (``blocks.3``,
-    ``layers_2.blocks.0``); what comes between two blocks, such as a reduction of the map, belongs to the one
-    after it. With N blocks, those have ``decay ** N`` to ``decay``, what is before the first one (patch
-    embedding, position embedding, stem) has ``decay ** (N + 1)`` and what is after the last one 1.
+    A layer is a block of a transformer or a ConvNeXt, as named by timm (``blocks.3``, ``layers_2.blocks.0``);
+    parameters between two blocks, such as a reduction of the map, belong to the second one. N blocks have
+    factors from ``decay ** N`` to ``decay``; parameters before the first block (patch embedding, position
+    embedding, stem) have ``decay ** (N + 1)``, and parameters after the last one have 1.
 
     Args:
-        model: whose parameters are named.
-        part: prefix of the names of the parameters that the layers are made of, such as ``backbone``.
+        model: with the parameters.
+        part: prefix of the names of the layers' parameters, such as ``backbone``.
         decay: above 0 and at most 1.
 
     Raises:
-        ValueError: ``decay`` is out of range, or there is no such part or no block in it.
+        ValueError: ``decay`` is out of range, there is no such part, or the part has no blocks.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"optimizer.layer_decay.{part} must be above 0 and at most 1, not {decay}")
@@ -122,15 +122,15 @@ def layer_factors(model: nn.Module, part: str, decay: float) -> dict[str, float]
 def scale_learning_rates(
     optimizer: Optimizer, rule: str, images_per_step: int | None, base_batch_size: int
 ) -> None:
-    """Fits learning rates, which were chosen for one batch size, to another one; logs what it did.
+    """Adapts learning rates, which were chosen for one batch size, to another one; logs the change.
 
     Args:
         optimizer: its groups are changed; the schedule must be made afterwards.
         rule: ``off``; ``linear`` (arXiv 1706.02677): times the ratio of the batch sizes; ``sqrt``: times its
             square root, as for Adam (arXiv 2205.10287).
-        images_per_step: that one optimizer step sees, over all processes and accumulated batches; None if it
+        images_per_step: images in one optimizer step, over all processes and accumulated batches; None if it
             is not known, which is an error unless ``rule`` is ``off``.
-        base_batch_size: that the learning rates were chosen for.
+        base_batch_size: batch size that the learning rates were chosen for.
 
     Raises:
         ValueError: there is no such rule, or a batch size is missing or below 1.
@@ -183,7 +183,7 @@ def _trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter,
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Goes by the name of the class: PyTorch's norms have no common base, and timm has others besides."""
+    """Decides by the name of the class: PyTorch's norms have no common base, and timm has further ones."""
     return "norm" in type(module).__name__.lower()
 
 

@@ -1,8 +1,8 @@
-"""Models in several processes, with whole or split weights, and compiled parts of them.
+"""Models in several processes, with whole or split weights, and compiled modules.
 
-Split weights (FSDP2): weights, gradients and optimizer state are split along the first dimension of each
-tensor and put together where they are used: weights of a split module from its forward to its backward pass,
-all of them for evaluation, tensors one by one for a checkpoint, which is the same as that of a run without.
+With split weights (FSDP2), weights, gradients and optimizer state are split along the first dimension of each
+tensor and gathered where they are used: the weights of a split module from its forward to its backward pass,
+all weights for evaluation, and single tensors for a checkpoint, which equals that of a run without splitting.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ def distribute(
 
     Args:
         model: on its device. The weights of the first process count.
-        find_unused_parameters: look in every step for parameters without gradient. A model in which some take
-            no part in some steps needs it; it costs time.
-        static_graph: promise that the same parameters take part in every step, the same number of times,
-            which lets PyTorch overlap more of the communication. (Parameters that never do are fine.)
-        sync_batch_norm: batch norms that are trained take their statistics over all processes.
-        fsdp: split the weights over the processes, in the model itself; see :func:`shard`.
-            The first two switches do not matter then.
-        fsdp_modules: patterns for names of modules, see there.
+        find_unused_parameters: look for parameters without gradient in every step. Models need this, at some
+            cost of time, if parameters are unused in some steps.
+        static_graph: promise that every step uses the same parameters the same number of times, which lets
+            PyTorch overlap more of the communication. (Parameters that are never used are allowed.)
+        sync_batch_norm: trained batch norms compute their statistics over all processes.
+        fsdp: split the weights over the processes, in place; see :func:`shard`. The first two switches then
+            do not matter.
+        fsdp_modules: patterns for names of modules, see :func:`shard`.
         accumulation: micro-batches per step.
         amp: ``train.amp``.
         averaged: whether there is a moving average of the weights.
 
     Raises:
-        ConfigError: the switches do not go together, or with this device or model.
+        ConfigError: the switches do not fit each other, the device or the model.
     """
     if static_graph and accumulation > 1:
-        # PyTorch learns the graph in the first backward pass, which has to exchange gradients for that.
+        # PyTorch learns the graph in the first backward pass, which therefore has to exchange gradients.
         raise ConfigError(
             "train.distributed.static_graph does not go together with "
             f"train.accumulation={accumulation}: leave one of them out"
@@ -81,7 +81,7 @@ def distribute(
         shard(model, fsdp_modules)
         return model
     with warnings.catch_warnings():
-        # Newer releases of PyTorch ask for another name, which older ones do not have.
+        # Newer releases of PyTorch want another name, which older ones do not have.
         warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
         return nn.parallel.DistributedDataParallel(
             model,
@@ -93,7 +93,7 @@ def distribute(
 
 
 def synchronise_batch_norms(model: nn.Module, device: str) -> nn.Module:
-    """The same model with other modules in the place of its batch norms, and the same parameters in them.
+    """Replaces the batch norms of a model by synchronised ones with the same parameters.
 
     Raises:
         ConfigError: ``device`` is ``cpu``, or there is no batch norm to replace.
@@ -114,27 +114,27 @@ def synchronise_batch_norms(model: nn.Module, device: str) -> nn.Module:
 
 
 def shard(model: nn.Module, modules: Sequence[str]) -> None:
-    """Splits the weights of ``model``, which stays the same object, over the processes.
+    """Splits the weights of ``model`` over the processes, in place.
 
     Args:
-        model: on its device; the weights of the first process count. Optimizers are to be made afterwards.
-        modules: patterns for names of modules whose weights are put together apart from the others; these
-            must be called as modules, not part by part. All other weights are one more such group.
+        model: on its device; the weights of the first process count. Create optimizers afterwards.
+        modules: patterns for names of modules whose weights are gathered separately; these modules must be
+            called as a whole, not part by part. All other weights are gathered together.
     """
     device = next(model.parameters()).device
     for tensor in (*model.parameters(), *model.buffers()):
         dist.broadcast(tensor.detach(), 0)
     mesh = init_device_mesh(device.type, (world_size(),))
     chosen = [m for name, m in model.named_modules() if any(fnmatchcase(name, p) for p in modules)]
-    for module in (*reversed(chosen), model):  # parts before the whole
+    for module in (*reversed(chosen), model):  # inner modules before outer ones
         fully_shard(module, mesh=mesh, reshard_after_forward=False)
     logger.info("weights are split over %d processes, in %d groups", world_size(), len(chosen) + 1)
 
 
 def put_together(model: nn.Module) -> None:
-    """Gives every process all weights, so that it needs no other one until the next backward pass.
+    """Gives every process all weights, so that it does not need other processes until the next backward pass.
 
-    To be called on all processes. Does nothing to a model whose weights are not split.
+    Call it on all processes. It does nothing to a model whose weights are not split.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -142,9 +142,9 @@ def put_together(model: nn.Module) -> None:
 
 
 def whole(state: Any) -> Any:
-    """A state dict with whole tensors in the place of split ones; to be called on all processes.
+    """A state dict with whole tensors in place of split ones; call it on all processes.
 
-    These are on the CPU, and empty on all processes but the main one.
+    The whole tensors are on the CPU, and empty on all processes except the main one.
     """
     if isinstance(state, DTensor):
         tensor: Tensor = cast(DTensor, state.detach()).full_tensor()
@@ -162,12 +162,12 @@ def is_split(model: nn.Module) -> bool:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor that may be split."""
+    """The part of a tensor, which may be split, on this process."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    """The norm of all tensors as one, which may be split; a scalar, to be called on all processes."""
+    """The joint norm, a scalar, of tensors that may be split; call it on all processes."""
     norm: Any = get_total_norm(tensors, norm_type)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
@@ -193,14 +193,14 @@ def _split_like(parameter: Tensor, value: Any) -> Any:
 def compile_modules(
     model: nn.Module, modules: Sequence[str], backend: str = "inductor", dynamic: bool | None = None
 ) -> None:
-    """Has modules of ``model`` compiled at their first call; names of modules and weights stay as they are.
+    """Makes modules of ``model`` compile at their first call; names of modules and weights do not change.
 
     Args:
         model: on its device.
-        modules: patterns for names of modules, such as ``backbone`` or ``encoder.layers.*``. They must be
-            called as modules, not part by part.
+        modules: patterns for names of modules, such as ``backbone`` or ``encoder.layers.*``. The modules must
+            be called as a whole, not part by part.
         backend: of :func:`torch.compile`.
-        dynamic: whether one compilation is to serve all sizes of images; None: from the second size on.
+        dynamic: whether one compilation serves all sizes of images; None: from the second size on.
 
     Raises:
         ConfigError: a pattern fits no module, or the machine lacks the compiler that the backend calls.

@@ -1,4 +1,4 @@
-"""Whole runs: from a config to a trained and evaluated model."""
+"""Complete runs, from a config to a trained and evaluated model."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
     """Evaluates ``train.init_checkpoint`` or, with ``resume``, the run's last checkpoint.
 
     Returns:
-        The metrics, which are also written to ``results.json`` with pictures beside them.
+        The metrics, which are also written to ``results.json``, with pictures beside it.
 
     Raises:
         CheckpointError: there are no weights, or they do not fit the model.
@@ -118,18 +118,18 @@ def do_eval(config: DictConfig, resume: bool = False) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What weights to evaluate bring with them: the classes they were trained on, and their average."""
+    """Facts about the weights to evaluate: the classes that they were trained on, and their average."""
 
     categories: Categories | None
     average: WeightAverage | None
 
 
 def do_train(config: DictConfig, resume: bool = False, console: Console | None = None) -> dict[str, float]:
-    """Trains as the config says, evaluates on the way and at the end, and saves what belongs to the run.
+    """Trains as the config says, evaluates during training and at the end, and saves the files of the run.
 
     Args:
         config: see :func:`detrex.cli.train.main`.
-        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         console: shows a progress bar, if it is a terminal.
 
     Returns:
@@ -139,7 +139,7 @@ def do_train(config: DictConfig, resume: bool = False, console: Console | None =
     device = prepare_device(config.train)
     seed_everything(config.train.seed + rank())
     loader = instantiate(config.dataloader.train)
-    # After the data, which says best what is wrong with its files.
+    # After the data, whose errors describe best what is wrong with files.
     config = in_iterations(fix_values(config, "model"), loader)
     train = config.train
     check_numbers(train)
@@ -256,7 +256,7 @@ def _build_hooks(
 ) -> list[Hook]:
     """The hooks that a config asks for, in their order.
 
-    Checkpoints come before evaluation, so that a failure of the latter loses nothing.
+    Checkpoints are saved before the evaluation, so that a failure of the evaluation loses nothing.
 
     Raises:
         ValueError: a value of the config is not allowed.
@@ -277,7 +277,7 @@ def _build_hooks(
 
 
 def _build_writers(train: DictConfig) -> Writers:
-    """JSON lines and what ``train.writers`` enables, on the main process."""
+    """The writer of JSON lines and those that ``train.writers`` enables, on the main process."""
     if not is_main_process():
         return Writers([])
     optional = [instantiate(entry.writer) for entry in train.writers.values() if entry.enabled]
@@ -302,7 +302,7 @@ def _build_eval_hook(
         stopping = EarlyStopping(goal, train.early_stopping.patience, train.early_stopping.min_delta)
     names = evaluation.metric_names()
     for watcher in (best, stopping):
-        # Parts of the validation loss are known with its first batch only.
+        # Parts of the validation loss are known only with its first batch.
         if watcher is not None and names and not watcher.goal.metric.removeprefix("ema/").startswith("val/"):
             watcher.goal.check(names)
     history = EvaluationHistory(Path(train.output_dir) / EVALUATIONS)
@@ -317,7 +317,7 @@ def _build_eval_hook(
 def _save_report(
     config: DictConfig, device: torch.device, evaluation: Evaluation | None, census: Census | None
 ) -> None:
-    """Saves the page, on the main process; a failure is a warning, for the run is complete."""
+    """Saves the page, on the main process; a failure is only a warning, because the run is complete."""
     if not is_main_process():
         return
     output_dir = Path(config.train.output_dir)

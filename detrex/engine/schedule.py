@@ -1,8 +1,9 @@
 """Learning-rate schedules with linear warm-up, stepped once per iteration.
 
-Each is a factor on the optimizer's learning rates. All lengths are in iterations (configs may have them in
-epochs, see :mod:`detrex.engine.lengths`). During the first ``warmup_iters`` iterations the factor is
-multiplied by a line from ``warmup_factor`` up to 1; there is no warm-up if that is 1 already.
+A schedule is a factor on the optimizer's learning rates. All lengths are in iterations (configs may give them
+in epochs, see :mod:`detrex.engine.lengths`). During the first ``warmup_iters`` iterations, the factor is also
+multiplied by a value that rises linearly from ``warmup_factor`` to 1; with ``warmup_factor=1``, there is no
+warm-up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def constant(optimizer: Optimizer, warmup_iters: int = 0, warmup_factor: float = 0.001) -> LambdaLR:
-    """The factor 1 all the time."""
+    """The constant factor 1."""
     return _scheduler(optimizer, lambda _: 1.0, warmup_iters, warmup_factor)
 
 
@@ -27,7 +28,7 @@ def multi_step(
     warmup_iters: int = 0,
     warmup_factor: float = 0.001,
 ) -> LambdaLR:
-    """1 before the first milestone, then multiplied by ``gamma`` at each.
+    """The factor 1 before the first milestone, multiplied by ``gamma`` at each milestone.
 
     Raises:
         ValueError: the milestones are not positive and increasing.
@@ -77,7 +78,7 @@ def poly(
 
 
 def _progress(iteration: int, max_iter: int) -> float:
-    """Share of the run that is done; the scheduler may be stepped once more after the last iteration."""
+    """Completed share of the run; the scheduler may be stepped once more after the last iteration."""
     return min(1.0, iteration / max(1, max_iter))
 
 

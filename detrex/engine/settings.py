@@ -1,4 +1,4 @@
-"""Settings of ``train``: numbers that would only show when they are used, and those of the whole process."""
+"""Checks numbers in ``train`` that would fail only when used, and applies settings of the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from detrex.runtime.allocation import keep_freed_memory
 from detrex.runtime.device import resolve_device, set_tf32
 
-# Key below `train`, the smallest and the largest value.
+# Keys below `train`, with the smallest and the largest value.
 _RANGES: list[tuple[str, float, float]] = [
     ("max_iter", 1, math.inf),
     ("iterations_per_epoch", 1, math.inf),
@@ -29,13 +29,13 @@ _RANGES: list[tuple[str, float, float]] = [
 
 
 def check_numbers(train: DictConfig) -> None:
-    """Finds numbers outside of what they can be.
+    """Checks that numbers are within their ranges.
 
     Args:
-        train: node of a config, with lengths in iterations; what is missing or null is left alone.
+        train: node of a config, with lengths in iterations; missing or null entries are ignored.
 
     Raises:
-        ValueError: names every such setting, its value and what is expected.
+        ValueError: a number is out of range; the message names every such setting, its value and the range.
     """
     wrong = []
     for key, smallest, largest in _RANGES:
@@ -50,7 +50,7 @@ def check_numbers(train: DictConfig) -> None:
 
 
 def prepare_device(train: DictConfig) -> torch.device:
-    """``train.device``, with ``train.tf32`` and ``train.keep_memory`` set for this process.
+    """Returns ``train.device``, and applies ``train.tf32`` and ``train.keep_memory`` to this process.
 
     Raises:
         ValueError: there is no such device.

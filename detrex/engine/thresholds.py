@@ -1,4 +1,4 @@
-"""Score thresholds that an evaluation found, kept with the weights that were evaluated."""
+"""Stores the score thresholds that an evaluation found with the weights that were evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe_thresholds(thresholds: Mapping[int, BestThreshold], categories: Cat
 def evaluates_folder(train: DictConfig) -> bool:
     """Whether ``train.init_checkpoint`` names the final weights of the run in ``train.output_dir``.
 
-    Thresholds are added to no other weights, which may be someone else's.
+    Thresholds are not added to other weights, which may be someone else's.
     """
     folder = Path(train.output_dir).resolve()
     source = train.init_checkpoint
@@ -40,7 +40,7 @@ def evaluates_folder(train: DictConfig) -> bool:
 
 
 def keep_thresholds(path: Path, thresholds: Mapping[int, BestThreshold]) -> None:
-    """Writes them into a file of weights, where there is one; that this fails does not end a run.
+    """Writes thresholds into a file of weights, if it exists; a failure does not end the run.
 
     Args:
         path: of the weights.

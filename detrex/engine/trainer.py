@@ -35,28 +35,29 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Takes ``max_iter`` optimizer steps and calls hooks around them.
 
-    A step takes the mean gradient of ``accumulation`` micro-batches, which is one batch of the loader each. A
-    loss is divided by the number of objects in its own micro-batch, so images in one with few objects
-    count for a little more than they would in one large batch.
+    A step uses the mean gradient of ``accumulation`` micro-batches, each of which is a batch of the loader. A
+    loss is divided by the number of objects in its micro-batch, so images in a micro-batch with few objects
+    count a little more than they would in one large batch.
 
-    A step whose loss or gradient is not finite on any process is left out on all of them, without a trace in
-    the model; as an iteration it counts, so that the schedule and the length of the run stay as they are.
+    If the loss or gradient of a step is not finite on one process, all processes skip it without a trace in
+    the model; it still counts as an iteration, so that the schedule and the length of the run do not change.
 
     Args:
-        model: on its device, wrapped for distributed training if need be. Maps a list of samples to a
+        model: on its device, wrapped for distributed training if need be. It maps a list of samples to a
             dict of weighted losses, which are summed.
-        loader: gives batches without end. With ``state_dict`` and ``load_state_dict`` a resumed run sees
-            the batches that would have come.
+        loader: returns endless batches. If it has ``state_dict`` and ``load_state_dict``, a resumed run sees
+            the batches that would have followed.
         optimizer: over the model's parameters.
         scheduler: stepped once per optimizer step.
-        max_iter: optimizer steps of the whole run, those before a resume included.
-        output_dir: where a report goes if the loss is not finite.
+        max_iter: optimizer steps of the whole run, including those before a resume.
+        output_dir: for a report if the loss is not finite.
         amp: ``off``, ``bf16`` or ``fp16`` (with loss scaling) for the forward pass.
         max_norm: the gradient of the whole model is scaled down to this norm; None for no clipping.
         norm_type: of that norm.
         accumulation: micro-batches per step.
-        max_skipped_steps: how many steps in a row may be left out because the loss or gradient is not finite.
-            In fp16 gradients that are too large for the scale of the loss do not count: it is lowered.
+        max_skipped_steps: how many steps in a row may be skipped because the loss or gradient is not finite.
+            In fp16, gradients that are too large for the scale of the loss do not count: the scale is
+                lowered.
         average: a moving average of the weights, updated after every step that was taken.
         hooks: called in this order.
 
@@ -69,13 +70,13 @@ class Trainer:
         iteration: steps done.
         average: as given, or None.
         step_taken: whether the weights changed in the last step.
-        stopping: whether a process was asked to stop, with which all agree.
+        stopping: whether a process was asked to stop; equal on all processes.
         losses: of the last step by name, averaged over its micro-batches, detached, on the
             model's device.
         grad_norm: norm of the last step's gradient before clipping, a tensor on the model's device.
         lr: the largest learning rate in the last step.
-        data_time, step_time: seconds that the last step waited for data, and took in all.
-        metrics: those that were logged last.
+        data_time, step_time: seconds that the last step waited for data, and took in total.
+        metrics: the metrics that were logged last.
     """
 
     def __init__(
@@ -130,20 +131,20 @@ class Trainer:
         self._buffers = KeptBuffers(self.module)
         self._random_state: dict[str, Any] | None = None
         self._started_at = 0
-        self._before_step: dict[str, Any] | None = None  # while a step is not complete
+        self._before_step: dict[str, Any] | None = None  # set while a step is not complete
         self._skipped_before = 0
         self._updating = False
 
     def train(self) -> None:
         """Runs until ``max_iter`` steps are done.
 
-        After an error, or a request to stop (see :mod:`detrex.runtime.interruption`), hooks can keep what was
-        done up to the last complete step.
+        After an error, or a request to stop (see :mod:`detrex.runtime.interruption`), hooks can save the
+        state after the last complete step.
 
         Raises:
             NonFiniteLossError: the loss or the gradient was not finite in too many steps in a row; none of
-                them was taken, and a report of the last was written to ``output_dir/nonfinite``.
-            RuntimeError: the loader came to its end.
+                them was taken, and a report about the last one was written to ``output_dir/nonfinite``.
+            RuntimeError: the loader ended.
             Interrupted: this or, in a step, another process was asked to stop.
         """
         self._started_at = self.iteration
@@ -157,7 +158,7 @@ class Trainer:
                 with interruption.noted():
                     self._fail(error)
                 if interruption.requested() and not isinstance(error, interruption.Interrupted):
-                    # Such as that of another process which has ended already.
+                    # For example, because another process has already ended.
                     logger.warning("an error after the request to stop: %s: %s", type(error).__name__, error)
                     raise interruption.Interrupted from error
                 raise
@@ -172,7 +173,7 @@ class Trainer:
         self._call("before_train")
         batches = watched(iter(self.loader), "training data")
         if self._random_state is not None:
-            # Only now, for making an iterator over worker processes draws a random number.
+            # Only now, because making an iterator over worker processes draws a random number.
             set_random_state(self._random_state)
         while self.iteration < self.max_iter:
             self._call("before_step")
@@ -189,9 +190,9 @@ class Trainer:
                 interruption.EXIT_INTERRUPTED,
             )
             for worker in multiprocessing.active_children():
-                worker.terminate()  # one that is stuck would be waited for
+                worker.terminate()  # otherwise, a stuck worker would be waited for
         if self.iteration == self._started_at:
-            return  # nothing was done that could be kept
+            return  # there is no complete step to save
         if self._updating:
             logger.error("the weights were being changed; the last checkpoint is what there is to go on from")
             return
@@ -201,15 +202,15 @@ class Trainer:
         for hook in self.hooks:
             try:
                 hook.after_failure(self)
-            except Exception:  # the first error is to be seen
+            except Exception:  # the first error must stay visible
                 logger.exception("%s failed while the run was being ended", type(hook).__name__)
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict of the model; to be called on all processes, complete on the main one."""
+        """The state dict of the model; call it on all processes; it is complete on the main one."""
         return whole(self.module.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights and their average, the same on every process; to be called on all together."""
+        """The state without the weights and their average, equal on every process; call it on all of them."""
         process = {
             **(self._before_step or self._position()),
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
@@ -225,18 +226,18 @@ class Trainer:
         }
 
     def _position(self) -> dict[str, Any]:
-        """What decides about the next step, besides weights: random numbers and the place in the data."""
+        """The state that determines the next step besides weights: random numbers and place in the data."""
         loader = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
         return {"random": random_state(), "loader": loader}
 
     def load_state(self, checkpoint: Checkpoint) -> None:
-        """Goes on where a checkpoint was written; its weights are already in the model.
+        """Continues from a checkpoint whose weights are already in the model.
 
-        Hooks find their state by the name of their class; what the run did not have, such as a hook or the
-        average of the weights, starts anew.
+        Hooks find their state by the name of their class; a hook, or an average of the weights, that the run
+        did not have starts anew.
 
         Raises:
-            CheckpointError: the state is of another model, optimizer or schedule.
+            CheckpointError: the state belongs to another model, optimizer or schedule.
         """
         try:
             self._load_state(checkpoint.state, checkpoint)
@@ -272,7 +273,7 @@ class Trainer:
         self._load_process(processes[min(rank(), len(processes) - 1)], exact)
 
     def _follow_schedule(self) -> None:
-        """Takes the learning rates of the next step from this run's schedule, not from the earlier one's."""
+        """Takes the learning rates of the next step from this run's schedule, not from the previous run's."""
         if isinstance(self.scheduler, LambdaLR):
             rates = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
             for group, (base, factor) in zip(self.optimizer.param_groups, rates, strict=True):
@@ -284,7 +285,7 @@ class Trainer:
         else:
             logger.warning("the training loader has no state to restore; the order of images starts anew")
         if exact:
-            with preserved_random_state():  # to find what is damaged now, not at the first step
+            with preserved_random_state():  # to find damage now, not at the first step
                 set_random_state(state["random"])
             self._random_state = state["random"]
         for hook in self.hooks:
@@ -315,7 +316,7 @@ class Trainer:
         self.step_taken = self._may_step(micro_batches)
         self._updating = True
         if self.step_taken:
-            # The scaler has seen the gradients before clipping, and would leave out what is not finite too.
+            # The scaler has seen the gradients before clipping, and would also skip non-finite ones.
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update()
@@ -326,7 +327,7 @@ class Trainer:
         self.step_time = time.perf_counter() - start
 
     def _accumulate(self, batches: Iterator[list[Sample]], last: bool) -> MicroBatch:
-        """Adds the gradient of one micro-batch; processes exchange gradients with the last one only."""
+        """Adds the gradient of one micro-batch; processes exchange gradients only with the last one."""
         start = time.perf_counter()
         samples = self._next(batches)
         self.data_time += time.perf_counter() - start
@@ -350,7 +351,7 @@ class Trainer:
             self.scheduler.step()
             return
         with warnings.catch_warnings():
-            # In the very first step PyTorch takes it for a mistake that the optimizer was not stepped.
+            # In the very first step, PyTorch would warn that the optimizer was not stepped.
             warnings.filterwarnings("ignore", ".*lr_scheduler.step.*before.*optimizer.step", UserWarning)
             self.scheduler.step()
 
@@ -369,9 +370,9 @@ class Trainer:
         return norm
 
     def _may_step(self, micro_batches: Sequence[MicroBatch]) -> bool:
-        """Whether all is finite on all processes; sees to it if not, and to what else they have to agree on.
+        """Whether all values are finite on all processes; processes also agree on skipping and stopping.
 
-        One transfer of three numbers, after the whole backward pass is queued and before weights change.
+        It takes one transfer of three numbers, after the backward pass is queued and before weights change.
         """
         loss_finite = torch.stack([micro_batch.finite for micro_batch in micro_batches]).all()
         no_stop = torch.full_like(loss_finite, not interruption.requested())
@@ -382,7 +383,7 @@ class Trainer:
             self._guard.skipped = 0
             return True
         self._buffers.restore()
-        # A gradient too large for fp16 is usual: the scale of the loss goes down until it fits.
+        # Gradients too large for fp16 are usual: the scale of the loss is lowered until they fit.
         overflow = losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not overflow:
             self._guard.skip(self, "gradient" if losses_finite else "loss", micro_batches)
@@ -394,7 +395,7 @@ class Trainer:
 
 
 def _mean_losses(micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
-    """Each loss as its share of the step's: one that some micro-batches lack is zero there."""
+    """The mean of each loss over micro-batches; a loss that a micro-batch lacks counts as zero there."""
     sums: dict[str, Tensor] = {}
     for micro_batch in micro_batches:
         for name, loss in micro_batch.losses.items():

@@ -1,4 +1,4 @@
-"""The weights that a run starts from, goes on from or evaluates."""
+"""Loads the weights from which a run starts or continues, or which it evaluates."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_class_count(model: nn.Module, categories: Categories | None) -> None:
-    """Compares ``model.num_classes``, where a model says it, with the classes of its training data.
+    """Compares ``model.num_classes``, if the model has it, with the classes of its training data.
 
     Raises:
-        ConfigError: they differ. With fewer training would fail at some image; with more, only the
+        ConfigError: they differ. With too few classes, training would fail at some image; with too many, the
             evaluation after it.
     """
     count = getattr(model, "num_classes", None)
@@ -48,10 +48,10 @@ Started = TypeVar("Started")
 def start_from_newest(
     checkpointer: Checkpointer, start: Callable[[Checkpoint], Started]
 ) -> tuple[Checkpoint, Started] | None:
-    """The newest checkpoint that can be used, and what was made from it; None if there is none at all.
+    """The newest usable checkpoint, and the result of ``start`` for it; None if there are no checkpoints.
 
-    One that is damaged in whatever way is named in a warning, and the one before it is tried. To be called on
-    all processes, which use the same.
+    A damaged checkpoint is named in a warning, and the one before it is tried. Call it on all processes,
+    which use the same checkpoint.
 
     Args:
         checkpointer: of the run.
@@ -86,7 +86,7 @@ def start_from_newest(
 
 
 def _attempt(action: Callable[[], Started]) -> tuple[Started | None, str]:
-    """What ``action`` returns on all processes, or None and why it failed on one of them."""
+    """The result of ``action`` on all processes, or None and the reason why it failed on one of them."""
     result, reason = None, ""
     try:
         result = action()
@@ -97,7 +97,7 @@ def _attempt(action: Callable[[], Started]) -> tuple[Started | None, str]:
 
 
 def warn_of_changes(checkpoint: Checkpoint, config: DictConfig) -> None:
-    """Warns where ``config`` differs from the one that a checkpoint was written with."""
+    """Warns about differences between ``config`` and the config with which a checkpoint was written."""
     if "config" not in checkpoint.metadata:
         return
     try:
@@ -133,8 +133,8 @@ def load_for_evaluation(
         CheckpointError: there are no weights, or they do not fit the model.
 
     Returns:
-        The classes that the weights were trained on, if the file says so, else ``categories``; of models that
-        read words the other way round.
+        The classes that the weights were trained on, if the file tells them, else ``categories``; for models
+        that read words, ``categories`` come first.
     """
     source = config.train.init_checkpoint if checkpoint is None else checkpoint.path
     if not source:

@@ -1,4 +1,4 @@
-"""Where metrics and pictures go: JSON lines always, TensorBoard and Weights & Biases if asked for."""
+"""Writes metrics and pictures: always to JSON lines, and to TensorBoard and Weights & Biases if wanted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS_TO_LOG_IN = 10
 
 
 class Writer(Protocol):
-    """Keeps metrics somewhere. What it needs beyond this package is imported by :meth:`open`.
+    """Writes metrics. Packages that it needs are imported by :meth:`open`.
 
     Attributes:
         shows_pictures: whether :meth:`picture` does anything.
@@ -35,17 +35,17 @@ class Writer(Protocol):
         """Called once before the first metrics of a run that continues after ``iteration`` steps."""
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the metrics after ``iteration`` steps."""
+        """Writes the metrics after ``iteration`` steps."""
 
     def picture(self, iteration: int, name: str, image: Image.Image) -> None:
-        """Keeps an RGB picture made after ``iteration`` steps."""
+        """Writes an RGB picture made after ``iteration`` steps."""
 
     def close(self) -> None:
-        """Called once at the end, after an error too."""
+        """Called once at the end, also after an error."""
 
 
 class JsonLinesWriter:
-    """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for what is not finite.
+    """One JSON object per line: ``{"iteration": 20, "loss": 1.5, ...}``; null for values that are not finite.
 
     Lines that cannot be written, because the disk is full, are kept and written with the next ones.
     """
@@ -57,7 +57,7 @@ class JsonLinesWriter:
         self._waiting = ""
 
     def open(self, iteration: int, _config: Mapping[str, Any]) -> None:
-        """Drops what an earlier run wrote for later iterations, which will come again."""
+        """Drops lines of an earlier run for later iterations, which will be repeated."""
         if not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -94,13 +94,13 @@ class JsonLinesWriter:
                 if written != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             except OSError as error:
-                file.truncate(whole)  # no half of a line
+                file.truncate(whole)  # drop an incomplete line
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._waiting = ""
 
 
 def grouped(names: Iterable[str]) -> dict[str, str]:
-    """Names of metrics, and the same with the group in front by which TensorBoard sorts them.
+    """Names of metrics, each with the name by which TensorBoard groups it.
 
     Groups are ``train`` (the loss and its parts of the last decoder layer), ``train_STAGE`` (those of other
     layers and of denoising), ``val`` (evaluations) and ``val_ema`` (of averaged weights), ``optimizer``,
@@ -162,7 +162,7 @@ class TensorBoardWriter:
 
     def picture(self, iteration: int, name: str, image: Image.Image) -> None:
         self._summary.add_image(name, np.asarray(image), iteration, dataformats="HWC")
-        self._summary.flush()  # else it may take minutes to be seen
+        self._summary.flush()  # otherwise, it may take minutes to appear
 
     def close(self) -> None:
         if self._summary is not None:
@@ -170,11 +170,10 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-    """Metrics, pictures and the config for Weights & Biases; a resumed run goes on in the same W&B run.
+    """Metrics, pictures and the config for Weights & Biases; a resumed run continues the same W&B run.
 
-    The key is read from the environment (``WANDB_API_KEY``) or from what ``wandb login`` has stored. Without
-    one training goes on without this writer. ``mode="offline"`` needs none; ``wandb sync`` uploads such runs
-    later.
+    The key comes from the environment (``WANDB_API_KEY``) or from ``wandb login``. Without a key, training
+    continues without this writer. ``mode="offline"`` needs no key; ``wandb sync`` uploads such runs later.
 
     Args:
         directory: for its files, and the id of the run.
@@ -209,7 +208,7 @@ class WandbWriter:
         self._image = wandb.Image
         marker = self._directory / "wandb_id.txt"
         known = marker.read_text().strip() if iteration and marker.is_file() else None
-        # Without a key, wandb asks for one where there is a terminal; training is not to wait for the answer.
+        # Without a key, wandb would ask for one on a terminal, and training would wait for the answer.
         wandb.setup(settings=wandb.Settings(login_timeout=_SECONDS_TO_LOG_IN))
         self._run = wandb.init(
             dir=str(self._directory), config=dict(config), id=known, resume="allow", **self._options
@@ -218,7 +217,7 @@ class WandbWriter:
         self._step = iteration
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Steps of W&B cannot go back: what comes later is at the last one, with its own ``iteration``."""
+        """W&B's steps cannot go back: late metrics are logged at the last step, with their ``iteration``."""
         late = {"iteration": iteration} if iteration < self._step else {}
         self._step = max(iteration, self._step)
         self._run.log({**metrics, **late}, step=self._step)
@@ -232,19 +231,19 @@ class WandbWriter:
 
 
 class Writers:
-    """Several writers as one. Training goes on when one fails.
+    """Several writers as one. Training continues if one of them fails.
 
-    A writer that cannot be opened is left out. One that fails later is named in a warning, once, and is tried
-    again the next time: a disk that was full may have room again.
+    A writer that cannot be opened is left out. If one fails later, a single warning names it, and it is tried
+    again the next time: a full disk may have room again.
     """
 
     def __init__(self, writers: Sequence[Writer]):
         self._writers = list(writers)
-        self._failing: set[int] = set()  # of whose failure the log knows, by their place
+        self._failing: set[int] = set()  # indices of writers whose failure was logged
 
     @property
     def show_pictures(self) -> bool:
-        """Whether pictures are worth making."""
+        """Whether any writer shows pictures."""
         return any(writer.shows_pictures for writer in self._writers)
 
     def open(self, iteration: int, config: Mapping[str, Any]) -> None:
@@ -262,7 +261,7 @@ class Writers:
         self._each("picture", iteration, name, image)
 
     def close(self) -> None:
-        self._failing.clear()  # what is lost now is worth another warning
+        self._failing.clear()  # a failure now deserves another warning
         self._each("close")
 
     def _each(self, method: str, *args: Any) -> None:
@@ -270,7 +269,7 @@ class Writers:
             name = type(writer).__name__
             try:
                 getattr(writer, method)(*args)
-            except Exception as error:  # disk, network, or anything inside of another package
+            except Exception as error:  # disk, network, or any error in another package
                 if place not in self._failing:
                     logger.warning("%s failed, and is tried again (%s)", name, _reason(error))
                 self._failing.add(place)

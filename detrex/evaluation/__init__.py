@@ -1,4 +1,4 @@
-"""Measuring models: COCO and LVIS AP of boxes, masks and boundaries, panoptic quality, semantic IoU."""
+"""Measures models: COCO and LVIS AP of boxes, masks and boundaries, panoptic quality, semantic IoU."""
 
 from detrex.evaluation.cityscapes import CityscapesInstanceEvaluator
 from detrex.evaluation.coco import CocoEvaluator

@@ -1,4 +1,4 @@
-"""What lies behind an average precision: errors by kind, precision and recall, calibration, confusion.
+"""Explains an average precision: errors by kind, precision and recall, calibration, confusion.
 
 Shape letters: C classes, K detections of all images, R points of recall.
 """
@@ -15,19 +15,19 @@ from detrex.evaluation.matching import ERRORS, ImageMatches
 from detrex.evaluation.thresholds import BestThreshold, best_threshold
 
 RECALLS = np.linspace(0, 1, 101)
-"""Points of recall at which COCO takes precision."""
+"""Points of recall at which COCO measures precision."""
 
 _BINS = 10
 _EXAMPLES = 6
-_CONFUSED = 0.3  # score from which on detections count in the confusion matrix
+_CONFUSED = 0.3  # detections with at least this score count in the confusion matrix
 
 
 class Place(NamedTuple):
-    """Where a detection or an object is.
+    """Box and mask of a detection or an object.
 
     Attributes:
         box: absolute xyxy in pixels.
-        mask: pycocotools' RLE; None where boxes are evaluated.
+        mask: pycocotools' RLE; None if boxes are evaluated.
     """
 
     box: tuple[float, ...]
@@ -36,16 +36,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorExample:
-    """Where an error was made.
+    """One error.
 
     Attributes:
-        kind: of :data:`detrex.evaluation.matching.ERRORS`.
+        kind: one of :data:`detrex.evaluation.matching.ERRORS`.
         image_id: of the image.
-        class_index: of the detection; of a missed object, its own.
-        score: of the detection; NaN of a missed object.
+        class_index: of the detection or the missed object.
+        score: of the detection; NaN for a missed object.
         place: of the detection or the missed object.
-        object_class: of the object that the error is about; -1: none.
-        object_place: likewise; None: none.
+        object_class: of the object that the error is about; -1 for no object.
+        object_place: of that object; None for no object.
     """
 
     kind: str
@@ -62,9 +62,9 @@ class CalibrationBin:
     """Detections of similar scores.
 
     Attributes:
-        score: their mean.
-        precision: how many of them are right, as a share.
-        count: how many there are.
+        score: mean score.
+        precision: share of right detections.
+        count: number of detections.
     """
 
     score: float
@@ -74,7 +74,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class DetectionAnalysis:
-    """What lies behind the AP of a task, at an IoU of 0.5.
+    """Explains the AP of a task, at an IoU of 0.5.
 
     Attributes:
         task: ``"bbox"`` or ``"segm"``.
@@ -82,13 +82,13 @@ class DetectionAnalysis:
         precision: (C, R) at :data:`RECALLS`, NaN for classes without objects.
         calibration: detections by score.
         calibration_error: mean distance of score and precision, weighted by the number of detections.
-        confusion: (C + 1, C + 1) int64, rows of true classes, columns of found ones; last: none. Of
-            detections with a score of at least 0.3.
-        counts: how many errors there are of each kind.
-        lost: AP50 in percent that each kind of error costs: how much more it would be without.
-        thresholds: of each class, from which score on its detections are best shown; None where that cannot
-            be told.
-        examples: where errors were made, of high scores.
+        confusion: (C + 1, C + 1) int64, detections with a score of at least 0.3 by true class (rows) and
+            found class (columns); the last row and column mean no class.
+        counts: number of errors of each kind.
+        lost: AP50 in percent that each kind of error costs: how much higher it would be without these errors.
+        thresholds: for each class, the score from which on its detections are best shown; None if that cannot
+            be determined.
+        examples: errors with high scores.
     """
 
     task: str
@@ -137,8 +137,8 @@ class DetectionCounts:
         Args:
             classes: (K,) of the detections.
             right: (K,) bool.
-            counted: (K,) bool, those that count at all.
-            objects: (C,) how many objects there are.
+            counted: (K,) bool, whether the detection counts.
+            objects: (C,) number of objects of each class.
         """
         precision = np.full((self.num_classes, len(RECALLS)), np.nan)
         chosen = np.flatnonzero(counted)
@@ -159,21 +159,21 @@ class DetectionCounts:
         ]
 
     def lost_to(self, error: str) -> float:
-        """AP50 in percent that errors of a kind cost."""
+        """AP50 in percent that one kind of error costs."""
         every = ~self.ignored
         before, _ = self.ap(self.classes, self.right, every, self.per_class)
         if error == "missed":
             without = self.per_class - np.bincount(
                 self.object_classes[self.missed], minlength=self.num_classes
             )
-            # A class of which nothing is left has no AP of its own; it had none of its objects found.
+            # A class without remaining objects has no AP; none of its objects had been found.
             after, _ = self.ap(self.classes, self.right, every, without)
             return after - before
         concerned = self.errors == ERRORS.index(error)
         if error not in ("classification", "localisation"):
             after, _ = self.ap(self.classes, self.right, every & ~concerned, self.per_class)
             return after - before
-        # Of the errors of class and place about an object that nothing found, the best one becomes right.
+        # Among the class and localisation errors about an object that nothing found, the best becomes right.
         kinds = [ERRORS.index(name) for name in ("classification", "localisation")]
         about = np.flatnonzero(np.isin(self.errors, kinds))
         order = about[np.argsort(-self.scores[about], kind="stable")]
@@ -191,13 +191,13 @@ class DetectionCounts:
 def analyse(
     task: str, class_names: Sequence[str], matches: Iterable[ImageMatches], examples: list[ErrorExample]
 ) -> DetectionAnalysis:
-    """Puts the matches of all images together.
+    """Analyses the matches of all images together.
 
     Args:
         task: ``"bbox"`` or ``"segm"``.
         class_names: C names.
         matches: of the images.
-        examples: of errors, of which the best are kept.
+        examples: errors, of which the best examples are kept.
     """
     counts = DetectionCounts(matches, len(class_names))
     _, precision = counts.ap(counts.classes, counts.right, ~counts.ignored, counts.per_class)
@@ -221,12 +221,12 @@ def analyse(
 
 
 def interpolated(scores: np.ndarray, right: np.ndarray, objects: int) -> np.ndarray:
-    """(R,) precision at :data:`RECALLS`, the highest at that recall or a higher one, as COCO takes it.
+    """Precision (R,) at :data:`RECALLS`, the highest at that recall or a higher one, as in COCO.
 
     Args:
         scores: (K,) of the detections.
         right: (K,) bool.
-        objects: how many there are.
+        objects: number of objects.
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
@@ -238,7 +238,7 @@ def interpolated(scores: np.ndarray, right: np.ndarray, objects: int) -> np.ndar
 
 
 def calibration(scores: np.ndarray, right: np.ndarray) -> list[CalibrationBin]:
-    """Detections in ten bins of equal width, by score; empty ones are left out."""
+    """Detections in ten bins of equal width by score; empty bins are left out."""
     place = np.clip((scores * _BINS).astype(int), 0, _BINS - 1)
     return [
         CalibrationBin(
@@ -250,7 +250,7 @@ def calibration(scores: np.ndarray, right: np.ndarray) -> list[CalibrationBin]:
 
 
 def confusion(counts: DetectionCounts) -> np.ndarray:
-    """(C + 1, C + 1): which class objects were taken for; see :class:`DetectionAnalysis`."""
+    """The confusion matrix (C + 1, C + 1), see :class:`DetectionAnalysis`."""
     none = counts.num_classes
     matrix = np.zeros((none + 1, none + 1), np.int64)
     sure = (counts.scores >= _CONFUSED) & ~counts.ignored
@@ -266,7 +266,7 @@ def confusion(counts: DetectionCounts) -> np.ndarray:
 
 
 def best_examples(examples: Sequence[ErrorExample]) -> list[ErrorExample]:
-    """A few examples of each kind, of the highest scores; missed objects by their size."""
+    """A few examples of each kind: those with the highest scores, and the largest missed objects."""
     kept = []
     for kind in ERRORS:
         of_kind = [example for example in examples if example.kind == kind]

@@ -1,4 +1,4 @@
-"""Boundaries of masks, and the IoU of these (arXiv 2103.16562): more of it depends on fine outlines.
+"""Boundaries of masks and their IoU (arXiv 2103.16562), which depends more on fine outlines than mask IoU.
 
 Shape letters: H and W pixels.
 """
@@ -16,7 +16,7 @@ from scipy import ndimage
 RATIO = 0.02
 """Width of a boundary, as a share of the image's diagonal."""
 
-_LEAST = 0.5  # IoU of masks below which that of boundaries changes nothing
+_LEAST = 0.5  # if the IoU of masks is lower, the IoU of boundaries makes no difference
 
 
 def boundary_width(size: tuple[int, int], ratio: float = RATIO) -> int:
@@ -25,9 +25,9 @@ def boundary_width(size: tuple[int, int], ratio: float = RATIO) -> int:
 
 
 def mask_boundary(mask: np.ndarray, width: int) -> np.ndarray:
-    """(H, W) bool: the pixels of a mask that are at most ``width`` from its outside.
+    """The pixels of a mask, (H, W) bool, that are at most ``width`` from its outside.
 
-    What is around the image is outside.
+    Everything beyond the image is outside.
 
     Args:
         mask: (H, W) bool.
@@ -45,9 +45,9 @@ def mask_boundary(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def label_boundary(labels: np.ndarray, width: int) -> np.ndarray:
-    """(H, W) bool: the pixels that are at most ``width`` from one of another label.
+    """The pixels, (H, W) bool, that are at most ``width`` from a pixel with another label.
 
-    What is around the image has another label.
+    Everything beyond the image has another label.
 
     Args:
         labels: (H, W) integers from -1 on.
@@ -63,8 +63,7 @@ class BoundaryEval(COCOeval):
     """COCO's AP with the smaller one of mask IoU and boundary IoU.
 
     Args:
-        truth: with masks.
-        found: likewise.
+        truth, found: ground truth and detections, with masks.
     """
 
     def __init__(self, truth: COCO, found: COCO):

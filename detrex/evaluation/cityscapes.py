@@ -1,7 +1,7 @@
 """Average precision of instances by the rules of Cityscapes' own script.
 
-They differ from COCO's: precision is not interpolated, of several detections of an object the best one
-counts and the others are wrong, and a wrong detection is forgiven if it lies on groups, small objects or
+They differ from COCO's: precision is not interpolated; of several detections of an object, the best one
+counts and the others are wrong; and a wrong detection is ignored if it lies on groups, small objects or
 unlabelled pixels.
 """
 
@@ -30,12 +30,12 @@ OVERLAPS = np.arange(0.5, 1.0, 0.05)
 """IoU that a detection has to exceed."""
 
 LEAST_AREA = 100
-"""Pixels; smaller objects are neither to be found nor wrong."""
+"""Area in pixels; smaller objects are ignored."""
 
 VOID = (-1, 0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
 """Label ids that the benchmark does not count."""
 
-_IDS = 1000  # an instance's id is 1000 times its label and its number; without number, it is a group
+_IDS = 1000  # id of an instance = 1000 * label + number; the id of a group is the label alone
 
 
 class Pair(NamedTuple):
@@ -48,13 +48,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What is kept of one image.
+    """The facts that are kept about one image.
 
     Attributes:
-        labels, scores, areas, void: of N detections: label ids, scores, pixels, and pixels on what is not
-            labelled.
+        labels, scores, areas, void: of N detections: label ids, scores, areas in pixels, and how many of the
+            pixels are unlabelled.
         object_labels, object_areas, is_group: of M objects.
-        pairs: of detections and objects of one label that overlap.
+        pairs: overlapping pairs of a detection and an object of the same label.
     """
 
     labels: np.ndarray
@@ -75,8 +75,8 @@ class CityscapesInstanceEvaluator:
 
     Args:
         segments: folder of ``gtFine/val``, with ``*_gtFine_instanceIds.png`` in folders of cities.
-        classes: the model's classes; ids are Cityscapes' label ids. By default the eight that have instances.
-        image_suffix: end of the images' names, which ``segment_suffix`` replaces.
+        classes: the model's classes; ids are Cityscapes' label ids. By default, the eight with instances.
+        image_suffix: ending of the images' names, which ``segment_suffix`` replaces.
         segment_suffix: see ``image_suffix``.
 
     Raises:
@@ -108,7 +108,7 @@ class CityscapesInstanceEvaluator:
 
         Raises:
             DataError: an image has no ground truth.
-            ValueError: the output has no instances or masks, or masks of another size.
+            ValueError: the output has no instances or masks, or its masks have the wrong size.
         """
         for sample, output in zip(samples, outputs, strict=True):
             if "instances" not in output:
@@ -139,7 +139,7 @@ class CityscapesInstanceEvaluator:
         }
 
     def metric_names(self) -> list[str]:
-        """What :meth:`evaluate` returns."""
+        """Names of the metrics that :meth:`evaluate` returns."""
         return ["cityscapes/AP", "cityscapes/AP50"]
 
     def _compare(self, sample: Sample, instances: Instances) -> ImageResult:
@@ -185,7 +185,7 @@ def average_precision(images: Sequence[ImageResult], label: int, overlap: float)
     Args:
         images: of the data set.
         label: id of the class.
-        overlap: IoU that is to be exceeded.
+        overlap: IoU that a match has to exceed.
     """
     scores: list[float] = []
     right: list[bool] = []
@@ -227,17 +227,17 @@ def average_precision(images: Sequence[ImageResult], label: int, overlap: float)
 
 
 def _area_under_curve(scores: np.ndarray, right: np.ndarray, missed: int) -> float:
-    """The area under precision by recall, by the trapezoids of the script: (r(k-1) - r(k+1)) / 2 wide each.
+    """The area under precision over recall, by the script's trapezoids of width (r(k-1) - r(k+1)) / 2.
 
     Args:
         scores: (K,) of the detections.
         right: (K,) bool.
-        missed: objects that no detection is on.
+        missed: number of objects without a detection.
     """
     order = np.argsort(scores, kind="stable")
     scores, right = scores[order], right[order]
     _, first = np.unique(scores, return_index=True)
-    below = np.concatenate([[0], np.cumsum(right)])[first]  # right ones that a threshold takes away
+    below = np.concatenate([[0], np.cumsum(right)])[first]  # right detections that a threshold removes
     hits = right.sum() - below
     precision = np.append(hits / (len(scores) - first), 1.0)
     recall = np.append(hits / np.maximum(hits + below + missed, 1), 0.0)

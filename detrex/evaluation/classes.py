@@ -1,4 +1,4 @@
-"""How class indices of a model relate to the category ids of the ground truth."""
+"""Relates class indices of a model to category ids of the ground truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_categories(
         ground_truth: its annotation file, for messages.
 
     Raises:
-        DataError: the ground truth has categories that the model does not know, or names them otherwise.
+        DataError: the ground truth has categories that the model does not know or that have other names.
     """
     if classes is None:
         return listed
@@ -43,7 +43,7 @@ def model_categories(
 
 
 def check_class_indices(indices: Tensor | Sequence[int], count: int) -> None:
-    """Raises ValueError for a predicted class that is none of the ``count`` classes of the data."""
+    """Raises ValueError for a predicted class that is not among the ``count`` classes of the data."""
     if len(indices) and (largest := int(torch.as_tensor(indices).max())) >= count:
         raise ValueError(
             f"the model predicts the class index {largest}, but the data has {count} classes: set "
@@ -52,7 +52,7 @@ def check_class_indices(indices: Tensor | Sequence[int], count: int) -> None:
 
 
 def missing_output(task: str, evaluator: object) -> str:
-    """What to say of outputs without the entry ``task``."""
+    """The message for outputs without the entry ``task``."""
     name = type(evaluator).__name__
     return (
         f"the model's output has no {task!r} for {name}: let the model's post-processing make it, or take "

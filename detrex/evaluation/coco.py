@@ -37,7 +37,7 @@ PYCOCOTOOLS, FASTER = "pycocotools", "faster-coco-eval"
 
 
 def _faster_coco_eval() -> Any:
-    """The library.
+    """The library faster-coco-eval.
 
     Raises:
         ImportError: it is not installed.
@@ -53,31 +53,31 @@ class CocoEvaluator:
     """COCO's AP of ``outputs["instances"]``, over the images that were processed.
 
     Metrics, in percent, for each task: ``AP`` (IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``APs``, ``APm``,
-    ``APl`` (small: below 32 x 32 pixels of area, large: above 96 x 96) and ``AR`` (average recall); NaN where
-    no ground truth qualifies.
+    ``APl`` (small: an area below 32 x 32 pixels, large: above 96 x 96) and ``AR`` (average recall); NaN if no
+    ground truth qualifies.
 
     Args:
         annotations: COCO instance file of the ground truth.
-        tasks: some of ``"bbox"``, ``"segm"`` and ``"boundary"`` (masks whose outlines have to fit as well,
-            see :class:`detrex.evaluation.boundary.BoundaryEval`).
-        classes: what the model's class indices mean, if not the categories of ``annotations`` ordered by id:
-            the annotation file it was trained on, or its categories. Detections of classes that the ground
+        tasks: one or more of ``"bbox"``, ``"segm"`` and ``"boundary"`` (masks whose outlines have to fit,
+            too, see :class:`detrex.evaluation.boundary.BoundaryEval`).
+        classes: the model's classes, if they are not the categories of ``annotations`` ordered by id: the
+            annotation file that it was trained on, or its categories. Detections of classes that the ground
             truth does not have (stuff) are left out.
         max_detections: COCOeval's limit of detections per image and class. Raise it for crowded images.
-        output_dir: where ``coco_instances_results.json`` is written, in COCO's result format.
+        output_dir: folder for ``coco_instances_results.json``, in COCO's result format; None for none.
         images: folder of the images, for sizes that ``annotations`` does not list.
-        orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoInstances`.
-        analysis: whether to find out what lies behind the AP, see :attr:`analysis`.
+        orientation, leave_folder: of the data set, see :class:`detrex.data.CocoInstances`.
+        analysis: whether to make an analysis, see :attr:`analysis`.
         backend: the library that matches and counts: ``pycocotools``, or ``faster-coco-eval`` (extra
             ``faster``), which gives the same metrics in less time. ``boundary`` is always this package's.
 
     Attributes:
         analysis: of the last evaluation: errors by kind, precision and recall, calibration and confusion, of
-            masks if they are evaluated, else of boxes; None before, and where it is not asked for.
+            masks if they are evaluated, else of boxes; None before the first one, or if it is not wanted.
 
     Raises:
         FileNotFoundError: there is no annotation file.
-        DataError: it has errors, all its objects are left out, or has classes that the model does not know.
+        DataError: the file has errors, all its objects are left out, or the model does not know its classes.
         ValueError: other arguments are wrong.
         ImportError: the backend is not installed.
     """
@@ -128,11 +128,12 @@ class CocoEvaluator:
         self._detections: dict[Hashable, list[dict[str, Any]]] = {}
 
     def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the instances of each image; masks become RLE.
+        """Adds the instances of each image; masks become RLE.
 
         Raises:
-            ValueError: an image is not in the annotation file or of another size there, or the output has no
-                instances, or no masks though they are to be evaluated, or classes that are not listed.
+            ValueError: an image is not in the annotation file, or has a different size there; or the output
+                has no instances, has no masks although they are evaluated, or has classes that are not
+                listed.
         """
         for sample, output in zip(samples, outputs, strict=True):
             image_id = image_id_of(sample)
@@ -149,19 +150,19 @@ class CocoEvaluator:
         return metrics
 
     def score_thresholds(self) -> dict[int, BestThreshold]:
-        """The score with the largest F1 by category id, where there is one, after :meth:`evaluate`."""
+        """The scores with the largest F1 by category id, if they are known, after :meth:`evaluate`."""
         if self.analysis is None:
             return {}
         pairs = zip(sorted(self.ground_truth.cats), self.analysis.thresholds, strict=True)
         return {category_id: best for category_id, best in pairs if best is not None}
 
     def metric_names(self) -> list[str]:
-        """What :meth:`evaluate` returns."""
+        """Names of the metrics that :meth:`evaluate` returns."""
         sizes = [f"AP{size}" for size in _AREAS if size]
         return [f"{task}/{name}" for task in self.tasks for name in ("AP", "AP50", "AP75", *sizes, "AR")]
 
     def counts(self) -> ObjectCounts:
-        """How many objects there are to be found."""
+        """Counts of the objects to find."""
         return self._file.counts(self._masks)
 
     def _check_file(self) -> None:
@@ -231,7 +232,7 @@ class CocoEvaluator:
 
     def _counted(self, image_id: Hashable, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The detections of an image that count."""
-        del image_id  # where it matters, which classes are annotated depends on the image
+        del image_id  # used by subclasses whose annotated classes depend on the image
         return detections
 
     def _analyse(self, detections: Mapping[Hashable, list[dict[str, Any]]]) -> DetectionAnalysis:
@@ -250,7 +251,7 @@ class CocoEvaluator:
         return analyse(task, [labels[i] for i in ids], matches, examples)
 
     def _accumulate(self, task: str, results: list[dict], images: list[int]) -> dict[str, np.ndarray]:
-        """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 where there is no ground truth."""
+        """COCOeval's precision (T, R, K, A, 1) and recall (T, K, A, 1); -1 without ground truth."""
         faster = self._backend == FASTER and task != "boundary"
         evaluation = (self._faster_evaluation if faster else self._evaluation)(task, results, images)
         with logged_prints():
@@ -260,7 +261,7 @@ class CocoEvaluator:
 
     def _faster_evaluation(self, task: str, results: list[dict], images: list[int]) -> Any:
         library = _faster_coco_eval()
-        # Copies, for it adds entries of its own.
+        # Copies, because the library adds entries.
         truth, found = (
             library.COCO({**coco.dataset, "annotations": [dict(a) for a in coco.dataset["annotations"]]})
             for coco in (self.ground_truth, self._detected(task, results))
@@ -293,7 +294,8 @@ class CocoEvaluator:
     def _detected(self, task: str, results: list[dict]) -> COCO:
         if not results:
             return coco_from({**self.ground_truth.dataset, "annotations": []})
-        # Size classes go by the box's area for boxes, by the mask's for masks: loadRes takes what is there.
+        # The area of the box decides the size class of boxes, that of the mask the size class of masks.
+        # loadRes uses whichever is there.
         unused = "segmentation" if task == "bbox" else "bbox"
         with logged_prints():
             return self.ground_truth.loadRes(

@@ -1,4 +1,4 @@
-"""The ground truth of COCO instance files in pycocotools' form."""
+"""Converts the ground truth of COCO instance files to pycocotools' form."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def coco_from(dataset: dict[str, Any]) -> COCO:
 
 
 def ground_truth_of(file: CocoFile, masks: bool) -> COCO:
-    """The objects that training learns from, with the same boxes, and crowds.
+    """The objects that training uses, with the same boxes, and crowds.
 
-    An image's id is its index in the file's list: pycocotools cannot sort ids of different types. It takes
-    the object id 0 for "unmatched", so objects are numbered from 1.
+    The id of an image is its index in the file, because pycocotools cannot sort ids of different types.
+    pycocotools uses the object id 0 for "unmatched", so objects are numbered from 1.
 
     Args:
-        file: checked.
-        masks: whether objects without mask are left out.
+        file: the checked file.
+        masks: whether to leave out objects without a mask.
     """
     annotations: list[dict[str, Any]] = []
     for index, (height, width) in enumerate(file.sizes.tolist()):

@@ -1,4 +1,4 @@
-"""Detections and objects as COCO's entries, matched for an analysis."""
+"""Matches detections and objects, given as entries of COCO files, for an analysis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from detrex.evaluation.analysis import ErrorExample, Place
 from detrex.evaluation.matching import ERRORS, ImageDetections, ImageMatches, ImageObjects, match
 
-_PER_IMAGE = 2  # examples of a kind
+_PER_IMAGE = 2  # examples of each kind
 
 
 def match_entries(
@@ -50,11 +50,11 @@ def examples_of(
     objects: Sequence[Mapping[str, Any]],
     key: str,
 ) -> list[ErrorExample]:
-    """The errors of one image that are worth a look: of each kind the first ones.
+    """Examples of errors in one image: the first ones of each kind.
 
     Args:
-        matched: what became of the detections.
-        detections, objects, key: as of :func:`match_entries`.
+        matched: the matches of the detections.
+        detections, objects, key: see :func:`match_entries`.
     """
 
     def place(entry: Mapping[str, Any]) -> Place:

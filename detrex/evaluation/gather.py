@@ -1,4 +1,4 @@
-"""Results of all processes in one place, every image once."""
+"""Gathers the results of all processes, with every image once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 def image_id_of(sample: Sample) -> Hashable:
-    """The sample's ``image_id``, by which results and ground truth are joined.
+    """The sample's ``image_id``, which connects results with ground truth.
 
     Raises:
-        ValueError: the sample has none.
+        ValueError: the sample has no ``image_id``.
     """
     if "image_id" not in sample:
         name = sample.get("file_name", "unknown file")
@@ -24,7 +24,7 @@ def image_id_of(sample: Sample) -> Hashable:
 
 
 def merge_by_image(results: dict[Hashable, Result]) -> dict[Hashable, Result]:
-    """The results of all processes by image id; an image that several have processed comes once."""
+    """The results of all processes by image id; an image that several processes have seen counts once."""
     merged: dict[Hashable, Result] = {}
     for part in all_gather_objects(results):
         merged.update(part)
@@ -32,5 +32,5 @@ def merge_by_image(results: dict[Hashable, Result]) -> dict[Hashable, Result]:
 
 
 def on_main_process(compute: Callable[[], Result]) -> Result:
-    """``compute()`` done by the main process alone; every process gets its result."""
+    """Calls ``compute`` on the main process only, and returns its result on every process."""
     return all_gather_objects(compute() if is_main_process() else None)[0]

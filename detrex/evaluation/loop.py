@@ -1,4 +1,4 @@
-"""Running a model over a data set and measuring what it returns."""
+"""Runs a model over a data set and measures its outputs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Evaluator(Protocol):
         """Forgets all images."""
 
     def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the model's outputs for ``samples``, and keeps nothing on their device."""
+        """Adds the model's outputs for ``samples``; keeps nothing on their device."""
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics over the images of all processes, the same in each process.
+        """Metrics over the images of all processes, equal in each process.
 
         Keys are ``task/metric``. Percentages run from 0 to 100; NaN means that there was nothing to measure.
         """
@@ -52,17 +52,17 @@ def evaluate(
 ) -> dict[str, float]:
     """Runs ``model`` over ``loader`` in inference mode and returns the metrics of all evaluators.
 
-    The model is left in the mode (training or evaluation) in which it came.
+    Afterwards, the model is in the same mode (training or evaluation) as before.
 
     Args:
         model: called with lists of samples; returns one output dictionary per sample.
         loader: batches of this process's share of the images.
-        evaluators: in any number; the keys of a mapping are for configs alone.
+        evaluators: any number of them; the keys of a mapping matter only for configs.
         max_images: stop after about so many images, counted over all processes.
 
     Raises:
-        ValueError: ``max_images`` is below 1, the model returns another number of outputs than it got
-            samples, or two evaluators return metrics of the same name.
+        ValueError: ``max_images`` is below 1, the numbers of outputs and samples differ, or two evaluators
+            return metrics of the same name.
     """
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images={max_images}: expected at least 1, or None for all")
@@ -88,14 +88,14 @@ def collect_per_class(evaluators: Mapping[str, Evaluator] | Sequence[Evaluator])
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model is in evaluation mode inside the block, without gradients; then in its own mode again."""
+    """Puts the model in evaluation mode, without gradients, inside the block; then restores its mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        # Module by module: frozen parts (batch norm) may have been in evaluation mode already.
+        # Module by module, because frozen parts (batch norm) may have been in evaluation mode already.
         for module, training in modes.items():
             module.training = training
 

@@ -1,4 +1,4 @@
-"""Average precision by the rules of LVIS (arXiv 1908.03195): not every class is annotated in every image."""
+"""Average precision by the rules of LVIS (arXiv 1908.03195): each image has only some classes annotated."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 class LvisEvaluator(CocoEvaluator):
-    """AP as of LVIS v1, over the images that were processed.
+    """AP by the rules of LVIS v1, over the images that were processed.
 
-    In each image, only detections of classes count that are annotated there: those with objects, and those
-    that the file says are absent. Where it says that not all objects of a class are annotated, wrong
-    detections of it count for nothing. Metrics are those of :class:`CocoEvaluator`, and ``APr``, ``APc`` and
-    ``APf`` over rare, common and frequent classes.
+    In each image, detections count only for classes that are annotated there: classes with objects, and
+    classes that the file marks as absent. If the file says that not all objects of a class are annotated,
+    wrong detections of that class are ignored. Metrics are those of :class:`CocoEvaluator`, and ``APr``,
+    ``APc`` and ``APf`` over rare, common and frequent classes.
 
     Args:
         annotations: LVIS file of the ground truth.
-        max_detections: of an image, over all classes.
+        max_detections: largest number in an image, over all classes.
         tasks, classes, output_dir, images, orientation, leave_folder, analysis: see :class:`CocoEvaluator`.
 
     Raises:
         FileNotFoundError: there is no annotation file.
-        DataError: it is not LVIS's, or as of :class:`CocoEvaluator`.
+        DataError: the file is not in LVIS's format; see also :class:`CocoEvaluator`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LvisEvaluator(CocoEvaluator):
         return [*names, *(f"{task}/AP{letter}" for task in self.tasks for letter in FREQUENCIES)]
 
     def _counted(self, image_id: Hashable, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The best detections of an image; of these, those of classes that are annotated there."""
+        """The detections, among the best ones of an image, whose classes are annotated there."""
         best = sorted(detections, key=lambda d: -d["score"])[: self.max_detections]
         index = self._index_of[image_id]
         present = {a["category_id"] for a in self.ground_truth.imgToAnns[index]}
@@ -100,15 +100,15 @@ Federation = tuple[dict[int, str], dict[str, set[int]], dict[str, set[int]]]
 
 
 def read_federation(path: Path) -> Federation:
-    """What an LVIS file says beyond COCO's.
+    """Reads what an LVIS file says in addition to COCO's format.
 
     Returns:
-        The frequency of each category (``r``, ``c`` or ``f``); and by image id as text the categories that
-        are annotated as absent, and those of which not all objects are annotated.
+        The frequency of each category (``r``, ``c`` or ``f``); and, by image id as text, the categories that
+        are annotated as absent, and those whose objects are not all annotated.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not LVIS's.
+        DataError: the file is not in LVIS's format.
     """
     frequency: dict[int, str] = {}
     absent: dict[str, set[int]] = {}

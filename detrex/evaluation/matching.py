@@ -1,4 +1,4 @@
-"""Which detections are right, which are wrong and how, and which objects were missed.
+"""Decides which detections are right, which are wrong and why, and which objects were missed.
 
 Errors are those of TIDE (arXiv 2008.08115). Shape letters: N detections and M objects of one image.
 """
@@ -14,11 +14,11 @@ import numpy as np
 Error = Literal["localisation", "classification", "duplicate", "background", "both", "missed"]
 
 ERRORS: tuple[Error, ...] = ("classification", "localisation", "both", "duplicate", "background", "missed")
-"""Kinds of errors: of the class, of the place, of both; an object that was found before; none at all; and
-objects that nothing found."""
+"""Kinds of errors: wrong class, wrong place, both wrong; an object that was found already; no object at all;
+and objects that were not found."""
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
-"""IoU from which a detection is on an object, and below which it is on none."""
+"""A detection with at least the first IoU is on the object, with less than the second on none."""
 
 
 class ImageObjects(NamedTuple):
@@ -47,20 +47,20 @@ class ImageDetections(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """What became of the detections of one image.
+    """The matches between detections and objects of one image.
 
     Attributes:
         image_id: of the image.
         scores: (N,) float.
         classes: (N,) int.
         right: (N,) bool, whether the detection found an object of its class.
-        ignored: (N,) bool, whether it found only a crowd, and counts for nothing.
-        errors: (N,) int, index in :data:`ERRORS`; -1 for those that are right or ignored.
-        objects: (N,) int, the object that a detection found or the error is about; -1: none.
+        ignored: (N,) bool, whether it found only a crowd, and does not count.
+        errors: (N,) int, index in :data:`ERRORS`; -1 for detections that are right or ignored.
+        objects: (N,) int, the object that a detection found or that the error is about; -1 for none.
         object_classes: (M,) int.
         is_crowd: (M,) bool.
         found: (M,) bool, whether the object was found.
-        missed: (M,) bool, whether it was not, and no error of class or place explains it.
+        missed: (M,) bool, whether it was not found, and no error of class or place explains that.
     """
 
     image_id: Hashable
@@ -81,16 +81,15 @@ def match(
 ) -> ImageMatches:
     """Matches the detections of one image with its objects, as COCO does at an IoU of 0.5.
 
-    By descending score, each detection takes the free object of its class with the largest IoU. What is left
-    is
-    told apart as in TIDE: a place that is not good enough, else another class, else a duplicate, else
-    background, else class and place wrong.
+    By descending score, each detection takes the free object of its class with the largest IoU. The remaining
+    detections are classified as in TIDE: the place is wrong, else the class is wrong, else a duplicate, else
+    background, else class and place are wrong.
 
     Args:
         image_id: of the image.
         detections: by descending score.
-        objects: crowds too.
-        iou: (N, M); with crowds, the share of the detection inside.
+        objects: including crowds.
+        iou: (N, M); for crowds, the share of the detection that lies inside.
     """
     count = len(detections.scores)
     same = detections.classes[:, None] == objects.classes[None]  # (N, M)

@@ -1,4 +1,4 @@
-"""How well masks answer one click: the mean IoU over all true masks.
+"""Measures how well masks answer one click: the mean IoU over all true masks.
 
 Shape letters: N masks, H and W pixels.
 """
@@ -19,9 +19,8 @@ from detrex.structures import RunLengthMasks, Sample
 class OneClickEvaluator:
     """IoU of the answers to one click in the middle of each true mask, in percent.
 
-    ``one_click/IoU_max`` is that of the answer of which the model expects the highest IoU, and
-    ``one_click/IoU_oracle`` that of the best answer. Samples come from
-    :class:`~detrex.data.OneClickMapper`.
+    ``one_click/IoU_max`` is the IoU of the answer with the highest expected IoU, ``one_click/IoU_oracle``
+    that of the best answer. Samples come from :class:`~detrex.data.OneClickMapper`.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class OneClickEvaluator:
         self._found: dict[Hashable, tuple[list[float], list[float]]] = {}
 
     def metric_names(self) -> list[str]:
-        """What :meth:`evaluate` returns."""
+        """Names of the metrics that :meth:`evaluate` returns."""
         return ["one_click/IoU_max", "one_click/IoU_oracle"]
 
     def reset(self) -> None:

@@ -33,23 +33,23 @@ class PanopticEvaluator:
     """PQ, SQ and RQ (arXiv 1801.00868) of ``outputs["panoptic_seg"]``, over the images that were processed.
 
     Metrics, in percent: ``panoptic/PQ``, ``SQ`` and ``RQ`` as means over classes, and the same with
-    ``_things`` and ``_stuff``. Classes that neither ground truth nor predictions have are left out of the
-    means; a metric without any class is NaN. Rules for void and crowds:
+    ``_things`` and ``_stuff``. Classes that occur neither in ground truth nor in predictions are left out of
+    the means; a metric without any class is NaN. For rules about void and crowds, see
     :func:`detrex.evaluation.panoptic_quality.count_matches`.
 
     Args:
         annotations: COCO panoptic JSON of the ground truth.
-        segments: directory of its PNGs.
-        classes: what the model's class indices mean, if not the categories of ``annotations`` ordered by id:
-            the annotation file it was trained on, or its categories.
-        output_dir: where predictions are written in COCO panoptic format: ``panoptic_results.json`` and
-            ``panoptic_results/*.png``. Not written if None.
+        segments: folder of its PNGs.
+        classes: the model's classes, if they are not the categories of ``annotations`` ordered by id: the
+            annotation file that it was trained on, or its categories.
+        output_dir: folder for predictions in COCO panoptic format: ``panoptic_results.json`` and
+            ``panoptic_results/*.png``; None for none.
         images: folder of the images, for sizes that ``annotations`` does not list.
-        file_names, orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoPanoptic`.
-        from_semantic: whether to take segments from ``outputs["sem_seg"]``, for purely semantic models:
-            each class of stuff is one segment, and each connected region of a thing, if it is no smaller than
-            ``least_area``.
-        least_area: of such regions, in pixels.
+        file_names, orientation, leave_folder: of the data set, see :class:`detrex.data.CocoPanoptic`.
+        from_semantic: whether to take segments from ``outputs["sem_seg"]``, for purely semantic models. Each
+            class of stuff is one segment, and so is each connected region of a thing with at least
+            ``least_area`` pixels.
+        least_area: see ``from_semantic``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PanopticEvaluator:
     def reset(self) -> None:
         """Forgets all images."""
         self.per_class: PerClass = {}
-        # Per image the classes that occur and their counts, as few of many classes do.
+        # For each image, only the classes that occur and their counts: these are few of many.
         self._counts: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
         self._written: dict[Hashable, dict[str, Any]] = {}
 
@@ -84,8 +84,8 @@ class PanopticEvaluator:
         """Matches the segments of each image with the ground truth.
 
         Raises:
-            ValueError: an image is not in the annotation file or of another size there, the output has no
-                panoptic segmentation, or one that contradicts its list of segments.
+            ValueError: an image is not in the annotation file, or has a different size there; or the output
+                has no panoptic segmentation, or its segmentation contradicts its list of segments.
         """
         for sample, output in zip(samples, outputs, strict=True):
             image_id = image_id_of(sample)
@@ -121,7 +121,7 @@ class PanopticEvaluator:
         return metrics
 
     def metric_names(self) -> list[str]:
-        """What :meth:`evaluate` returns."""
+        """Names of the metrics that :meth:`evaluate` returns."""
         return [f"panoptic/{name}{group}" for group in ("", "_things", "_stuff") for name in _METRICS]
 
     def _prediction(self, image_id: Hashable, ids: np.ndarray, infos: list[dict[str, Any]]) -> Segmentation:
@@ -134,7 +134,7 @@ class PanopticEvaluator:
         if missing := len(self.ground_truth) - len(per_image):
             logger.warning("%s: %d of its images were not evaluated", self.ground_truth.annotations, missing)
         counts = np.zeros((len(self.categories), 4))
-        # In a fixed order, so that sums do not depend on how images were spread over processes.
+        # In a fixed order, so that sums do not depend on the distribution of images over processes.
         for image_id in sorted(per_image, key=str):
             classes, rows = per_image[image_id]
             counts[classes] += rows
@@ -177,7 +177,7 @@ def segments_of(
     Args:
         scores: (C, H, W) scores of the classes.
         categories: the classes.
-        least_area: in pixels, of a connected region of a thing; smaller ones are void.
+        least_area: in pixels; smaller connected regions of things are void.
 
     Returns:
         (H, W) int32 segment ids, 0 for void; and ``id`` and ``category_id`` (class index) of each.

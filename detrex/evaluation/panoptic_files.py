@@ -24,18 +24,18 @@ class PanopticFiles:
 
     Args:
         annotations: COCO panoptic JSON.
-        segments: directory of its PNGs.
-        classes: the model's classes, among which those of ``annotations`` must be; see
+        segments: folder of its PNGs.
+        classes: the model's classes, which must include those of ``annotations``; see
             :func:`detrex.evaluation.classes.model_categories`.
         images: folder of the images, for sizes that ``annotations`` does not list.
-        file_names, orientation, leave_folder: as of the data set, see :class:`detrex.data.CocoPanoptic`.
+        file_names, orientation, leave_folder: of the data set, see :class:`detrex.data.CocoPanoptic`.
 
     Attributes:
         categories: the model's classes.
 
     Raises:
         FileNotFoundError: there is no annotation file.
-        DataError: it has errors, PNGs are missing, or the model does not know its classes.
+        DataError: the file has errors, PNGs are missing, or the model does not know its classes.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class PanopticFiles:
         return len(self._index_of)
 
     def counts(self) -> ObjectCounts:
-        """How many segments there are."""
+        """Counts of the segments."""
         return self._file.counts
 
     def file_name(self, image_id: Hashable) -> str:
-        """The PNG's name.
+        """The name of an image's PNG.
 
         Raises:
-            DataError: the annotation file does not have the image.
+            DataError: the annotation file does not list the image.
         """
         return self._names[self._entry(image_id).file_name]
 
@@ -83,7 +83,7 @@ class PanopticFiles:
         """The segments of an image, with class indices of ``categories``.
 
         Raises:
-            DataError: the PNG is missing, it and the JSON contradict each other, or the image is not listed.
+            DataError: the PNG is missing or contradicts the JSON file, or the image is not listed.
         """
         entry = self._entry(image_id)
         path = self.segments / self.file_name(image_id)

@@ -19,7 +19,7 @@ class Segmentation:
 
     Attributes:
         ids: (H, W) int, the segment of every pixel; 0 is void.
-        segment_ids: (S,) int, the ids that occur. One that no pixel has does not count.
+        segment_ids: (S,) int, the ids that occur. Ids without pixels do not count.
         classes: (S,) int, class indices.
         is_crowd: (S,) bool, whether the segment covers several instances.
     """
@@ -31,10 +31,10 @@ class Segmentation:
 
     @classmethod
     def from_lists(cls, ids: np.ndarray, segments: list[tuple[int, int, bool]]) -> Segmentation:
-        """Makes segments from (segment id, class index, is crowd) for each.
+        """Makes a segmentation from (segment id, class index, is crowd) of each segment.
 
         Raises:
-            ValueError: a pixel's id, or a segment listed twice, makes the segmentation ambiguous.
+            ValueError: a pixel's id is not listed, or a segment is listed twice.
         """
         table = np.array(sorted(segments), np.int64).reshape(-1, 3)
         segment_ids = table[:, 0]
@@ -45,7 +45,7 @@ class Segmentation:
         return cls(ids, segment_ids, table[:, 1], table[:, 2].astype(bool))
 
     def index_map(self) -> np.ndarray:
-        """(H, W) int: 0 where void, k + 1 where segment k is."""
+        """Map (H, W) int: 0 for void, k + 1 for segment k."""
         # Ids are sorted, and only they and void occur.
         return np.searchsorted(np.concatenate([[VOID], self.segment_ids]), self.ids)
 
@@ -53,9 +53,9 @@ class Segmentation:
 def count_matches(truth: Segmentation, prediction: Segmentation, num_classes: int) -> np.ndarray:
     """True positives, the sum of their IoUs, false positives and false negatives of one image.
 
-    A predicted segment matches one of the ground truth of its class if their IoU exceeds 0.5; the predicted
-    segment's void pixels count for nothing. Crowds are neither matched nor missed. An unmatched predicted
-    segment is no false positive if more than half of it is void or crowd of its class.
+    A predicted segment matches one of the ground truth of its class if their IoU exceeds 0.5; pixels of the
+    predicted segment that are void are ignored. Crowds are neither matched nor missed. An unmatched predicted
+    segment is not a false positive if more than half of it is void or crowd of its class.
 
     Returns:
         (C, 4) float64, columns :data:`TP`, :data:`IOU`, :data:`FP`, :data:`FN`.
@@ -85,7 +85,7 @@ def quality(counts: np.ndarray) -> np.ndarray:
     """Panoptic, segmentation and recognition quality per class, from counts summed over images.
 
     Args:
-        counts: (C, 4) as :func:`count_matches` gives them.
+        counts: (C, 4) as returned by :func:`count_matches`.
 
     Returns:
         (C, 3) float64 of PQ, SQ, RQ in [0, 1]; NaN for classes that occur nowhere. SQ of a class without a
@@ -99,7 +99,7 @@ def quality(counts: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(truth: Segmentation, prediction: Segmentation) -> np.ndarray:
-    """(G + 1, P + 1) pixels that each pair of segments shares; row and column 0 are void."""
+    """Numbers of pixels (G + 1, P + 1) that each pair of segments shares; row and column 0 are void."""
     shape = len(truth.segment_ids) + 1, len(prediction.segment_ids) + 1
     pairs = truth.index_map() * shape[1] + prediction.index_map()
     return np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)

@@ -1,4 +1,4 @@
-"""How good the results of one image are: to find the images where a model fails."""
+"""Rates the results of single images, to find those where a model fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from detrex.structures import Instances, RunLengthMasks, Targets, class_map
 
 @dataclass(frozen=True)
 class Matches:
-    """Objects of an image that were found, found wrongly, and missed.
+    """Numbers of right and wrong detections and of missed objects in an image.
 
     Attributes:
         right: detections that match an object of their class.
-        wrong: other detections.
-        missed: other objects.
+        wrong: all other detections.
+        missed: objects that no detection matches.
     """
 
     right: int
@@ -39,12 +39,12 @@ class Matches:
 
 @dataclass(frozen=True)
 class Rating:
-    """How good the results of one image are.
+    """A rating of the results of one image.
 
     Attributes:
         value: in [0, 1]; 1 is perfect.
-        text: what was measured, for people.
-        right, errors: of objects; between images of the same value those count that show more.
+        text: description of what was measured.
+        right, errors: numbers of objects, which order images of the same value.
     """
 
     value: float
@@ -61,16 +61,16 @@ class Rating:
 def rate(
     targets: Targets, results: Mapping[str, Any], num_classes: int, score_threshold: float
 ) -> Rating | None:
-    """F1 of the instances, else the panoptic quality, else the mean IoU of classes, as the results allow.
+    """Rates results by the F1 of instances, or else the panoptic quality, or else the mean IoU of classes.
 
     Args:
         targets: ground truth in the frame of the results, with the model's class indices.
-        results: what a model returns for the image.
+        results: the model's results for the image.
         num_classes: of the model.
-        score_threshold: instances below it count as not found.
+        score_threshold: instances with lower scores count as not found.
 
     Returns:
-        None if results and ground truth have nothing that can be compared.
+        The rating, or None if results and ground truth have nothing in common to compare.
     """
     if "instances" in results:
         found = results["instances"].to("cpu")
@@ -92,8 +92,8 @@ def rate(
 def match_instances(targets: Targets, found: Instances, iou_threshold: float = 0.5) -> Matches:
     """Pairs detections with objects of the same class, one to one.
 
-    By descending score each detection takes the free object with the largest IoU, if that reaches
-    ``iou_threshold``. IoU is of the masks if both sides have them, else of the boxes.
+    By descending score, each detection takes the free object with the largest IoU, if that reaches
+    ``iou_threshold``. The IoU is that of masks if both sides have them, else that of boxes.
     """
     iou = _mask_iou(found, targets) if _both_have_masks(found, targets) else _box_iou(found, targets)
     iou = np.where(found.pred_classes[:, None].numpy() == targets.labels.numpy(), iou, 0.0)  # (N, M)
@@ -106,10 +106,11 @@ def match_instances(targets: Targets, found: Instances, iou_threshold: float = 0
 
 
 def panoptic_map(targets: Targets) -> tuple[Tensor, list[dict[str, int]]]:
-    """Targets with masks in the form of a model's ``panoptic_seg``: ids are 1, 2, ... in their order.
+    """Converts targets with masks to the form of a model's ``panoptic_seg``; ids are 1, 2, ... in order.
 
     Returns:
-        (H, W) int32 segment ids, 0 for none; for each segment its ``id`` and ``category_id`` (class index).
+        (H, W) int32 segment ids, 0 for no segment; and for each segment ``id`` and ``category_id`` (class
+        index).
     """
     assert targets.masks is not None, "panoptic maps need masks"
     ids = torch.zeros(targets.masks.shape[-2:], dtype=torch.int32)
@@ -127,8 +128,9 @@ def panoptic_quality(
     """PQ of one image in [0, 1]: the mean over the classes that occur in it; 1 if none does.
 
     Args:
-        truth: (H, W) integer segment ids, 0 for none, and ``id`` and ``category_id`` (class index) of each.
-        found: the same, of the prediction.
+        truth: (H, W) integer segment ids, 0 for no segment, and ``id`` and ``category_id`` (class index) of
+            each segment.
+        found: the same for the prediction.
         num_classes: of the data set.
     """
     counts = count_matches(_segmentation(truth), _segmentation(found), num_classes)
@@ -141,7 +143,7 @@ def semantic_iou(targets: Targets, found: Tensor, num_classes: int) -> float:
     """Mean IoU in [0, 1] over the classes in ground truth or result; 1 if nothing is labelled.
 
     Args:
-        targets: with masks; pixels in none of them count for nothing.
+        targets: with masks; pixels outside all masks are ignored.
         found: (H, W) class indices.
         num_classes: of the model.
     """
@@ -167,7 +169,7 @@ def _both_have_masks(found: Instances, targets: Targets) -> bool:
 
 
 def _mask_iou(found: Instances, targets: Targets) -> np.ndarray:
-    """(N, M) IoU of detections and objects."""
+    """IoU (N, M) of detections and objects."""
     masks = found.masks
     if masks is None or targets.masks is None or not (len(found) and len(targets)):
         return np.zeros((len(found), len(targets)))

@@ -1,4 +1,4 @@
-"""Metrics as Markdown tables (plain ASCII, so fit for any log) and JSON."""
+"""Metrics as Markdown tables (plain ASCII, suitable for any log) and JSON."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from detrex.runtime.tables import markdown_table
 from detrex.structures import Categories
 
 PerClass = dict[str, dict[str, float]]
-"""From a metric's name (``"segm/AP"``) to its value for every class name."""
+"""For each metric, such as ``"segm/AP"``, its value for every class name."""
 
 
 def class_labels(categories: Categories) -> list[str]:
-    """A distinct label for every class: its name, with its id where several classes have that name."""
+    """A distinct label for every class: its name, with its id if several classes have that name."""
     return [
         name if categories.names.count(name) == 1 else f"{name} ({category_id})"
         for name, category_id in zip(categories.names, categories.ids, strict=True)
     ]
 
 
-# One metric for each task, by which results are compared.
+# The main metric of each task, by which results are compared.
 MAIN_METRICS = {
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",
@@ -36,7 +36,7 @@ MAIN_METRICS = {
 def metric_tables(
     metrics: Mapping[str, float],
 ) -> list[tuple[tuple[str, ...], list[tuple[str, list[float]]]]]:
-    """Metrics named ``task/metric`` as tables: columns, and a row of values for each task that has them."""
+    """Metrics named ``task/metric`` as tables: columns, and a row of values for each task with them."""
     tasks: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         task, _, metric = name.rpartition("/")
@@ -62,7 +62,7 @@ def format_summary(metrics: Mapping[str, float]) -> str:
 
 
 def per_class_rows(per_class: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[float]]]:
-    """The name of every class and its value of every metric, NaN where there is none."""
+    """The name of every class and its value of every metric, NaN if there is no value."""
     classes = dict.fromkeys(name for values in per_class.values() for name in values)
     return [(name, [v.get(name, math.nan) for v in per_class.values()]) for name in classes]
 
@@ -73,9 +73,9 @@ def format_per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def classes_measured(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[int, int]]:
-    """How many classes the mean of every metric was taken over, and how many there are.
+    """For every metric, the number of classes in its mean, and the number of all classes.
 
-    Classes that neither ground truth nor results have are not measured.
+    Classes that occur neither in ground truth nor in results are not measured.
     """
     return {
         name: (sum(map(math.isfinite, values.values())), len(values)) for name, values in per_class.items()
@@ -83,7 +83,7 @@ def classes_measured(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, 
 
 
 def format_classes(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """What :func:`classes_measured` gives, as a sentence; empty if there are no metrics per class."""
+    """The result of :func:`classes_measured` as a sentence; empty if there are no metrics per class."""
     measured = classes_measured(per_class).items()
     counts = ", ".join(f"{name} over {count} of {total} classes" for name, (count, total) in measured)
     return f"means were taken of {counts}" if counts else ""
@@ -101,7 +101,7 @@ def write_results(
         path: of the file.
         metrics: by name.
         per_class: metrics by class.
-        thresholds: those with the best F1, and for precisions, by category id.
+        thresholds: score thresholds with the best F1, and for precisions, by category id.
     """
     measured = classes_measured(per_class or {})
     best = {

@@ -22,7 +22,7 @@ from detrex.evaluation.panoptic_quality import Segmentation
 from detrex.structures import Categories, Instances, RunLengthMasks
 
 INSTANCE_FILE, PANOPTIC_FILE = "coco_instances_results.json", "panoptic_results.json"
-"""What :class:`detrex.evaluation.CocoEvaluator` and :class:`detrex.evaluation.PanopticEvaluator` write."""
+"""Files of :class:`detrex.evaluation.CocoEvaluator` and :class:`detrex.evaluation.PanopticEvaluator`."""
 
 _EXPECTED = (
     "Expected are COCO results, a list of {image_id, category_id, score, bbox and/or segmentation}, or COCO "
@@ -32,7 +32,7 @@ _EXPECTED = (
 
 
 class _Result(NamedTuple):
-    """A checked entry of a result file; ``box`` is (x, y, width, height), ``mask`` as JSON has it."""
+    """A checked entry of a result file; ``box`` is (x, y, width, height), ``mask`` is as in the JSON file."""
 
     category_id: int
     score: float
@@ -67,10 +67,10 @@ class SavedInstances:
         self.image_ids = list(self._results)
 
     def read(self, image_id: Hashable, height: int, width: int) -> Instances:
-        """The results of an image of ``height`` x ``width`` pixels, by descending score; maybe none.
+        """The results of an image of ``height`` x ``width`` pixels, by descending score; there may be none.
 
         Raises:
-            DataError: a mask is for an image of another size, or cannot be decoded.
+            DataError: a mask has a different size than the image, or cannot be decoded.
         """
         results = sorted(self._results.get(image_id, []), key=lambda r: -r.score)
         where = f"{self.path}: a result for image id {image_id}"
@@ -106,7 +106,7 @@ class SavedInstances:
 
 
 class SavedPanoptic:
-    """Segments of a COCO panoptic result file, whose PNGs are in the folder named as it is, without suffix.
+    """Segments of a COCO panoptic result file; its PNGs are in the folder of the same name without suffix.
 
     Attributes:
         path: of the file.
@@ -136,11 +136,11 @@ class SavedPanoptic:
         """The result of an image of ``height`` x ``width`` pixels, as a model returns it in ``panoptic_seg``.
 
         Returns:
-            (H, W) int32 segment ids, 0 for none; for each segment its ``id`` and ``category_id``, which is a
-            class index.
+            (H, W) int32 segment ids, 0 for no segment; and for each segment ``id`` and ``category_id``, which
+            is a class index.
 
         Raises:
-            DataError: there is none, the PNG is missing or of another size, or it contradicts the JSON.
+            DataError: there is no result, its PNG is missing or has the wrong size, or contradicts the JSON.
         """
         if image_id not in self._segments:
             raise DataError(f"{self.path} has no result for image id {image_id}.")
@@ -157,16 +157,16 @@ class SavedPanoptic:
 def read_saved_results(
     path: str | Path, categories: Categories, file_names: Mapping[Hashable, str]
 ) -> SavedInstances | SavedPanoptic:
-    """Results from a file.
+    """Reads results from a file.
 
     Args:
         path: JSON file, or the folder in which an evaluator has written one.
         categories: of the data set; their ids are those of the file.
-        file_names: of the data set's images by id. If the file lists images, they are compared.
+        file_names: of the data set's images by id. If the file lists images, the names are compared.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it holds no results, or ones that do not fit the data set.
+        DataError: the file holds no results, or they do not fit the data set.
     """
     path = _file(Path(path))
     content = _read(path)
@@ -183,15 +183,15 @@ def read_saved_results(
 
 
 def read_mask(segmentation: Any, height: int, width: int, where: str) -> Mask:
-    """The checked mask of a result; one of no pixel is an empty RLE.
+    """The checked mask of a result; a mask without pixels is an empty RLE.
 
     Args:
-        segmentation: a list of polygons or an RLE, as JSON has it.
+        segmentation: a list of polygons or an RLE, as in the JSON file.
         height, width: of the image in pixels.
         where: for messages.
 
     Raises:
-        DataError: it is neither, or not of such an image.
+        DataError: the segmentation is neither, or does not fit the image.
     """
     try:
         found = read_segmentation(segmentation, (height, width))

@@ -33,23 +33,23 @@ class SemanticEvaluator:
     """IoU and accuracy of the arg max of ``outputs["sem_seg"]``, over the images that were processed.
 
     Metrics, in percent: ``semantic/mIoU``, ``fwIoU`` (IoU weighted by how often a class occurs),
-    ``mean_accuracy`` and ``pixel_accuracy``. Pixels without a label count for nothing. A class that neither
-    ground truth nor predictions have is left out of mIoU; mean accuracy is over the ground truth's classes.
+    ``mean_accuracy`` and ``pixel_accuracy``. Unlabelled pixels are ignored. Classes that occur neither in
+    ground truth nor in predictions are left out of mIoU; mean accuracy is over the classes in ground truth.
 
     Args:
-        segments: directory of the ground truth's PNGs: semantic ones, whose pixels are category ids (or class
+        segments: folder of the ground truth's PNGs: semantic ones, whose pixels are category ids (or class
             indices, for classes given as names), or panoptic ones if ``annotations`` is given.
         annotations: COCO panoptic JSON, to evaluate against a panoptic data set.
-        classes: with ``annotations``, what the model's class indices mean, if not the categories of
-            ``annotations`` ordered by id. Without, the PNGs' classes: a file, class names or categories.
-        ignore_label: value, or values, of unlabelled pixels in semantic PNGs. In panoptic ones it is id 0.
-        image_suffix: for semantic PNGs, the end of the images' names that ``segment_suffix`` replaces in the
-            PNGs' names; empty: the file type. Both as in :class:`detrex.data.SemanticFolder`.
+        classes: with ``annotations``, the model's classes, if they are not the categories of ``annotations``
+            ordered by id. Without ``annotations``, the PNGs' classes: a file, class names or categories.
+        ignore_label: value, or values, of unlabelled pixels in semantic PNGs. In panoptic PNGs, it is id 0.
+        image_suffix: for semantic PNGs, the ending of the images' names that ``segment_suffix`` replaces in
+            the PNGs' names; empty: the file type. Both are as in :class:`detrex.data.SemanticFolder`.
         segment_suffix: see ``image_suffix``.
         images, file_names, orientation, leave_folder: with ``annotations``, see
             :class:`detrex.evaluation.PanopticEvaluator`.
-        boundary: whether to measure ``semantic/boundary_mIoU`` as well, the mean over classes of the IoU of
-            boundaries (:mod:`detrex.evaluation.boundary`); it takes some time.
+        boundary: whether to measure also ``semantic/boundary_mIoU``, the mean over classes of the IoU of
+            boundaries (:mod:`detrex.evaluation.boundary`), which takes some time.
 
     Attributes:
         confusion: (C, C) int64 of the last evaluation, pixels by true class (rows) and found class.
@@ -90,7 +90,7 @@ class SemanticEvaluator:
     def reset(self) -> None:
         """Forgets all images."""
         self.per_class: PerClass = {}
-        # Per image the (truth, prediction) pairs that occur and their counts: far fewer than C x C.
+        # For each image, the (truth, prediction) pairs that occur and their counts: far fewer than C x C.
         self._pairs: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
         self._boundaries: dict[Hashable, np.ndarray] = {}
         self.confusion = np.zeros((len(self.categories),) * 2, np.int64)
@@ -99,8 +99,8 @@ class SemanticEvaluator:
         """Counts the pixels of each image.
 
         Raises:
-            ValueError: the ground truth is of another size, or the output has no semantic segmentation or one
-                of another number of classes.
+            ValueError: the ground truth has a different size, or the output has no semantic segmentation or
+                the wrong number of classes.
         """
         for sample, output in zip(samples, outputs, strict=True):
             if "sem_seg" not in output:
@@ -140,7 +140,7 @@ class SemanticEvaluator:
         return {f"semantic/{name}": value for name, value in metrics.items()}
 
     def metric_names(self) -> list[str]:
-        """What :meth:`evaluate` returns."""
+        """Names of the metrics that :meth:`evaluate` returns."""
         names = ["mIoU", "fwIoU", "mean_accuracy", "pixel_accuracy"]
         return [f"semantic/{name}" for name in [*names, *(["boundary_mIoU"] if self.boundary else [])]]
 
@@ -151,7 +151,7 @@ class SemanticEvaluator:
                 f"sem_seg has {len(scores)} classes, but the evaluation is over {classes}: set "
                 "model.num_classes to the data's count"
             )
-        # Small integers, as the map of a large image takes long to leave a GPU.
+        # Small integers, because the map of a large image takes long to leave a GPU.
         small = torch.uint8 if classes <= 256 else torch.int16
         return class_map(scores).to(small).cpu().numpy()
 
@@ -216,7 +216,7 @@ def semantic_metrics(confusion: np.ndarray) -> tuple[dict[str, float], np.ndarra
 
 
 def _ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
-    """``part / whole``, NaN where ``whole`` is 0."""
+    """``part / whole``, or NaN where ``whole`` is 0."""
     return np.divide(part, np.where(np.equal(whole, 0), np.nan, whole))
 
 

@@ -18,26 +18,26 @@ IGNORED = -1
 
 
 class SemanticTruth(Protocol):
-    """Where :class:`detrex.evaluation.SemanticEvaluator` gets its ground truth from."""
+    """The source of ground truth for :class:`detrex.evaluation.SemanticEvaluator`."""
 
     categories: Categories
 
     def read(self, sample: Sample) -> np.ndarray:
-        """(H, W) int64 class indices of the sample's image, -1 where it is not labelled."""
+        """Class indices (H, W) int64 of the sample's image, -1 for unlabelled pixels."""
 
     def __len__(self) -> int:
         """Number of images."""
 
 
 class SemanticPngs:
-    """PNGs whose pixels are category ids; that of ``some/image.jpg`` is ``segments/some/image.png``.
+    """PNGs whose pixels are category ids; the PNG of ``some/image.jpg`` is ``segments/some/image.png``.
 
     Args:
-        segments: directory of the PNGs.
-        categories: the classes; for classes without ids of their own the id is the class index.
-        ignore_label: value, or values, of pixels that are not labelled.
-        image_suffix: end of the images' names that the PNGs' names lack; empty: the file type.
-        segment_suffix: end of the PNGs' names.
+        segments: folder of the PNGs.
+        categories: the classes; for classes without ids, the id is the class index.
+        ignore_label: value, or values, of unlabelled pixels.
+        image_suffix: ending of the images' names that the PNGs' names lack; empty: the file type.
+        segment_suffix: ending of the PNGs' names.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class SemanticPngs:
         return sum(1 for _ in self.segments.rglob(f"*{self.segment_suffix}"))
 
     def read(self, sample: Sample) -> np.ndarray:
-        """(H, W) int64 class indices, -1 where the PNG has ``ignore_label``.
+        """Class indices (H, W) int64, -1 where the PNG has ``ignore_label``.
 
         Raises:
-            DataError: the PNG is missing, has several channels, or a value that is neither a category id
+            DataError: the PNG is missing, has several channels, or has a value that is neither a category id
                 nor ``ignore_label``.
             ValueError: the sample does not name its file.
         """
@@ -87,7 +87,7 @@ class SemanticPngs:
 
 
 class PanopticAsSemantic:
-    """The classes of panoptic segments; void is not labelled, crowds count as their class."""
+    """The classes of panoptic segments; void is unlabelled, crowds count as their class."""
 
     def __init__(self, files: PanopticFiles) -> None:
         self._files = files
@@ -97,6 +97,6 @@ class PanopticAsSemantic:
         return len(self._files)
 
     def read(self, sample: Sample) -> np.ndarray:
-        """(H, W) int64 class indices, -1 where void; raises as :meth:`PanopticFiles.read`."""
+        """Class indices (H, W) int64, -1 for void; for errors, see :meth:`PanopticFiles.read`."""
         truth = self._files.read(image_id_of(sample))
         return np.concatenate([[IGNORED], truth.classes])[truth.index_map()]

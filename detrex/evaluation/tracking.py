@@ -19,7 +19,7 @@ from detrex.structures import Sample
 from detrex.structures.boxes import pairwise_iou
 
 COLUMNS = 6
-"""Of a found object: track, box as absolute xyxy in pixels, score."""
+"""Columns of a found object: track, box as absolute xyxy in pixels, score."""
 
 
 class MotEvaluator:
@@ -30,7 +30,7 @@ class MotEvaluator:
 
     Args:
         images: folder of videos, see :class:`detrex.data.mot.MotVideos`.
-        output_dir: where ``{video}.txt`` are written, in MOT's format of results; None for nowhere.
+        output_dir: folder for ``{video}.txt`` in MOT's format of results; None for none.
 
     Raises:
         DataError: files are missing or broken.
@@ -49,7 +49,7 @@ class MotEvaluator:
         self._frames: dict[Hashable, np.ndarray] = {}
 
     def process(self, samples: Sequence[Sample], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Takes tracks and boxes of each frame.
+        """Adds tracks and boxes of each frame.
 
         Raises:
             ValueError: instances have no track.
@@ -79,7 +79,7 @@ class MotEvaluator:
             for name, metric in metrics.items():
                 found[name][video.name] = metric.eval_sequence(data)
         total = {name: metric.combine_sequences(found[name]) for name, metric in metrics.items()}
-        # Over the thresholds of IoU.
+        # The mean over thresholds of IoU.
         values = {name: np.mean(total["HOTA"][name]) for name in ("HOTA", "DetA", "AssA")}
         values |= {"MOTA": total["CLEAR"]["MOTA"], "IDF1": total["Identity"]["IDF1"]}
         return {f"track/{name}": 100 * float(value) for name, value in values.items()}
@@ -97,12 +97,12 @@ def _metrics() -> dict[str, Any]:
         raise ImportError(
             "HOTA, MOTA and IDF1 need TrackEval: pip install 'detrex-maskdino[track]' or trackeval"
         ) from error
-    with contextlib.redirect_stdout(io.StringIO()):  # they print their settings
+    with contextlib.redirect_stdout(io.StringIO()):  # the metrics print their settings
         return {metric.__name__: metric() for metric in (HOTA, CLEAR, Identity)}
 
 
 def _comparison(video: Video, rows: list[np.ndarray]) -> dict[str, Any]:
-    """What TrackEval compares: of every frame the numbers of true and found tracks, from 0, and their IoU."""
+    """The input of TrackEval: for every frame, numbers of true and found tracks, from 0, and their IoU."""
     truth = [video.boxes(frame) for frame in range(len(video))]
     true_count, true_tracks = _numbered([tracks for tracks, _ in truth])
     count, tracks = _numbered([found[:, 0].astype(np.int64) for found in rows])
@@ -122,7 +122,7 @@ def _comparison(video: Video, rows: list[np.ndarray]) -> dict[str, Any]:
 
 
 def _numbered(tracks: list[np.ndarray]) -> tuple[int, list[np.ndarray]]:
-    """How many tracks there are, and each frame's by their numbers from 0."""
+    """The number of tracks, and the tracks of each frame, numbered from 0."""
     known, numbers = np.unique(np.concatenate(tracks), return_inverse=True)
     return len(known), np.split(numbers, np.cumsum([len(frame) for frame in tracks])[:-1])
 

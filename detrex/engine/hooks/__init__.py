@@ -1,4 +1,4 @@
-"""What happens around training steps."""
+"""Hooks, which act before and after training steps."""
 
 from detrex.engine.hooks.checkpoints import CheckpointHook
 from detrex.engine.hooks.evaluation import BestCheckpoint, EarlyStopping, EvalHook, EvaluationHistory, Goal

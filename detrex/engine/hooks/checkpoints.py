@@ -1,4 +1,4 @@
-"""Saving checkpoints during training."""
+"""Saves checkpoints during training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detrex.engine.parallel import is_split
 from detrex.runtime import interruption
 from detrex.runtime.distributed import all_gather_objects, alone, is_main_process, world_size
 
-_CLAIM = ".saving-"  # and the iteration: a file of the process that saves for all
+_CLAIM = ".saving-"  # followed by the iteration: the file of the process that saves for all
 _LONGEST_SAVE = 120.0  # seconds to wait for the checkpoint of another process
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 class CheckpointHook(Hook):
     """Saves a checkpoint every ``period`` steps (0: only the last) and after the last one.
 
-    At the end the weights alone, and their average if there is one, become files in ``output_dir`` besides.
+    At the end, the weights alone, and their average if there is one, are also written to ``output_dir``.
 
-    A checkpoint that cannot be written, for example because the disk is full, is an error in the log;
-    training goes on, for earlier checkpoints are untouched and the next one may succeed. What is missing at
-    the end is raised by :meth:`check`. A run that ends with an error, or is asked to stop, saves its last
-    complete step first.
+    If a checkpoint cannot be written, for example because the disk is full, the log has an error; training
+    continues, because earlier checkpoints still exist and the next one may succeed. If something is missing
+    at the end, :meth:`check` raises an error. A run that fails, or is asked to stop, first saves its last
+    complete step.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class CheckpointHook(Hook):
         self._metadata = metadata
         self._output_dir = output_dir
         self._saved: int | None = None
-        self._failures: dict[str, str] = {}  # of the last attempts, by what could not be saved
+        self._failures: dict[str, str] = {}  # reasons by what the last attempt could not save
 
     def before_train(self, trainer: Training) -> None:
         self._saved = trainer.iteration  # a resumed run need not replace the checkpoint that it started from
         if is_main_process():
             for claim in self._checkpointer.directory.glob(f"{_CLAIM}*"):
-                claim.unlink(missing_ok=True)  # of a process that was killed
+                claim.unlink(missing_ok=True)  # left by a process that was killed
 
     def after_step(self, trainer: Training) -> None:
         due = self._period > 0 and trainer.iteration % self._period == 0
@@ -62,7 +62,7 @@ class CheckpointHook(Hook):
     def after_failure(self, trainer: Training) -> None:
         """Saves the last complete step, on whichever process comes here first.
 
-        It knows the random numbers of itself alone, so that those of other processes will be others.
+        That process knows only its own random state; after a resume, other processes draw other numbers.
         """
         if trainer.stopping or world_size() == 1:
             self.save(trainer)
@@ -75,7 +75,7 @@ class CheckpointHook(Hook):
 
     @contextmanager
     def _first_to_come(self, iteration: int) -> Iterator[bool]:
-        """Whether no other process saves the same step; waits for one that does."""
+        """Yields whether this process is to save the step; if another one does, waits for that."""
         claim = self._checkpointer.directory / f"{_CLAIM}{iteration}"
         claim.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,7 +92,7 @@ class CheckpointHook(Hook):
             claim.unlink(missing_ok=True)
 
     def save(self, trainer: Training) -> None:
-        """Saves now, if this has not been done after the same step; to be called on all processes."""
+        """Saves now, unless the same step has been saved already; call it on all processes."""
         if self._saved == trainer.iteration:
             return
         state, weights = trainer.state_dict(), trainer.weights()
@@ -100,20 +100,20 @@ class CheckpointHook(Hook):
             self._saved = trainer.iteration
 
     def saved(self) -> list[int]:
-        """The iterations of all checkpoints that there are."""
+        """The iterations of all existing checkpoints."""
         return [iteration_of(path) for path in self._checkpointer.paths()]
 
     def use(self, iteration: int) -> Path:
-        """The folder of a checkpoint, which stays until it is released."""
+        """The folder of a checkpoint, which is not deleted until it is released."""
         self._checkpointer.in_use.add(iteration)
         return self._checkpointer.path_of(iteration)
 
     def release(self, iteration: int) -> None:
-        """Lets a checkpoint be deleted like any other; the next one that is saved may do so."""
+        """Allows a checkpoint to be deleted like any other, which may happen when the next one is saved."""
         self._checkpointer.in_use.discard(iteration)
 
     def check(self) -> None:
-        """Checks the last checkpoint; to be called at the very end of a run.
+        """Checks the last checkpoint; call it at the very end of a run.
 
         Raises:
             CheckpointError: the last checkpoint or the final weights could not be written.
@@ -126,7 +126,7 @@ class CheckpointHook(Hook):
             )
 
     def _attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Writes on the main process; whether it succeeded is known to all, which wait for it."""
+        """Writes on the main process; all processes wait for it and return whether it succeeded."""
         failure = None
         with interruption.deferred():
             if is_main_process():

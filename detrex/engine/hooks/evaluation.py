@@ -1,4 +1,4 @@
-"""Evaluations during training: their history, the best checkpoint, and when a run gets no better."""
+"""Evaluations during training: their history, the best checkpoint, and early stopping."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationHistory:
-    """Metrics by iteration, the same on all processes, in a JSON file from which a resumed run reads them.
+    """Metrics by iteration, equal on all processes, in a JSON file from which a resumed run reads them.
 
-    They are not part of checkpoints: one is saved before the evaluation at the same step, so that a failure
-    of the latter loses nothing.
+    They are not part of checkpoints, because a checkpoint is saved before the evaluation at the same step, so
+    that a failure of the evaluation loses nothing.
     """
 
     def __init__(self, path: Path):
@@ -43,7 +43,7 @@ class EvaluationHistory:
         return iteration in self._metrics
 
     def restore(self, iteration: int) -> None:
-        """Reads the metrics of evaluations after at most ``iteration`` steps; later ones will come again."""
+        """Reads the metrics of evaluations up to ``iteration``; later evaluations will be repeated."""
         found = all_gather_objects(self._read() if is_main_process() else None)[0]
         self._metrics = {i: metrics for i, metrics in found.items() if i <= iteration}
 
@@ -59,7 +59,7 @@ class EvaluationHistory:
                 )
 
     def values(self, metric: str) -> list[float]:
-        """All values of ``metric`` in the order of their iterations; NaN where it was not measured."""
+        """All values of ``metric`` in order of iterations; NaN if it was not measured."""
         return [self._metrics[i].get(metric, math.nan) for i in sorted(self._metrics)]
 
     def _read(self) -> dict[int, dict[str, float]]:
@@ -88,7 +88,7 @@ class EvaluationHistory:
 
 @dataclass(frozen=True)
 class Goal:
-    """A metric of evaluations and which of its values are good.
+    """A metric of evaluations, and whether large or small values are good.
 
     Attributes:
         metric: such as ``segm/AP``.
@@ -108,7 +108,7 @@ class Goal:
         """The metric among those of an evaluation.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: the evaluation does not have the metric.
         """
         self.check(list(metrics))
         return metrics[self.metric]
@@ -116,7 +116,7 @@ class Goal:
     def check(self, names: Sequence[str]) -> None:
         """
         Raises:
-            ValueError: the metric is none of ``names``, those that evaluations return.
+            ValueError: the metric is not among ``names``, which evaluations return.
         """
         if self.metric not in names:
             near = difflib.get_close_matches(self.metric, names, n=1)
@@ -147,9 +147,9 @@ class BestCheckpoint:
 
         Args:
             trainer: the run.
-            iteration: what was evaluated: the run as it is, or an earlier checkpoint that is still there.
-            metrics: of it.
-            before: the evaluations before.
+            iteration: of the evaluation: the present one, or that of an earlier checkpoint that still exists.
+            metrics: of the evaluation.
+            before: the previous evaluations.
 
         Raises:
             ValueError: the evaluation does not return the metric.
@@ -164,7 +164,7 @@ class BestCheckpoint:
         logger.info("best %s so far: %.4g", self.goal.metric, value)
         if iteration == trainer.iteration:
             self._checkpoints.save(trainer)
-        # A checkpoint that could not be written is in the log; the best one before it stays.
+        # If the checkpoint could not be written, the log says so, and the previous best one stays.
         path = self._checkpointer.path_of(iteration)
         if is_main_process() and path.is_dir():
             try:
@@ -175,14 +175,14 @@ class BestCheckpoint:
 
 
 class EarlyStopping:
-    """Says when ``patience`` evaluations in a row have not improved on the best one before them.
+    """Tells when ``patience`` evaluations in a row have not improved on the best one before them.
 
-    A function of the evaluations alone: a resumed run counts on, and all processes agree.
+    The decision depends only on the evaluations: a resumed run continues to count, and all processes agree.
 
     Args:
-        goal: what counts.
-        patience: evaluations, at least 1.
-        min_delta: an improvement is larger than this.
+        goal: the metric that counts.
+        patience: number of evaluations, at least 1.
+        min_delta: an improvement must be larger than this.
 
     Raises:
         ValueError: a number is out of its range.
@@ -198,7 +198,7 @@ class EarlyStopping:
         self._min_delta = min_delta
 
     def reached(self, history: EvaluationHistory) -> bool:
-        """Whether it is time to stop."""
+        """Whether the run should stop."""
         best, waited = None, 0
         for value in history.values(self.goal.metric):
             if self.goal.improves(value, best, self._min_delta):
@@ -212,20 +212,20 @@ class EarlyStopping:
 
 
 class EvalHook(Hook):
-    """Evaluates every ``period`` steps (0: only at the end) and at the end, and acts on the results.
+    """Evaluates every ``period`` steps (0: only at the end) and at the end, and uses the results.
 
     Args:
         evaluate: called on all processes; returns the metrics.
         period: in steps.
-        writers: get the metrics and, where a writer shows pictures, a picture.
-        history: where metrics are kept for resumed runs.
+        writers: get the metrics and, if a writer shows pictures, a picture.
+        history: keeps metrics for resumed runs.
         checkpoints: saves one when training is stopped early.
         best: keeps the best checkpoint, if given.
         stopping: ends training early, if given.
-        draw: makes a picture of results, on the main process alone; None where nothing can be drawn.
-        beside: evaluates checkpoints on the way, while training goes on, one at a time. Their metrics are
-            acted on when they come; the next evaluation waits for them, and so does the end. There are no
-            pictures of these. What fails is an error in the log, and training goes on.
+        draw: makes a picture of results, on the main process only; None if nothing can be drawn.
+        beside: evaluates intermediate checkpoints, one at a time, while training continues. Their metrics are
+            used when they arrive; the next evaluation and the end of the run wait for them. They have no
+            pictures. If such an evaluation fails, the log has an error, and training continues.
     """
 
     def __init__(
@@ -250,10 +250,10 @@ class EvalHook(Hook):
         self._draw = draw
         self._evaluated: int | None = None  # by this process
         self._beside = beside
-        self._waiting: deque[int] = deque()  # checkpoints to be evaluated beside; the first one is at work
+        self._waiting: deque[int] = deque()  # checkpoints to evaluate beside; the first is in progress
 
     def before_train(self, trainer: Training) -> None:
-        """Makes up for an evaluation that an earlier process was to do after it had saved the checkpoint."""
+        """Performs an evaluation that the previous process did not get to after it saved the checkpoint."""
         self._history.restore(trainer.iteration)
         if self._beside is not None:
             for iteration in self._checkpoints.saved():
@@ -268,7 +268,7 @@ class EvalHook(Hook):
         if self._beside is not None and self._waiting and self._beside.is_done():
             self._take(self._beside, trainer)
             self._stop_if_reached(trainer)
-        # Who was asked to stop may have seconds left; the resumed run makes up for the evaluation.
+        # A run that was asked to stop may have only seconds left; the resumed run performs the evaluation.
         if self._is_due(trainer.iteration, trainer) and not trainer.stopping:
             if any(all_gather_objects(interruption.requested())):
                 trainer.stopping = True  # together, so that all can save
@@ -291,7 +291,7 @@ class EvalHook(Hook):
         return self._period > 0 and done > 0 and done % self._period == 0 and done < trainer.max_iter
 
     def _run_beside(self, beside: EvaluationProcess, trainer: Training) -> bool:
-        """Lets the present weights be evaluated; not where they cannot be saved, which is in the log."""
+        """Starts the evaluation of the present weights, unless they cannot be saved, which is logged."""
         self._take_all(beside, trainer)
         self._checkpoints.save(trainer)
         if trainer.iteration not in self._checkpoints.saved():
@@ -312,7 +312,7 @@ class EvalHook(Hook):
             self._take(beside, trainer)
 
     def _take(self, beside: EvaluationProcess, trainer: Training) -> None:
-        """Acts on the metrics of the checkpoint at work, for which it may have to wait."""
+        """Uses the metrics of the checkpoint in progress, for which it may have to wait."""
         iteration = self._waiting[0]
         results = None
         try:
@@ -337,16 +337,16 @@ class EvalHook(Hook):
     def _run(self, trainer: Training) -> None:
         start = time.perf_counter()
         if self._evaluated is None and trainer.iteration > 0:
-            self._checkpoints.save(trainer)  # a fault in evaluation is mostly one of the first
+            self._checkpoints.save(trainer)  # most failures happen in the first evaluation
         with preserved_random_state():
-            # The main process's, so that all decide alike.
+            # The results of the main process, so that all processes decide in the same way.
             with interruption.interruptible():
                 results = all_gather_objects(self._evaluate())[0]
             self._evaluated = trainer.iteration
             logger.info(
                 "evaluation after iteration %d took %.1f s", trainer.iteration, time.perf_counter() - start
             )
-            if trainer.iteration in self._history:  # an ended run that was resumed; all of this has been done
+            if trainer.iteration in self._history:  # a finished run was resumed; everything is done already
                 return
             if is_main_process():
                 self._write(trainer.iteration, results)
@@ -356,7 +356,7 @@ class EvalHook(Hook):
         if self._best is not None:
             self._best.update(trainer, iteration, results, self._history)
         if self._stopping is not None:
-            self._stopping.goal.value(results)  # is an error, if there is none
+            self._stopping.goal.value(results)  # raises if the metric is missing
         self._history.add(iteration, results)
 
     def _write(self, iteration: int, results: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What a hook is, and what it knows of the trainer that calls it."""
+"""The base class of hooks, and the part of the trainer that they see."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Average(Protocol):
     """A moving average of a model's weights, see :class:`detrex.engine.ema.WeightAverage`."""
 
     def weights(self) -> dict[str, Tensor]:
-        """The averaged state dict, with the names of the model's own."""
+        """The averaged state dict, with the model's names."""
 
 
 class Training(Protocol):
     """A run as its hooks see it; see :class:`detrex.engine.Trainer`, which is one.
 
     Hooks may set ``metrics``, lower ``max_iter`` to end the run, and set ``stopping``, on all processes, to
-    end it after this step so that it can go on later.
+    end it after this step so that it can be resumed.
     """
 
     iteration: int
@@ -41,7 +41,7 @@ class Training(Protocol):
 
     @property
     def optimizer(self) -> Optimizer:
-        """Over the model's parameters."""
+        """The optimizer of the model's parameters."""
 
     @property
     def scheduler(self) -> LRScheduler:
@@ -77,17 +77,17 @@ class Training(Protocol):
 
     @property
     def step_time(self) -> float:
-        """Seconds that the last step took in all."""
+        """Seconds that the last step took in total."""
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict of the model; to be called on all processes, complete on the main one."""
+        """The state dict of the model; call it on all processes; it is complete on the main one."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights and their average; to be called on all processes."""
+        """The state without the weights and their average; call it on all processes."""
 
 
 class Hook:
-    """Called by the trainer on every process; a subclass fills in what it needs."""
+    """Called by the trainer on every process; a subclass overrides the methods that it needs."""
 
     def before_train(self, trainer: Training) -> None:
         """Called before the first step; a resumed trainer has its state already."""
@@ -96,19 +96,19 @@ class Hook:
         """Called before every step; ``trainer.iteration`` steps are done."""
 
     def after_step(self, trainer: Training) -> None:
-        """After every step, which ``trainer.iteration`` counts already."""
+        """Called after every step, which ``trainer.iteration`` already includes."""
 
     def after_train(self, trainer: Training) -> None:
         """Called after the last step."""
 
     def after_failure(self, trainer: Training) -> None:
-        """After an error or a request to stop, with everything as it was after the last complete step.
+        """Called after an error or a request to stop, in the state after the last complete step.
 
-        Other processes may not come to it, unless ``trainer.stopping``: then all do.
+        Other processes may not get here, unless ``trainer.stopping`` is set: then all do.
         """
 
     def close(self) -> None:
-        """At the very end, after an error too."""
+        """Called at the very end, also after an error."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: tensors and plain values."""

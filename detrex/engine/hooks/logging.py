@@ -1,4 +1,4 @@
-"""What a run says of its steps: losses and other metrics, to the log, the writers and a progress bar."""
+"""Reports losses and other metrics of steps to the log, the writers and a progress bar."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from detrex.runtime.distributed import all_gather_objects, is_main_process
 from detrex.runtime.progress import progress_bar
 
 _MB = 2**20
-_LOOKED_BACK = 50  # times that metrics were logged
-_REMEMBERED = 1800.0  # seconds of which the progress bar takes the speed
+_LOOKED_BACK = 50  # logged steps from which the time left is estimated
+_REMEMBERED = 1800.0  # seconds over which the progress bar measures the speed
 
 Measure = Callable[[Training], dict[str, float]]
-"""Metrics of this moment by name; called on all processes together."""
+"""Returns present metrics by name; called on all processes together."""
 
 
 class TimeLeft:
-    """How long a run will still take, by the clock and over many steps.
+    """Estimates how long a run will still take, from the time that many steps took.
 
-    Saving and evaluating on the way count, as they will come again; a single slow step does not mean much.
+    That includes saving and evaluation, which will be repeated; a single slow step has little influence.
     """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=_LOOKED_BACK)
 
     def note(self, iteration: int) -> None:
-        """Notes the time; to be called before the first step, and now and then after some more."""
+        """Notes the time; call it before the first step, and after some steps from time to time."""
         self._seen.append((iteration, time.monotonic()))
 
     def left(self, max_iter: int) -> timedelta | None:
@@ -53,15 +53,15 @@ class TimeLeft:
 
 
 class LogHook(Hook):
-    """Every ``period`` steps: means since the last time, over all processes, to the log and the writers.
+    """Every ``period`` steps, reports means since the last report, over all processes, to log and writers.
 
-    Losses stay on their device in between. Of steps that were left out only the times count.
+    Losses stay on their device in between. Of skipped steps, only the times count.
 
     Args:
         period: in steps.
         writers: get the metrics; this hook opens and closes them.
         config: for the writers.
-        measures: further metrics to write, of the step that is logged. The log has only means.
+        measures: further metrics of the logged step for the writers. The log has only means.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class LogHook(Hook):
         moved = torch.stack([self._sums[n] for n in on_device]).tolist() if on_device else []
         read = dict(zip(on_device, moved, strict=True))
         sums = {n: (read[n] if n in read else float(v), self._counts[n]) for n, v in self._sums.items()}
-        # As objects, for processes may have met different losses (a batch without objects has fewer).
+        # As objects, because processes may have different losses (a batch without objects has fewer).
         by_process = all_gather_objects(sums)
         names = dict.fromkeys(name for process_sums in by_process for name in process_sums)
         means = {}
@@ -152,7 +152,7 @@ class ProgressHook(Hook):
     def after_step(self, trainer: Training) -> None:
         metrics = trainer.metrics
         note = f"lr {metrics['lr']:.2g}  {metrics['step_time']:.3f} s/it" if metrics else ""
-        if "loss" in metrics:  # not where all steps were left out
+        if "loss" in metrics:  # missing if all steps were skipped
             note = f"loss {metrics['loss']:.3f}  {note}"
         self._progress.update(self._task, completed=trainer.iteration, note=note)
 
@@ -166,7 +166,7 @@ def learning_rates(trainer: Training) -> dict[str, float]:
     A part is a direct child of the model, such as ``backbone``; parts that are not trained have no rate.
     """
     groups = trainer.optimizer.param_groups
-    # Schedules are factors on all rates alike, and have moved on since the step.
+    # Schedules multiply all rates by the same factor, and have advanced since the step.
     largest = max(group["initial_lr"] for group in groups) or 1.0
     rates = {
         id(parameter): trainer.lr * group["initial_lr"] / largest
@@ -183,10 +183,10 @@ def learning_rates(trainer: Training) -> dict[str, float]:
 def gradient_norms(norm_type: float) -> Measure:
     """``grad_norm/PART`` for each part of the model: the norm of its gradient before clipping.
 
-    There is none after a step that was left out.
+    There are none after a skipped step.
 
     Args:
-        norm_type: of the trainer's norm.
+        norm_type: type of the trainer's norm.
     """
 
     def measure(trainer: Training) -> dict[str, float]:
@@ -198,7 +198,7 @@ def gradient_norms(norm_type: float) -> Measure:
         if not parts or not trainer.step_taken:
             return {}
         norms = torch.stack([total_norm(g, norm_type).float() for g in parts.values()])
-        # Clipping has scaled all gradients by the same factor; the norm of the whole was taken before it.
+        # Clipping has scaled all gradients by the same factor; the total norm was computed before.
         after = torch.linalg.vector_norm(norms, norm_type)
         norms = norms * torch.where(after > 0, trainer.grad_norm.float() / after, 1.0)
         return {f"grad_norm/{part}": norm for part, norm in zip(parts, norms.tolist(), strict=True)}
@@ -207,11 +207,11 @@ def gradient_norms(norm_type: float) -> Measure:
 
 
 def memory(trainer: Training) -> dict[str, float]:
-    """Memory in MiB, the largest of all processes.
+    """Memory in MiB, the largest value of all processes.
 
     ``max_memory_mb`` and ``reserved_memory_mb`` are the most that tensors took on a GPU and that PyTorch
-    reserved there, since the start; ``process_memory_mb`` is what a process has in main memory (where the
-    system says it), without those that load data.
+    reserved there since the start; ``process_memory_mb`` is the main memory of a process (if the system tells
+    it), without processes that load data.
     """
     usage: dict[str, float] = {}
     if trainer.device.type == "cuda":
@@ -241,7 +241,7 @@ def _resident_bytes() -> int | None:
 
 
 def _line(trainer: Training, left: timedelta | None) -> str:
-    """The metrics in one line; of losses like ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn``, only the first."""
+    """The metrics in one line; of ``loss_ce``, ``loss_ce_0``, ``loss_ce_dn`` and the like, only the first."""
     metrics = trainer.metrics
     names = [n for n in (*main_names(trainer.losses), "grad_norm") if n in metrics]
     parts = "  ".join(f"{n} {metrics[n]:.4g}" for n in names)

@@ -1,4 +1,4 @@
-"""Where the time and memory of a few steps go."""
+"""Profiles the time and memory of a few steps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from detrex.runtime.distributed import is_main_process
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 30  # of the table
+_ROWS = 30  # rows of the table
 
 
 class ProfilerHook(Hook):
-    """Profiles the steps ``start`` to ``stop``, counted from 1 and both included, on the main process.
+    """Profiles the steps from ``start`` to ``stop``, counted from 1 and inclusive, on the main process.
 
-    Two files say what was found: ``steps_START_to_STOP.json.gz``, a trace to open at https://ui.perfetto.dev
-    or chrome://tracing, and ``.txt``, a table of the operators that take longest. A run that ends before
-    writes what it has. Profiled steps are slower, and every one takes memory: profile a few.
+    It writes two files: ``steps_START_to_STOP.json.gz``, a trace to open at https://ui.perfetto.dev or
+    chrome://tracing, and ``.txt``, a table of the operators that take longest. A run that ends earlier writes
+    what it has. Profiled steps are slower, and each takes memory, so profile only a few.
 
     Args:
-        start, stop: steps.
-        directory: for the files; made if need be.
+        start, stop: the first and the last step.
+        directory: for the files; created if need be.
 
     Raises:
         ValueError: there are no such steps.
@@ -43,7 +43,7 @@ class ProfilerHook(Hook):
     def before_train(self, trainer: Training) -> None:
         before = self._start - 1 - trainer.iteration
         if before < 0 or not is_main_process():
-            return  # a resumed run that is past the first of these steps
+            return  # a resumed run is past the first of these steps
         on_gpu = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
         warmup = min(before, 1)
         self._profile = profile(
@@ -83,7 +83,7 @@ class ProfilerHook(Hook):
     def _save(self, finished: profile) -> None:
         try:
             self._write(finished)
-        except (OSError, RuntimeError) as error:  # the latter is PyTorch's word for a full disk
+        except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError if the disk is full
             logger.warning("the profile %s could not be written: %s", self._path, error)
 
     def _write(self, finished: profile) -> None:
@@ -91,10 +91,10 @@ class ProfilerHook(Hook):
         trace, plain = self._path.with_suffix(".json.gz"), self._path.with_suffix(".json")
         try:
             finished.export_chrome_trace(str(plain))
-            # PyTorch itself would compress it line by line, which takes minutes for a step of a large model.
+            # PyTorch would compress the trace line by line, which takes minutes for a step of a large model.
             with plain.open("rb") as text, gzip.open(trace, "wb", compresslevel=3) as compressed:
                 shutil.copyfileobj(text, compressed, 1 << 20)
-        finally:  # it is large, and a disk that is full has no room for it
+        finally:  # the uncompressed trace is large, and a full disk has no room for it
             plain.unlink(missing_ok=True)
         on_gpu = ProfilerActivity.CUDA in finished.activities
         table = finished.key_averages().table(
