@@ -33,6 +33,7 @@ from detrex.config import ConfigError, instantiate
 from detrex.data import DataError
 from detrex.modeling import Detector
 from detrex.ops import FLOP_FORMULAS
+from detrex.runtime.shapes_only import shapes_only
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -141,7 +142,7 @@ def build_on_meta(config: DictConfig) -> Detector:
     if "pretrained" in (config.model.get("backbone") or {}):
         config = copy.deepcopy(config)
         config.model.backbone.pretrained = False
-    with torch.device("meta"):
+    with shapes_only():
         model = instantiate(config.model)
     if not isinstance(model, Detector):
         raise ConfigError(f"'model' is of class {type(model).__name__}; what can be analysed is a Detector")

@@ -19,6 +19,7 @@ from detrex.config.untrusted import declared_components
 from detrex.config.walking import dotted as dotted_path
 from detrex.config.walking import is_node, walk
 from detrex.data import count_classes, read_categories, thing_classes
+from detrex.runtime.shapes_only import shapes_only
 from detrex.structures import Sample, Targets
 from tests.config_files import config_of
 
@@ -140,7 +141,7 @@ def samples() -> list[Sample]:
 
 def built_on_meta(config: DictConfig) -> torch.nn.Module:
     """The model without its weights: building it takes no memory."""
-    with torch.device("meta"):
+    with shapes_only():
         return instantiate(config.model)
 
 

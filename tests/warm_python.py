@@ -34,6 +34,8 @@ PRELOADED = (
     "detrex.cli.train",
     "detrex.predict",
 )
+# Started as they are: submitit names a job by the number of this process, which differs from the fork's.
+STARTED_ANEW = (["-m", "submitit.local._local"],)
 _LONGEST_MESSAGE = 1 << 20
 _CLIENT = """\
 #!/bin/sh
@@ -116,9 +118,11 @@ def _run(arguments: list[str]) -> int:
         if arguments[0] == "-m":
             sys.argv = arguments[1:]
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-        elif arguments[0] == "-":
-            sys.argv = arguments
-            exec(compile(sys.stdin.read(), "<stdin>", "exec"), {"__name__": "__main__"})
+        elif arguments[0] in ("-", "-c"):
+            given = arguments[0] == "-c"
+            sys.argv = ["-c", *arguments[2:]] if given else arguments
+            code = arguments[1] if given else sys.stdin.read()
+            exec(compile(code, "<string>" if given else "<stdin>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = arguments
             runpy.run_path(arguments[0], run_name="__main__")
@@ -134,6 +138,8 @@ def _run(arguments: list[str]) -> int:
 
 def ask(address: str, arguments: list[str]) -> int:
     """Has the server run a command, and returns its exit code."""
+    if arguments[:2] in STARTED_ANEW:
+        os.execv(sys.executable, [sys.executable, *arguments])
     message = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)

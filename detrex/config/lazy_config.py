@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from detrex.config.completion import complete, fill_in
-from detrex.config.lazy import make_config, to_plain
+from detrex.config.lazy import create_config, to_plain
 from detrex.config.loader import load_config
 from detrex.config.overrides import apply_override
 from detrex.config.printing import to_python
@@ -92,4 +92,4 @@ def _filled_in(config: DictConfig) -> DictConfig:
     """A copy with defaults, whose names are not checked: the overrides to come may take out what is wrong."""
     plain = to_plain(config)
     fill_in(plain)
-    return make_config(plain)
+    return create_config(plain)

@@ -12,6 +12,7 @@ from detrex.checkpoint.backbones import (
     swin_name,
 )
 from detrex.modeling import SwinBackbone, TimmBackbone, VitPyramid
+from detrex.runtime.shapes_only import shapes_only
 
 SWIN = "swin_tiny_patch4_window7_224"
 SMALL_SWIN = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
@@ -133,7 +134,7 @@ def test_names_without_counterpart():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_names_of_a_resnet_there_and_back(name):
-    with torch.device("meta"):
+    with shapes_only():
         names = list(timm.create_model(name, features_only=True).state_dict())
     theirs = [detectron2_resnet_name(n) for n in names]
     assert not set(theirs) & set(names)
@@ -142,7 +143,7 @@ def test_names_of_a_resnet_there_and_back(name):
 
 
 def test_names_of_a_swin_there_and_back():
-    with torch.device("meta"):
+    with shapes_only():
         names = list(SwinBackbone(SWIN).state_dict())
     theirs = [detectron2_swin_name(n) for n in names]
     assert not set(theirs) & set(names)
@@ -445,7 +446,7 @@ def test_tables_of_another_window_are_interpolated(swin):
 
 
 def test_another_depth_is_recognised_and_its_shapes_are_kept():
-    with torch.device("meta"):
+    with shapes_only():
         detector = Detector(TimmBackbone("resnet50"))
         state = torchvision.models.resnet18().state_dict()
     weights = convert_backbone(state, detector)
@@ -462,14 +463,14 @@ def test_another_depth_is_recognised_and_its_shapes_are_kept():
     ids=["empty", "transformer", "vit"],
 )
 def test_other_weights_are_not_recognised(state):
-    with torch.device("meta"):
+    with shapes_only():
         detector = Detector(TimmBackbone("resnet18"))
     assert convert_backbone(state, detector) is None
 
 
 @pytest.mark.parametrize(("share", "recognised"), [(0.45, False), (0.55, True)])
 def test_half_of_the_names_must_be_known(share, recognised):
-    with torch.device("meta"):
+    with shapes_only():
         detector = Detector(TimmBackbone("resnet18"))
         state = timm.create_model("resnet18", features_only=True).state_dict()
     common = [n for n in state if not n.endswith("tracked")]

@@ -14,6 +14,7 @@ from detrex.checkpoint.backbones import detectron2_resnet_name
 from detrex.checkpoint.family import FamilyNames
 from detrex.checkpoint.formats import convert
 from detrex.config import LazyConfig, instantiate
+from detrex.runtime.shapes_only import shapes_only
 from detrex.structures import Categories
 from tests.config_files import config_of
 
@@ -338,7 +339,7 @@ def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
         config.model.decoder.query_init.num_queries = NUM_QUERIES[case]
     if "focalnet" in case:  # the kit's is a small one
         config.model.backbone.name = "focalnet_tiny_lrf"
-    with torch.device("meta"):
+    with shapes_only():
         model = instantiate(config.model)
     converted = convert(entries, model)
     assert converted.format == "DETR-family detector" and converted.notes == []
@@ -350,7 +351,7 @@ def test_entries_of_the_detrex_zoo_fit_their_configs(case, parity):
 def test_a_large_focalnet_of_the_zoo_fits():
     """Its norms come after modulation and MLP, and every channel has a factor."""
     config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_focalnet_large.py")
-    with torch.device("meta"):
+    with shapes_only():
         model = instantiate(config.model)
     theirs = {}
     for name, value in model.state_dict().items():
@@ -373,7 +374,7 @@ def test_a_large_focalnet_of_the_zoo_fits():
 def test_pretrained_weights_of_a_plain_vit_fit_that_of_vitdet():
     """Of timm's classifier, such as MAE's: all but the pyramid, relative positions and the classifier."""
     config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_vitdet_base.py")
-    with torch.device("meta"):
+    with shapes_only():
         model = instantiate(config.model)
         theirs = timm.create_model("vit_base_patch16_224").state_dict()
     found = convert(theirs, model)

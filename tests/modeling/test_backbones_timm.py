@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from detrex.modeling import TimmBackbone, backbone_channels
+from detrex.runtime.shapes_only import shapes_only
 
 # A small Swin for 64 pixels, where its finest map is as high as it has channels.
 SMALL_SWIN = dict(
@@ -27,6 +28,34 @@ def test_channels_without_building_the_model():
     every = dict(zip(built.reduction(), built.channels(), strict=True))
     assert backbone_channels("test_resnet") == every
     assert backbone_channels("test_resnet", strides=(4, 16)) == {4: every[4], 16: every[16]}
+
+
+def test_a_models_maps_are_read_once(monkeypatch):
+    read = []
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *args, **kwargs: read.append(args) or create(*args, **kwargs)
+    )
+    options = {"stem_width": 16}
+    first, second = (backbone_channels("test_resnet", options) for _ in range(2))
+    assert first == second and len(read) == 1
+    backbone_channels("test_resnet", {"stem_width": 16, "act_layer": nn.ReLU})  # not to be told from another
+    backbone_channels("test_resnet", {"stem_width": 16, "act_layer": nn.ReLU})
+    assert len(read) == 3
+
+
+def test_only_shapes_are_made():
+    real = nn.Linear(2, 3)
+    with shapes_only():
+        model = timm.create_model("test_resnet")
+        real.weight.data.fill_(1.0)
+        nn.init.zeros_(real.bias)
+    assert all(p.is_meta for p in model.parameters())
+    assert [p.shape for p in model.parameters()] == [
+        p.shape for p in timm.create_model("test_resnet").parameters()
+    ]
+    assert real.weight.eq(1).all() and real.bias.eq(0).all()  # what is no shape alone is filled
+    assert nn.Linear(2, 3).weight.std() > 0
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (128, 64)])

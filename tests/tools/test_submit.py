@@ -27,9 +27,10 @@ SLURM = {
 
 
 @pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """For the processes of jobs: neither detrex nor the tests need be installed."""
+def processes_of_jobs(monkeypatch, python_folder):
+    """They start fast, and neither detrex nor the tests need be installed."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "executable", str(python_folder / "python"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from detrex.checkpoint.checkpointer import iteration_of
 from detrex.engine.hooks.hook import Hook, Training
 from detrex.engine.parallel import is_split
 from detrex.runtime import interruption
-from detrex.runtime.distributed import all_gather_objects, alone, is_main_process, world_size
+from detrex.runtime.distributed import all_gather_objects, alone, barrier, is_main_process, world_size
 
 _CLAIM = ".saving-"  # followed by the iteration: the file of the process that saves for all
 _LONGEST_SAVE = 120.0  # seconds to wait for the checkpoint of another process
@@ -113,12 +113,14 @@ class CheckpointHook(Hook):
         self._checkpointer.in_use.discard(iteration)
 
     def check(self) -> None:
-        """Checks the last checkpoint; call it at the very end of a run.
+        """Checks the last checkpoint; all processes call it at the very end of a run.
 
         Raises:
             CheckpointError: the last checkpoint or the final weights could not be written.
         """
         if self._failures:
+            # Or the end of one process stops the others, of which the main one still writes the report.
+            barrier()
             failed = "; ".join(f"{what} ({reason})" for what, reason in self._failures.items())
             raise CheckpointError(
                 f"could not save {failed} in {self._output_dir}: make room there and repeat the command with "

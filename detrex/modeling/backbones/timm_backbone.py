@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import timm
-import torch
 from timm.layers import Format, LayerNorm2d, freeze_batch_norm_2d
 from torch import Tensor, nn
+
+from detrex.runtime.shapes_only import shapes_only
 
 
 def backbone_channels(
@@ -65,11 +67,8 @@ def create_features(name: str, **options: Any) -> Any:
 def _feature_maps(
     name: str, options: Mapping[str, Any] | None, strides: Sequence[int] | None
 ) -> dict[int, tuple[int, int]]:
-    """Index in timm and channels of the map at each stride; of several with one stride, the deepest."""
-    with torch.device("meta"):  # only the shapes are of interest
-        info = create_features(name, pretrained=False, **(options or {})).feature_info
-    numbers = zip(info.out_indices, info.channels(), strict=True)
-    available = dict(zip(info.reduction(), numbers, strict=True))
+    """Index in timm and channels of the map at each stride: the deepest, where several have the same."""
+    available = _all_feature_maps(name, options or {})
     if strides is None:
         return available
     missing = sorted(set(strides) - set(available))
@@ -77,6 +76,28 @@ def _feature_maps(
         raise ValueError(f"backbone '{name}' has feature maps at strides {list(available)}, not at {missing}")
     check_ascending(strides)
     return {stride: available[stride] for stride in strides}
+
+
+def _all_feature_maps(name: str, options: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    """See :func:`_feature_maps`; read once of each model, as configs ask for it several times."""
+    try:
+        key = name, json.dumps(options, sort_keys=True)
+    except TypeError:  # an option that is an object
+        return _read_feature_maps(name, options)
+    if key not in _READ:
+        _READ[key] = _read_feature_maps(name, options)
+    return _READ[key]
+
+
+def _read_feature_maps(name: str, options: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    with shapes_only():
+        info = create_features(name, pretrained=False, **options).feature_info
+    numbers = zip(info.out_indices, info.channels(), strict=True)
+    return dict(zip(info.reduction(), numbers, strict=True))
+
+
+_READ: dict[tuple[str, str], dict[int, tuple[int, int]]] = {}
+"""What :func:`_all_feature_maps` has read, by name and options of the model."""
 
 
 def check_ascending(strides: Sequence[int]) -> None:
