@@ -1,4 +1,4 @@
-"""Chromium without a window, told what to do over its debugging protocol, and a static server for it."""
+"""Chromium without a window, told what to do over its debugging protocol, a static server, and a package."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from detrex.export.web import RUNTIME_VERSION
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -127,3 +129,12 @@ def _debugger(file: Path) -> str:
                 return pages[0]["webSocketDebuggerUrl"]
         time.sleep(0.1)
     raise TimeoutError(f"{CHROMIUM} did not start")
+
+
+def package(folder: Path, name: str = "onnxruntime-web", version: str = RUNTIME_VERSION) -> Path:
+    """A package of npm with the files that a page needs, and one that it does not."""
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps({"name": name, "version": version}))
+    for file in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "ort.js"):
+        (folder / "dist" / file).write_text(f"content of {file}")
+    return folder

@@ -11,6 +11,7 @@ import torch
 from detrex.config import LazyConfig, instantiate
 from detrex.data import EvalMapper
 from detrex.export.graph import PictureToResults
+from detrex.export.half import FEW_WEIGHTS
 from detrex.predict import Predictor
 from detrex.runtime.exported import Description
 from detrex.structures import Categories
@@ -27,8 +28,14 @@ SIZES = ((50, 70), (200, 120), (33, 100), (64, 96), (20, 20))
 """(height, width) of pictures that are resized up, down, to the largest length, not at all, and far up."""
 
 
-def small_model(project: str, categories: Categories = CATEGORIES) -> Predictor:
-    """The model of the project's config for shapes, with one encoder layer, of three classes."""
+def small_model(project: str, categories: Categories = CATEGORIES, *more: str) -> Predictor:
+    """The model of the project's config for shapes, with one encoder layer, of three classes.
+
+    Args:
+        project: name of its folder.
+        categories: of the model.
+        more: overrides of the config.
+    """
     config = config_of(f"projects/{project}/configs/{project}_shapes.py")
     things = ["model.postprocess.thing_classes=[0, 1]"] if project == "maskdino" else []
     words = []
@@ -38,10 +45,17 @@ def small_model(project: str, categories: Categories = CATEGORIES) -> Predictor:
             "model.postprocess.interpolation=bilinear",
             "model.text={width: 8, num_layers: 1, num_heads: 2}",
         ]
-    overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things, *words]
+    overrides = [f"model.num_classes={len(categories)}", "model.encoder.num_layers=1", *things, *words, *more]
     torch.manual_seed(0)
     model = lively(instantiate(LazyConfig.apply_overrides(config, overrides).model))
     return Predictor(model, EvalMapper(64, 96), categories)
+
+
+def round_to_half(model: torch.nn.Module) -> None:
+    """Rounds the weights of a model as files with weights of 16 bits keep them."""
+    for value in (*model.parameters(), *model.buffers()):
+        if value.numel() >= FEW_WEIGHTS and value.dtype == torch.float32:
+            value.data = value.data.half().float()
 
 
 def pictures(batch: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[np.ndarray]:

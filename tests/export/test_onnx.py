@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
 
@@ -16,13 +15,13 @@ from detrex.cli.commands.export import parse_arguments
 from detrex.cli.main import main
 from detrex.export import ExportError, capture, export, verify
 from detrex.export.formats import onnx_to_openvino
-from detrex.export.half import FEW_WEIGHTS, halve_weights
+from detrex.export.half import halve_weights
 from detrex.export.quantisation import quantise
 from detrex.predict import load
 from detrex.runtime.exported import Description, ExportedModelError, Predictor
 from detrex.runtime.exported import load as load_exported
 from detrex.runtime.exported.rle import encode
-from tests.export.small_models import PROJECTS, SIZES, pictures, small_model
+from tests.export.small_models import PROJECTS, SIZES, pictures, round_to_half, small_model
 from tests.predict.tiny_run import CATEGORIES, noise, save_noise, write_run
 
 onnx = pytest.importorskip("onnx")
@@ -249,9 +248,7 @@ def test_weights_of_16_bits_halve_the_file_and_are_those_of_the_model_rounded(ru
     onnx.save(model, tmp_path / "half.onnx")
     assert (tmp_path / "half.onnx").stat().st_size < 0.6 * onnx_file.stat().st_size
     predictor = load(run, device="cpu", prepare=False)
-    for value in (*predictor.model.parameters(), *predictor.model.buffers()):
-        if value.numel() >= FEW_WEIGHTS and value.dtype == torch.float32:
-            value.data = value.data.half().float()
+    round_to_half(predictor.model)
     exported = load_exported(tmp_path / "half.onnx", threads=1)
     found = verify(predictor, exported, pictures(1), score_threshold=0.0)
     assert found.same and found.objects > 0, found.describe()

@@ -1,5 +1,6 @@
 """Models of clicks and words as graphs: the masks and objects of PyTorch, in onnxruntime and in a browser."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from pycocotools import mask as coco_masks
 from detrex.config import LazyConfig, instantiate
 from detrex.data import EvalMapper
 from detrex.export import ExportError, capture, export, export_prompts, verify, verify_prompts, web
+from detrex.export.half import FEW_WEIGHTS
 from detrex.export.prompting import PictureToMemory, PromptsToMasks, WordsToResults
 from detrex.predict import Predictor
 from detrex.runtime.exported import ExportedModelError, PromptGraphs, PromptPredictor, load_prompts
@@ -21,8 +23,8 @@ from detrex.runtime.exported import Predictor as ExportedPredictor
 from detrex.structures import Categories
 from projects.promptable.scenes import BADGE, SEEN, draw_scene
 from tests.config_files import config_of
-from tests.export.browser import CHROMIUM, opened, served
-from tests.export.small_models import GraphRunner, description_of
+from tests.export.browser import CHROMIUM, opened, package, served
+from tests.export.small_models import GraphRunner, description_of, round_to_half
 from tests.predict.tiny_run import lively, noise
 
 onnx = pytest.importorskip("onnx")
@@ -47,15 +49,20 @@ def small(config: str, *more: str) -> Predictor:
     )
 
 
-@pytest.fixture(scope="module")
-def promptable() -> Predictor:
+def small_promptable(*more: str) -> Predictor:
     return small(
         "projects/promptable/configs/promptable_shapes.py",
         f"model.vocabulary.names=[{', '.join(NAMES)}]",
         f"model.num_classes={len(NAMES)}",
         "model.prompt_decoder.layers.num_layers=1",
         "model.text.embed_dim=8",
+        *more,
     )
+
+
+@pytest.fixture(scope="module")
+def promptable() -> Predictor:
+    return small_promptable()
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +175,27 @@ def test_files_are_of_standard_operators_and_know_what_they_are(graphs, tmp_path
     for name in names:
         model = onnx.load(graphs / name)
         assert {node.domain for node in model.graph.node} == {""} and not model.functions
+
+
+@pytest.mark.slow
+def test_a_page_of_clicks_and_words_keeps_weights_in_16_bits_if_asked(tmp_path):
+    predictor = small_promptable("model.decoder.layers.num_layers=1")
+    runtime = package(tmp_path / "runtime")
+    folder = web.export_web(predictor, tmp_path / "page", runtime, sides=(64, 64), half=True)
+    assert json.loads((folder / "model.json").read_text())["precision"] == "fp16"
+    for name in ("picture", "prompts", "words"):
+        weights = onnx.load(folder / f"{name}.onnx").graph.initializer
+        large = {tensor.data_type for tensor in weights if np.prod(tensor.dims) >= FEW_WEIGHTS}
+        assert onnx.TensorProto.FLOAT16 in large and onnx.TensorProto.FLOAT not in large, name
+    exported, picture = load_prompts(folder, threads=1), noise(64, 64)
+    round_to_half(predictor.model)
+    found = verify_prompts(predictor, exported, [picture])
+    assert found.same and found.masks == 9 * 3, found.describe()
+    words = ["red star", "circle"]
+    expected = predictor.predict(picture, classes=words, score_threshold=0.0)
+    assert len(expected) > 0
+    scores = exported.look_at(picture).find(words, score_threshold=0.0).scores
+    np.testing.assert_allclose(scores, expected.scores.numpy(), atol=1e-4)
 
 
 @pytest.mark.slow

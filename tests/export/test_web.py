@@ -15,13 +15,14 @@ from pycocotools import mask as coco_masks
 
 from detrex.cli.main import main
 from detrex.data.shapes import write_shapes_dataset
-from detrex.export import ExportError, web
+from detrex.export import ExportError, verify, web
 from detrex.export.formats import set_metadata
+from detrex.export.half import FEW_WEIGHTS
 from detrex.runtime.exported import Result
 from detrex.runtime.exported import load as load_exported
-from tests.export.browser import CHROMIUM, opened, served
-from tests.export.small_models import description_of, small_model
-from tests.predict.tiny_run import write_run
+from tests.export.browser import CHROMIUM, opened, package, served
+from tests.export.small_models import description_of, pictures, round_to_half, small_model
+from tests.predict.tiny_run import CATEGORIES, write_run
 
 FILES = {
     "index.html",
@@ -36,15 +37,6 @@ FILES = {
     "onnxruntime-web/ort-wasm-simd-threaded.wasm",
     "onnxruntime-web/package.json",
 }
-
-
-def package(folder: Path, name: str = "onnxruntime-web", version: str = web.RUNTIME_VERSION) -> Path:
-    """A package of npm with the files that a page needs, and one that it does not."""
-    (folder / "dist").mkdir(parents=True)
-    (folder / "package.json").write_text(json.dumps({"name": name, "version": version}))
-    for file in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "ort.js"):
-        (folder / "dist" / file).write_text(f"content of {file}")
-    return folder
 
 
 def archive(folder: Path, path: Path) -> Path:
@@ -158,6 +150,23 @@ def test_a_page_is_a_folder_of_static_files(tmp_path):
     for name in ("index.html", "style.css", "app.js", "common.js", "results.js", "worker.js"):
         assert "https://" not in (page / name).read_text()
     web.check_folder(page)  # so it can be written anew
+
+
+def test_a_page_keeps_weights_in_16_bits_if_asked(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    for name in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    predictor = small_model("detr", CATEGORIES, "model.decoder.layers.num_layers=1")
+    runtime = package(tmp_path / "package")
+    path = web.export_web(predictor, tmp_path / "page", runtime, sides=(64, 64), half=True)
+    assert json.loads((tmp_path / "page" / "model.json").read_text())["precision"] == "fp16"
+    weights = onnx.load(path).graph.initializer
+    large = {tensor.data_type for tensor in weights if np.prod(tensor.dims) >= FEW_WEIGHTS}
+    assert onnx.TensorProto.FLOAT16 in large and onnx.TensorProto.FLOAT not in large
+    round_to_half(predictor.model)
+    exported = load_exported(path, threads=1)
+    found = verify(predictor, exported, pictures(1, [(64, 64)]), score_threshold=0.0)
+    assert found.same and found.objects > 0, found.describe()
 
 
 @pytest.mark.parametrize("page", ["docs/deploy.md", "CONTRIBUTING.md", "Makefile"])
