@@ -1,4 +1,4 @@
-"""A config with the defaults of its targets written out, and the check that its nodes know their keys."""
+"""Completes configs with the defaults of their targets, and checks the keys of nodes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from detrex.config.walking import PARTIAL, TARGET, dotted, is_node, walk
 def complete(config: Mapping[str, Any]) -> DictConfig:
     """A copy of ``config`` in which every node has all the keywords of its target that have a default.
 
-    Defaults that a config cannot hold stay out, as do those of nodes with ``_partial_: true``: who calls the
-    partial function may give them by position. A dict without a target, where the default is a node, becomes
-    that node with the entries of the dict. Nodes whose target cannot be imported stay as they are.
+    Defaults that a config cannot hold are left out, and so are those of nodes with ``_partial_: true``,
+        because
+    callers of the partial function may give them by position. If the default is a node, a dict without a
+    target becomes that node with the entries of the dict. Nodes whose target cannot be imported do not
+    change.
 
     Raises:
         ConfigError: a node has a key that its target does not take, naming the nearest; or ``config`` holds
@@ -34,7 +36,7 @@ def complete(config: Mapping[str, Any]) -> DictConfig:
 
 
 def fill_in(plain: Any) -> bool:
-    """Writes the defaults into ``plain``, a config of plain values; whether any were missing.
+    """Writes the defaults into ``plain``, a config of plain values; returns whether any were missing.
 
     Names are not checked.
     """

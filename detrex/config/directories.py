@@ -1,4 +1,4 @@
-"""Where the configs and projects that come with this package are: in a checkout, or in it once installed."""
+"""Finds the configs and projects that come with this package, in a checkout or in the installed package."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def configs_directory() -> Path:
 
 
 def projects_directory() -> Path:
-    """The directory of the projects that come with this one: their configs, in folders such as ``maskdino``.
+    """The directory of the projects that come with this package, in folders such as ``maskdino``.
 
-    ``projects/`` of a checkout; an installed package has a copy of the configs and model zoos in it.
+    It is ``projects/`` in a checkout; an installed package contains a copy of the configs and model zoos.
     """
     return _directory("projects")
 
 
 def make_projects_importable() -> None:
-    """Lets ``import projects.<name>...`` find :func:`projects_directory`, wherever Python was started.
+    """Makes ``import projects.<name>...`` find :func:`projects_directory`, wherever Python was started.
 
-    Configs name the classes of a project so. Called where such a name is met, not on import. Another package
-    of that name keeps what it has.
+    Configs name the classes of a project in this way. It is called when such a name occurs, not on import. If
+    there is another package called ``projects``, it keeps its contents.
     """
     try:
         projects = importlib.import_module("projects")

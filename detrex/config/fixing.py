@@ -1,4 +1,4 @@
-"""Calls in a config that only fetch a value, such as a class count from data, replaced by that value."""
+"""Replaces calls in a config that only fetch a value, such as a class count from data, by that value."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detrex.config.walking import TARGET, Keys, is_node, walk
 
 
 def fix_values(config: DictConfig, part: str) -> DictConfig:
-    """A complete copy of ``config`` with a plain value for every node under ``part`` that stands for one.
+    """A complete copy of ``config`` in which nodes under ``part`` that return plain values are these values.
 
-    A run saves its config so that the model can be built where its data is not.
+    A run saves its config so that the model can be built where its data does not exist.
 
     Args:
         config: a whole config.
-        part: key at its top, such as ``model``.
+        part: a top-level key, such as ``model``.
 
     Raises:
         ConfigError: a value cannot be fetched, or a key is not known.

@@ -1,4 +1,4 @@
-"""Building the objects that a config describes."""
+"""Builds the objects that a config describes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Container = DictConfig | ListConfig
 
 
 class InstantiationError(ConfigError):
-    """A node could not be built: the message has its dotted path and target, ``__cause__`` the reason."""
+    """A node cannot be built: the message has its dotted path and target, ``__cause__`` the reason."""
 
 
 def instantiate(config: Any, /, **overrides: Any) -> Any:
-    """Builds ``config`` and, first, all that is in it.
+    """Builds ``config`` and, before that, everything in it.
 
     A dict with ``_target_`` becomes the result of calling the target with the other entries as keyword
     arguments (``functools.partial`` of it with ``_partial_: true``); other dicts and lists become plain dicts
-    and lists of what was built; scalars stay. A node that several places refer to by interpolation is built
-    once for each of them.
+    and lists of the built values; scalars do not change. A node to which several places refer by
+    interpolation is built once for each of them.
 
     Args:
-        config: a config, or any part of one; interpolations are resolved in the config that it is a part of.
+        config: a config, or any part of one; interpolations are resolved in the whole config.
         **overrides: objects to pass to the target of ``config``, in place of entries of the same name.
 
     Raises:
         InstantiationError: if a target is not found or fails, or an interpolation or a mandatory value
-            (``???``) has no value. Whatever the target raised is its ``__cause__``.
+            (``???``) has no value. An error of the target is its ``__cause__``.
     """
     if isinstance(config, dict | list):
         config = OmegaConf.create(config, flags={"allow_objects": True})
@@ -53,9 +53,9 @@ def instantiate(config: Any, /, **overrides: Any) -> Any:
 
 
 def _completed(config: Container) -> Container:
-    """``config``; if defaults are missing, in a copy of the whole that it is a part of, where they are not.
+    """``config`` itself, or, if defaults are missing, the same part of a completed copy of the whole config.
 
-    Objects in it are not copied.
+    Objects in the config are not copied.
     """
     keys: list[Any] = []
     whole: Any = config
@@ -72,7 +72,7 @@ def _completed(config: Container) -> Container:
 
 
 def _build(value: Any, path: str, within: tuple[Container, ...], overrides: dict[str, Any]) -> Any:
-    """``within``: the nodes around this one, by which a node that refers to itself is found."""
+    """Builds a value. ``within`` holds the surrounding nodes, to detect a node that refers to itself."""
     if not isinstance(value, Container):
         return value
     if any(value is outer for outer in within):

@@ -3,7 +3,7 @@
 A config is an :class:`omegaconf.DictConfig`. A *node* is a dict in it with the key ``_target_``, the dotted
 name of a class or function, beside the keyword arguments to call it with.
 
-What a config file may contain is turned into what YAML can hold, so that every config can be saved:
+Contents of a config file are converted to what YAML can represent, so that every config can be saved:
 
 ===========================================  ====================================================
 in the file                                  in the config
@@ -35,21 +35,21 @@ from detrex.config.torch_types import torch_types
 from detrex.config.walking import TARGET, join
 
 LOCATE = "detrex.config.lazy.locate"
-FLAGS = {"allow_objects": True}  # of configs: objects may be assigned, and are made plain when it is saved
+FLAGS = {"allow_objects": True}  # objects may be assigned to configs, and become plain when these are saved
 
 
 class ConfigError(Exception):
-    """A config that cannot be read, changed, saved or built; the message says where and what to do."""
+    """A config cannot be read, changed, saved or built; the message says where, and what to do."""
 
 
 class LazyCall:
-    """A call written down instead of made: ``LazyCall(Target)(a=1)`` is a config node.
+    """Describes a call without making it: ``LazyCall(Target)(a=1)`` is a config node.
 
     Args:
         target: a class or function that can be imported by name, or that name (``"package.module.Class"``).
 
     Raises:
-        ConfigError: if ``target`` is not what its own module and name say, as with lambdas, partials and
+        ConfigError: if ``target`` cannot be found by its module and name, such as lambdas, partials and
             functions defined in a config file; or an argument is a value that a config cannot hold.
     """
 
@@ -96,10 +96,10 @@ def locate(name: str) -> Any:
 
 
 def name_of(target: Any) -> str:
-    """The dotted name by which :func:`locate` finds ``target``; strings are taken as they are.
+    """The dotted name by which :func:`locate` finds ``target``; strings are returned unchanged.
 
     Raises:
-        ConfigError: if it cannot be found again by its name.
+        ConfigError: if the target cannot be found by its name.
     """
     if isinstance(target, str):
         return target
@@ -122,7 +122,7 @@ def name_of(target: Any) -> str:
 
 
 def make_config(values: Mapping, path: str = "") -> DictConfig:
-    """``values`` as a config of its own. Objects may be assigned to it; loading and saving make them plain.
+    """``values`` as a new config. Objects may be assigned to it; loading and saving make them plain.
 
     Raises:
         ConfigError: if a value cannot be held (see the table above), naming its dotted path below ``path``.
@@ -131,7 +131,7 @@ def make_config(values: Mapping, path: str = "") -> DictConfig:
 
 
 def create_config(plain: dict[str, Any], path: str = "") -> DictConfig:
-    """What :func:`to_plain` made, as a config; see :func:`make_config`."""
+    """The result of :func:`to_plain` as a config; see :func:`make_config`."""
     try:
         return OmegaConf.create(plain, flags=FLAGS)
     except OmegaConfBaseException as error:
@@ -139,7 +139,7 @@ def create_config(plain: dict[str, Any], path: str = "") -> DictConfig:
 
 
 def to_plain(value: Any, path: str = "") -> Any:
-    """``value`` copied into dicts, lists and scalars by the table above; interpolations stay as they are."""
+    """Copies ``value`` into dicts, lists and scalars by the table above; interpolations do not change."""
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=False, structured_config_mode=SCMode.INSTANTIATE)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Reading config files: Python, executed afresh at each load, and YAML."""
+"""Reads config files: Python, executed anew at each load, and YAML."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def load_config(path: str | Path) -> DictConfig:
 def get_config(name: str) -> DictConfig:
     """A config that comes with this project, by its path in ``configs/``: ``get_config("common/train.py")``.
 
-    Works from any directory, in a checkout and in an installed package (which has a copy of ``configs/``).
-    Each call returns a config of its own. A file is executed again when a file of ``configs/`` or a variable
-    of the environment that begins with ``DETREX_`` or ``DETECTRON2_`` has changed.
+    It works from any directory, in a checkout and in an installed package (which has a copy of ``configs/``).
+    Each call returns a new config. A file is executed again if a file of ``configs/`` or an environment
+    variable that begins with ``DETREX_`` or ``DETECTRON2_`` has changed.
 
     Raises:
         ConfigError: if there is no such file.
     """
     folder = configs_directory()
     files = tuple((file, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*.py")))
-    # Those that say where data sets are.
+    # The variables that name folders of data sets.
     variables = tuple(v for v in sorted(os.environ.items()) if v[0].startswith(("DETREX_", "DETECTRON2_")))
     return pickle.loads(_read(folder / name, (*files, *variables)))
 
 
 @lru_cache(maxsize=64)
 def _read(path: Path, state: tuple[tuple[Any, Any], ...]) -> bytes:  # noqa: ARG001 (part of the key)
-    """The config of a file, as long as what it may depend on is in this ``state``.
+    """The pickled config of a file, valid for one ``state`` of everything that it may depend on.
 
-    Pickled: reading that takes a fifth of the time of a deep copy.
+    Unpickling takes a fifth of the time of a deep copy.
     """
     return pickle.dumps(load_config(path))
 
@@ -76,10 +76,10 @@ def _complete(config: dict[str, Any], path: Path) -> DictConfig:
 
 
 def parse_config(text: str, source: str | Path) -> DictConfig:
-    """The config in a text of YAML from ``source``.
+    """The config in YAML text from ``source``.
 
     Raises:
-        ConfigError: it is no YAML, or has no keys and values at its top.
+        ConfigError: the text is not YAML, or not a mapping.
     """
     try:
         content = OmegaConf.create(text, flags=FLAGS)
@@ -87,12 +87,12 @@ def parse_config(text: str, source: str | Path) -> DictConfig:
         raise ConfigError(f"config file {source} cannot be read: {error}") from error
     if not isinstance(content, DictConfig):
         raise ConfigError(f"config file {source} has a list at its top, not keys and values")
-    to_plain(content)  # finds what a config cannot hold, as dates
+    to_plain(content)  # raises for values that a config cannot hold, such as dates
     return content
 
 
 def _is_config(name: str, value: Any) -> bool:
-    """Modules, classes, functions and ``_names`` only help to write a file; the rest is its config."""
+    """Whether a name belongs to the config: modules, classes, functions and ``_names`` are only helpers."""
     if isinstance(value, LazyCall):
         return True
     helper = callable(value) or isinstance(value, ModuleType) or type(value).__module__ == "__future__"
@@ -100,14 +100,14 @@ def _is_config(name: str, value: Any) -> bool:
 
 
 def _execute(path: Path, importers: tuple[Path, ...]) -> ModuleType:
-    """Runs a config file in a new module that nobody else knows (it is not in ``sys.modules``)."""
+    """Runs a config file in a new module that is not in ``sys.modules``."""
     if path in importers:
         circle = " -> ".join(str(p) for p in (*importers[importers.index(path) :], path))
         raise ConfigError(f"config files import each other in a circle: {circle}")
     module = ModuleType(path.stem)
     module.__file__ = str(path)
-    # Python takes the meaning of `import` from the builtins of the code that runs; this file gets its own
-    # copy of them, so that its relative imports read config files and nothing changes for any other module.
+    # Python looks up `import` in the builtins of the code that runs. The file gets its own copy of these, so
+    # that its relative imports read config files, and nothing changes for other modules.
     vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(path, (*importers, path))}
     exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     for name, value in list(vars(module).items()):
@@ -118,7 +118,7 @@ def _execute(path: Path, importers: tuple[Path, ...]) -> ModuleType:
 
 
 def _importer(path: Path, importers: tuple[Path, ...]) -> Callable[..., Any]:
-    """The ``__import__`` of the config file at ``path``: relative imports execute config files, afresh."""
+    """The ``__import__`` of the config file at ``path``, whose relative imports execute config files anew."""
 
     def import_(name: str, globals_=None, locals_=None, fromlist=(), level: int = 0) -> Any:
         if level == 0:

@@ -20,8 +20,8 @@ def find_config(name: str | Path) -> Path:
     """The file of a config.
 
     Args:
-        name: of a file; or of a config that comes with this package, with or without ``.py``, or its path
-            from the folder of this package or checkout on (``projects/maskdino/configs/...``).
+        name: of a file; or of a config that comes with this package, with or without ``.py``; or its path
+            relative to this package or checkout (``projects/maskdino/configs/...``).
 
     Raises:
         ConfigError: there is no such config; the message names the nearest ones.
@@ -47,10 +47,10 @@ def find_config(name: str | Path) -> Path:
 
 
 def summary_of(config: Path) -> str:
-    """The first line of a config file's docstring, or nothing; the file is not run."""
+    """The first line of a config file's docstring, or an empty text; the file is not run."""
     return description_of(config).partition("\n")[0]
 
 
 def description_of(config: Path) -> str:
-    """The docstring of a config file, or nothing; the file is not run."""
+    """The docstring of a config file, or an empty text; the file is not run."""
     return ast.get_docstring(ast.parse(config.read_text(encoding="utf-8"))) or ""

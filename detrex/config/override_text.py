@@ -1,4 +1,4 @@
-"""Python values as overrides in hydra's grammar, as a command line would have them."""
+"""Writes Python values as overrides in hydra's grammar, like those on a command line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def overrides_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     """``{"train": {"max_iter": 100}}`` as ``["train.max_iter=100"]``; names may have dots, too.
 
     Args:
-        settings: by key; those of a dict change these keys and leave the others.
+        settings: by key; a dict changes the keys that it contains and keeps others.
         prefix: of all keys.
 
     Raises:
-        ConfigError: a value is none that can be written on a command line, named with its key.
+        ConfigError: a value cannot be written on a command line; the message names its key.
     """
     return list(_overrides(settings, prefix))
 
@@ -52,7 +52,7 @@ def _text(value: Any, key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Puts a text in quotes; backslashes count only before a quote."""
+    """Puts text in quotes; backslashes matter only before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""Changing a config by overrides from the command line, in hydra's grammar, checked for names and types."""
+"""Changes a config by overrides from the command line, in hydra's grammar, and checks names and types."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from detrex.config.walking import TARGET, dotted, is_node, join, walk
 
 Container = DictConfig | ListConfig
 
-NEAR = 0.6  # similarity from which on a key is offered in place of an unknown one
-TIE = 0.15  # how much less similar than the nearest another one may be to be offered too
+NEAR = 0.6  # keys with at least this similarity are suggested for an unknown one
+TIE = 0.15  # keys that are less similar than the nearest by at most this are suggested, too
 
 
 def apply_override(config: DictConfig, text: str) -> bool:
     """Changes ``config``, which is complete, in place; see :meth:`~detrex.config.LazyConfig.apply_overrides`.
 
     Returns:
-        Whether more changed than a number or text, so that defaults may be missing.
+        Whether something other than a number or text changed, so that defaults may be missing.
 
     Raises:
         ConfigError: if ``text`` is not an override, or does not fit the config.
@@ -73,9 +73,9 @@ def _parse(text: str) -> Override:
 
 
 def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Container, Any, bool]:
-    """The container in which the last part of ``path`` is (or would be), and that part as its key.
+    """The container of the last part of ``path``, and that part as its key.
 
-    And whether a container on the way was made.
+    The third value says whether a container on the way was created.
     """
     *parts, last = path.split(".")
     node: Container = config
@@ -106,7 +106,7 @@ def _parent(config: DictConfig, path: str, text: str, create: bool) -> tuple[Con
 
 
 def _key(node: Container, part: str) -> Any:
-    """``part`` of a path as a key of ``node``: an index in a list; in a dict an int where that is the key."""
+    """``part`` of a path as a key of ``node``: an index in a list; in a dict, an int if that is the key."""
     if part.isdecimal() and (isinstance(node, ListConfig) or int(part) in node.keys()):
         return int(part)
     return part
@@ -124,25 +124,25 @@ def _signature(node: Container) -> Signature | None:
 
 
 def _parameter(node: Container, key: Any) -> Parameter | None:
-    """What the target of ``node`` takes at ``key``."""
+    """The parameter called ``key`` of the target of ``node``, if it has one."""
     signature = _signature(node)
     return signature.parameters.get(key) if signature else None
 
 
 def _is_default(node: Container, key: Any) -> bool:
-    """Whether a keyword has the value that it has where nothing is written."""
+    """Whether a keyword has its default value."""
     parameter = _parameter(node, key)
     return parameter is not None and _written(node, key) == parameter.default
 
 
 def _is_open(node: Container) -> bool:
-    """Whether there may be more keys than are known."""
+    """Whether the node may have unknown keys."""
     signature = _signature(node)
     return signature is None or signature.is_open
 
 
 def _written(node: Container, key: Any) -> Any:
-    """The plain value at ``key``, an interpolation as its text."""
+    """The plain value at ``key``; an interpolation is returned as text."""
     if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
         return to_plain(node)[key]
     return to_plain(node[key])
@@ -201,14 +201,14 @@ def _change(config: DictConfig, node: Container, key: Any, value: Any, text: str
     elif value is not None:
         value = fit(type_of(old), value, where, old)
     if is_node(value) and value[TARGET] == LOCATE:
-        locate(value.get("name", ""))  # so that a wrong name is told at once
+        locate(value.get("name", ""))  # so that a wrong name is reported at once
     if key == TARGET and isinstance(node, DictConfig):
         _leave_defaults(node, value)
     _set(node, key, value, text)
 
 
 def _leave_defaults(node: DictConfig, target: str) -> None:
-    """Takes from ``node`` what it has by default, before another target with other defaults comes."""
+    """Removes defaults from ``node``, before it gets another target with other defaults."""
     locate(target)
     for name in list(node):
         if _is_default(node, name):
@@ -216,7 +216,7 @@ def _leave_defaults(node: DictConfig, target: str) -> None:
 
 
 def _resolved(node: Container, key: Any) -> Any:
-    """The plain value at ``key``; None, which any value may replace, where there is none yet."""
+    """The plain value at ``key``; None, which any value may replace, if there is no value yet."""
     try:
         value = node[key]
     except OmegaConfBaseException:
@@ -235,7 +235,7 @@ def _unknown(config: DictConfig, path: str, text: str, may_be_added: bool = True
 
 
 def _nearest(path: str, known: list[str]) -> str:
-    """The keys most like ``path``; if none is, those in the last container on the way that exists."""
+    """The keys most similar to ``path``, or else the keys of the last existing container on the way."""
     scores = {key: _similarity(path, key) for key in known}
     near = sorted(scores, key=lambda key: scores[key], reverse=True)[:3]
     if near and scores[near[0]] > NEAR:
@@ -248,7 +248,7 @@ def _nearest(path: str, known: list[str]) -> str:
 
 
 def _similarity(wanted: str, key: str) -> float:
-    """How similar two paths or, if that is more, their last parts are: prefixes are often forgotten."""
+    """Similarity of two paths or of their last parts, whichever is higher: prefixes are often forgotten."""
     whole = SequenceMatcher(None, wanted, key).ratio()
     last = SequenceMatcher(None, wanted.rpartition(".")[2], key.rpartition(".")[2]).ratio()
     return max(whole, 0.5 * (whole + last))

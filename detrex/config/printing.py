@@ -1,4 +1,4 @@
-"""A config as Python text."""
+"""Writes a config as Python text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
     for target in (node[TARGET] for _, node in walk(config) if is_node(node)):
         try:
             module = _module_of(target)
-        except Exception:  # a target that cannot be imported here is given by its name
+        except Exception:  # a target that cannot be imported here is written by its name
             continue
         if module is None:
             continue
@@ -47,7 +47,7 @@ def _imports(config: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def _module_of(target: str) -> str | None:
-    """The module in which ``target`` is defined; None if it is written by another of its names."""
+    """The module that defines ``target``; None if ``target`` is another name of it."""
     if name_of(locate(target)) != target:
         return None
     parent = target.rpartition(".")[0]

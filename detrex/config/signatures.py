@@ -1,7 +1,7 @@
-"""What a node may hold: the one place that knows the keys, types and defaults of a target's keywords.
+"""The keys, types and defaults of a target's keywords, which define what a node may hold.
 
-A config says what differs from the defaults of its targets. Overrides, saving, building and the check of
-names ask here for the rest.
+A config contains what differs from the defaults of its targets. Overrides, saving, building and the check of
+names get the rest from here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from detrex.config.walking import PARTIAL, TARGET, is_node
 
 
 class NoValue:
-    """Stands for a default that a config cannot hold, or for none at all."""
+    """Stands for a default that a config cannot hold, or for no default."""
 
 
 NO_VALUE = NoValue()
@@ -30,12 +30,12 @@ _MODULES = "torch.nn.modules.module"  # where nn.Module is
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What a node may have at one of its keys.
+    """A keyword of a target.
 
     Attributes:
-        annotation: the type; ``Any`` where there is none, or it cannot be read.
+        annotation: the type; ``Any`` if there is none, or it cannot be read.
         required: whether the target has no default for it.
-        default: as a config holds it, else ``NO_VALUE``.
+        default: in the form of configs, or ``NO_VALUE``.
     """
 
     annotation: Any
@@ -44,7 +44,7 @@ class Parameter:
 
     @property
     def node(self) -> dict[str, Any] | None:
-        """The node that a dict without a target changes: the default, or one of an annotated dataclass."""
+        """The node that a dict without a target changes: the default, or one of the annotated dataclass."""
         if is_node(self.default):
             return copy.deepcopy(self.default)
         kinds = [kind for kind in alternatives(self.annotation) if kind is not type(None)]
@@ -59,7 +59,7 @@ class Signature:
     Attributes:
         parameters: by name.
         is_open: whether the target takes any other keyword, too.
-        returned: the type or annotation of what it returns; ``Any`` if it does not say so.
+        returned: the annotated type of the result; ``Any`` if it has no annotation.
     """
 
     parameters: Mapping[str, Parameter]
@@ -67,7 +67,7 @@ class Signature:
     returned: Any
 
     def complaint(self, keys: Iterable[Any]) -> str | None:
-        """What is wrong with the first of ``keys`` that the target does not take; None if it takes all."""
+        """The error for the first of ``keys`` that the target does not take; None if it takes all of them."""
         for key in () if self.is_open else keys:
             if key not in (*self.parameters, TARGET, PARTIAL):
                 takes = ", ".join(self.parameters) or "no keywords"
@@ -79,10 +79,11 @@ UNKNOWN = Signature({}, True, Any)
 
 
 def signature_of(target: Any) -> Signature:
-    """The keywords of a class or function, or of what has that dotted name.
+    """The keywords of a class or function, which may be given by its dotted name.
 
-    Where a constructor hands others on to its parent class (``**others``), those of the parent count as its
-    own. What cannot be imported, called or inspected takes anything: building it says what is wrong.
+    If a constructor passes others to its parent class (``**others``), the parent's keywords belong to it,
+    too.
+    A target that cannot be imported, called or inspected accepts anything: building it reports the error.
     """
     if isinstance(target, str):
         try:
@@ -111,7 +112,7 @@ def _read(function: Callable[..., Any]) -> Signature:
             for name, parameter in signature.parameters.items():
                 if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                     found = _parameter(parameter, owner, names)
-                    # A constructor gives its parents what these require.
+                    # A constructor passes required arguments to its parents.
                     required = found.required and not is_parent
                     parameters.setdefault(name, dataclasses.replace(found, required=required))
             is_parent = True
@@ -125,7 +126,7 @@ def _read(function: Callable[..., Any]) -> Signature:
 def _signatures(
     function: Callable[..., Any],
 ) -> Iterator[tuple[inspect.Signature, type | None, Mapping[str, Any]]]:
-    """Signatures that take the keywords one after the other; the class of each, and what its names mean."""
+    """Signatures that successively take keywords, each with its class and the meaning of its names."""
     if not isinstance(function, type):
         yield inspect.signature(function), None, _names(function)
         return
@@ -135,7 +136,7 @@ def _signatures(
         yield signature, function, _names(*reversed(constructors[0]))
         return
     for owner, constructor in constructors:
-        # Signatures of these take anything, but they do not.
+        # Signatures of nn.Module accept anything, but its constructor does not.
         if owner is not object and owner.__module__ != _MODULES:
             signature = inspect.signature(constructor)
             others = list(signature.parameters.values())[1:]  # all but self
@@ -147,7 +148,7 @@ def _takes_others(signature: inspect.Signature) -> bool:
 
 
 def _names(function: Callable[..., Any], owner: type | None = None) -> Mapping[str, Any]:
-    """What the names in the annotations of ``function`` stand for."""
+    """The objects that names in annotations of ``function`` stand for."""
     module = sys.modules.get(owner.__module__ if owner else "")
     return getattr(inspect.unwrap(function), "__globals__", vars(module) if module else {})
 
@@ -158,7 +159,7 @@ def _resolve(annotation: Any, names: Mapping[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, dict(names))  # as Python does it: annotations are code of the same module
+        return eval(annotation, dict(names))  # like Python: annotations are code of the same module
     except Exception:  # names that are imported for type checkers only, for example
         return Any
 
@@ -178,7 +179,7 @@ def _parameter(parameter: inspect.Parameter, owner: type | None, names: Mapping[
 
 
 def _plain(default: Any) -> Any:
-    """``default`` as a config holds it: an object of a dataclass is a node."""
+    """``default`` in the form of configs, where an object of a dataclass is a node."""
     try:
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
             fields = {f.name: _plain(getattr(default, f.name)) for f in dataclasses.fields(default) if f.init}

@@ -1,8 +1,8 @@
-"""Configs that someone else wrote, such as those that travel with weights: data, which run no code.
+"""Reads configs that someone else wrote, such as those that travel with weights, as data that runs no code.
 
-Such a config may name only components that are declared, each in its place (a backbone where a backbone
-belongs). Declarations are files ``components.yaml``, one in this package and one in each project that has
-components of its own; they are data too: a config is checked before anything that it names is imported.
+Such a config may name only declared components, each in its place (a backbone where a backbone belongs).
+Declarations are files called ``components.yaml``, in this package and in each project with components of its
+own; they are also data: a config is checked before anything that it names is imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WRITTEN_KEYS = ("output_dir", "directory")
 COMPONENTS_FILE = "components.yaml"
 VALUE_RANGE = "dataloader.test.dataset.value_range"
 _NODES = ("model", "dataloader.test.mapper", "dataloader.categories")
-# What prediction takes from a config. Values in it are neither paths nor addresses.
+# The parts of a config that prediction uses. Their values are neither paths nor addresses.
 PREDICTION = (*_NODES, VALUE_RANGE)
 
 _PREDICTION_KEYS = (
@@ -43,16 +43,16 @@ _PREDICTION_KEYS = (
 )
 
 MAX_BYTES = 262_144
-MAX_VALUES = 20_000  # also counting what interpolations repeat
+MAX_VALUES = 20_000  # including values that interpolations repeat
 MAX_DEPTH = 40
 MAX_TEXT = 1_000
 MAX_INTEGER = 100_000
-# By the key: pixels and layers are made from these.
+# Largest numbers by key, from which pixels and layers are made.
 MAX_BY_KEY = {"size": 8192, "max_size": 8192, "size_divisor": 1024, "num_layers": 100}
 
 _REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)\}")
 _PLAIN_TEXT = re.compile(r"[\w.+-]*")
-# Where a model's words are, which it only reads.
+# Keys of a model's words, which it only reads.
 _PROSE = (
     "model.templates.*",
     "model.training_templates.*",
@@ -70,19 +70,19 @@ def load_untrusted(
     known: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
 ) -> DictConfig:
-    """The parts of a config in YAML that are to be built, if they are only data.
+    """Reads the parts of a config in YAML that are to be built, and checks that they are only data.
 
     Args:
         text: the YAML.
         source: where it comes from, for messages.
-        parts: dotted keys. Others are read only where these refer to them.
-        known: what calls give, by the dotted name of the function: calls of it are replaced unseen.
-        overrides: what the user is about to change; calls in the place of a value given there count as null.
+        parts: dotted keys. Other keys are read only if these refer to them.
+        known: results by dotted name of a function: calls of the function are replaced without a check.
+        overrides: changes that the user will make; calls in place of the values given there count as null.
 
     Raises:
-        ConfigError: the text is too large, nested too deeply or no YAML, uses aliases, tags or resolvers,
-            names a component that is not declared for its place, or holds a value that no config needs: a
-            path or address in what prediction builds, or a size beyond all models.
+        ConfigError: the text is too large, nested too deeply or not YAML; it uses aliases, tags or resolvers;
+            it names a component that is not declared for its place; or it holds a value that no config needs:
+            a path or address in a part that prediction builds, or a size beyond all models.
     """
     content = _replaced(parse_untrusted(text, source), known or {})
     for override in overrides:
@@ -97,11 +97,11 @@ def load_untrusted(
 
 
 def load_config_file(path: str | Path, overrides: Iterable[str] = (), trust_code: bool = False) -> DictConfig:
-    """The complete config that the user names, with the user's overrides: a file, or one of this package.
+    """The complete config that the user names, a file or one of this package, with the user's overrides.
 
-    A ``.yaml`` that lies beside weights came with them, as ``config.yaml`` in the folder of a run does: all
-    of it is data, unless ``trust_code``, and that folder is what the run writes to. Any other file is the
-    user's own and may name anything.
+    A ``.yaml`` beside weights came with them, such as ``config.yaml`` in the folder of a run: all of it is
+    data, unless ``trust_code`` is set, and the run writes to that folder. Any other file belongs to the user
+    and may name anything.
 
     Raises:
         ConfigError: there is no such config, an override does not fit it, or it is refused as data.
@@ -126,7 +126,7 @@ def read_untrusted(path: Path) -> str:
     """The text of a file, for :func:`load_untrusted`.
 
     Raises:
-        ConfigError: the file cannot be read, or is no text.
+        ConfigError: the file cannot be read, or is not text.
     """
     try:
         with path.open("rb") as file:
@@ -137,7 +137,7 @@ def read_untrusted(path: Path) -> str:
 
 @functools.cache
 def declared_components() -> Mapping[str, tuple[str, ...]]:
-    """Patterns of the places (dotted keys) where each declared component may stand, by its dotted name."""
+    """Patterns of dotted keys at which each declared component is allowed, by its dotted name."""
     package = Path(detrex.__file__).resolve().parent
     found: dict[str, tuple[str, ...]] = {}
     for file in (package / COMPONENTS_FILE, *sorted(projects_directory().glob(f"*/{COMPONENTS_FILE}"))):
@@ -147,7 +147,7 @@ def declared_components() -> Mapping[str, tuple[str, ...]]:
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """Reads numbers and texts as OmegaConf writes them."""
+    """Reads numbers and texts in the form in which OmegaConf writes them."""
 
 
 _YamlLoader.yaml_implicit_resolvers = {
@@ -160,10 +160,10 @@ _YamlLoader.add_implicit_resolver(
 
 
 def parse_untrusted(text: str, source: str | Path) -> dict[str, Any]:
-    """Plain values from YAML that someone else wrote; nothing in it is checked or resolved.
+    """Plain values from YAML that someone else wrote; they are neither checked nor resolved.
 
     Raises:
-        ConfigError: the text is too large, nested too deeply or no YAML, or uses aliases or tags.
+        ConfigError: the text is too large, nested too deeply or not YAML, or uses aliases or tags.
     """
     if len(text.encode(errors="replace")) > MAX_BYTES:
         raise ConfigError(f"the config in {source} is larger than {MAX_BYTES:,} bytes")
@@ -187,7 +187,7 @@ def _replaced(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _check_events(text: str, source: str | Path) -> None:
-    """Refuses aliases, tags and too much content before anything is put together."""
+    """Refuses aliases, tags and too much content before values are constructed."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, _YamlLoader)):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -203,7 +203,7 @@ def _check_events(text: str, source: str | Path) -> None:
 
 
 class _Check:
-    """Checks one config as plain values; at each place it follows the interpolation that stands there."""
+    """Checks a config of plain values, and follows the interpolations in it."""
 
     def __init__(self, content: dict[str, Any], source: str | Path) -> None:
         self._content, self._source = content, source
@@ -212,10 +212,10 @@ class _Check:
         self._refused: list[str] = []
 
     def parts(self, parts: Iterable[str]) -> dict[str, Any]:
-        """The checked parts; what they refer to outside of them is written out in them."""
+        """The checked parts; values outside them to which they refer are written out."""
         wanted: list[Keys] = [tuple(part.split(".")) for part in parts]
         kept = [keys for keys in wanted if self._has(keys)]
-        for part in kept:  # first, since whatever is wrong besides may follow from it
+        for part in kept:  # first, because other errors may follow from a missing part
             for keys, value in walk(self._locate(part, part)[1], part):
                 if is_node(value):
                     self._accepts(value, keys)
@@ -240,7 +240,7 @@ class _Check:
             )
 
     def _visit(self, place: Keys, keys: Keys, depth: int) -> None:
-        """Checks what stands at ``keys`` for the ``place`` that refers to it."""
+        """Checks the value at ``keys``, to which ``place`` refers."""
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_VALUES:
             raise self._error(
@@ -306,7 +306,7 @@ class _Check:
             raise self._error(place, f"is {value}, which is no number")
 
     def _check_written_path(self, value: Any, place: Keys) -> None:
-        """A run writes into its own folder; data sets that are drawn, below the present one."""
+        """Checks that a run writes only to its own folder, and generated data sets below the present one."""
         if not isinstance(value, str) or _is_for_prediction(place):
             return
         inside = ".." not in Path(value).parts
@@ -331,7 +331,7 @@ class _Check:
         return value
 
     def _referred(self, value: str, keys: Keys, place: Keys) -> list[Keys]:
-        """What an interpolation at ``keys`` refers to; within a longer text only where paths may stand."""
+        """The keys that an interpolation refers to; it may be part of longer text only in paths."""
         matches = list(_REFERENCE.finditer(value))
         alone = len(matches) == 1 and matches[0].group() == value
         if "${" in _REFERENCE.sub("", value) or (_is_for_prediction(place) and not alone):
@@ -345,14 +345,14 @@ class _Check:
         return targets
 
     def _has(self, keys: Keys) -> bool:
-        """Whether there is something; what prediction builds is a node, and no path of a list of classes."""
+        """Whether ``keys`` exist; parts that prediction builds must be nodes, not the path of a file."""
         value: Any = self._content
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return isinstance(value, dict) or (value is not None and dotted(keys) not in _NODES)
 
     def _locate(self, keys: Keys, place: Keys, hops: int = 0) -> tuple[Keys, Any]:
-        """Where ``keys`` lead after interpolations on the way, and what is written there."""
+        """The keys that ``keys`` lead to through interpolations, and the value there."""
         value: Any = self._content
         for i, key in enumerate(keys):
             if isinstance(value, str) and "${" in value and hops < MAX_DEPTH:

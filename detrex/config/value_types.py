@@ -1,7 +1,7 @@
-"""Which plain values may stand in a place of a config, by the annotation of a parameter or by what is there.
+"""Checks plain values of a config against the annotation of a parameter, or against the present value.
 
-A config writes some of Python's types in another way: tuples and other sequences as lists, paths and devices
-as texts, classes, functions, enum members and dtypes by their dotted names, and other objects as nodes.
+A config writes some of Python's types differently: tuples and other sequences as lists, paths and devices as
+texts, classes, functions, enum members and dtypes by their dotted names, and other objects as nodes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ABSTRACT_LISTS = (
 
 
 class Component:
-    """The type of an object of whatever class, which a node builds."""
+    """The type of any object that a node builds."""
 
 
 class _Misfit(Exception):
@@ -53,19 +53,19 @@ class _Misfit(Exception):
 
 
 def fit(annotation: Any, value: Any, where: str, present: Any = None) -> Any:
-    """``value`` as it is held in a place of the type ``annotation``.
+    """Converts ``value`` to the form in which a config holds values of the type ``annotation``.
 
-    An int where floats are expected comes back as a float; a dotted name where a class or function is
-    expected, as the node for it, which is not looked for. Interpolations and ``???`` fit everywhere.
+    An int becomes a float where floats are expected; a dotted name becomes a node where a class or function
+    is expected, which is not looked up. Interpolations and ``???`` fit everywhere.
 
     Args:
         annotation: the type; ``Any`` fits everything.
-        value: plain.
-        where: how error messages begin.
+        value: a plain value.
+        where: beginning of error messages.
         present: the plain value that is replaced, for error messages.
 
     Raises:
-        ConfigError: if it does not fit, saying which type is expected and what was given.
+        ConfigError: the value does not fit; the message names the expected type and the value.
     """
     try:
         return _fit(annotation, value)
@@ -89,7 +89,7 @@ def check_types(config: DictConfig | ListConfig) -> None:
         config: a complete node.
 
     Raises:
-        ConfigError: it is no node, a value does not fit, or an interpolation leads nowhere.
+        ConfigError: ``config`` is not a node, a value does not fit, or an interpolation leads nowhere.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True)
@@ -106,7 +106,7 @@ def check_types(config: DictConfig | ListConfig) -> None:
 
 
 def type_of(present: Any) -> Any:
-    """The type of what may replace ``present``; ``Any`` where that does not tell."""
+    """The type of values that may replace ``present``; ``Any`` if it cannot be determined."""
     if present is None or is_open(present):
         return Any
     if is_node(present):
@@ -122,18 +122,18 @@ def type_of(present: Any) -> Any:
 
 
 def plain_types(annotation: Any) -> list[type]:
-    """The types of an annotation that a config holds without a node: numbers, texts, lists."""
+    """The types in an annotation that a config holds without a node: numbers, texts, lists."""
     kinds = [_written_as(option) for option in alternatives(annotation)]
     return [kind for kind in kinds if kind in (*PLAIN, list)]
 
 
 def is_open(value: Any) -> bool:
-    """Interpolations and mandatory values are known only when they are read."""
+    """Whether a value is an interpolation or mandatory, so that it is known only when it is read."""
     return isinstance(value, str) and ("${" in value or value == "???")
 
 
 def _written_as(annotation: Any) -> Any:
-    """How a config writes values of this type; the class or annotation itself if in no other way."""
+    """The type in which a config writes values of this type, which may be the same."""
     if annotation is None:
         return type(None)
     origin = typing.get_origin(annotation) or annotation
@@ -166,7 +166,7 @@ def _fit(annotation: Any, value: Any) -> Any:
         return _fit_entries(entries, value)
     if kind in (*PLAIN, type(None)):
         fits = type(value) is kind
-    else:  # other classes are built by nodes; of annotations that are no classes nothing is known
+    else:  # other classes are built by nodes; nothing is known about annotations that are not classes
         fits = kind in (Any, object) or not isinstance(kind, type)
     if not fits:
         raise _Misfit(_name(annotation), value)
@@ -195,7 +195,7 @@ def _fit_literal(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _check_node(kind: Any, value: dict, annotation: Any) -> None:
-    """What a node builds must be a number or text where one is expected; objects are not compared."""
+    """Checks that a node builds a number or text if one is expected; other objects are not compared."""
     returned = signature_of(value[TARGET]).returned
     built = plain_types(returned) if returned is not Any else [kind]
     if kind in PLAIN and kind not in built and not (kind is float and int in built):
@@ -222,7 +222,7 @@ def _within(key: Any, annotation: Any, value: Any) -> Any:
 
 
 def _name(annotation: Any) -> str:
-    """The type as users know it."""
+    """The name by which users know the type."""
     if len(options := alternatives(annotation)) > 1:
         return " or ".join(map(_name, options))
     kind = _written_as(annotation)

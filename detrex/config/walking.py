@@ -1,4 +1,4 @@
-"""Going through all that is in a config."""
+"""Iterates over all values in a config."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Keys = tuple[str | int, ...]
 
 
 def walk(config: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """The keys that lead to each value in ``config``, and that value: containers first, then what they hold.
+    """Yields each value in ``config`` with the keys that lead to it; containers come before their contents.
 
     Args:
-        config: plain, or a config, which is read as it is written: interpolations are texts.
-        keys: those that lead to ``config``.
+        config: plain values, or a config, whose interpolations are returned as texts.
+        keys: the keys that lead to ``config``.
 
-    Whoever walks over plain values may change the container that came last: what it holds is read later.
+    With plain values, the container yielded last may be changed, because its contents are read later.
     """
     if isinstance(config, DictConfig | ListConfig):
         config = OmegaConf.to_container(config, resolve=False)

@@ -1,4 +1,4 @@
-"""Trained models as files that run without this toolbox: one graph from raw pictures to results.
+"""Exports trained models to files that run without this toolbox: one graph from raw pictures to results.
 
 from detrex.export import export
 

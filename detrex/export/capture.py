@@ -1,4 +1,4 @@
-"""Makes a captured graph of a predictor, and the description that travels with it."""
+"""Captures the graph of a predictor, and the description that travels with it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from detrex.runtime.exported import Description
 
 LARGEST_BATCH = 64
 SIDES = (2, 8192)
-"""Heights and widths of pictures in pixels that a graph takes, if nothing else is asked for."""
+"""Default range of heights and widths of pictures in pixels that a graph takes."""
 
 
 class ExportError(ValueError):
-    """A model cannot be exported as it is asked for."""
+    """A model cannot be exported with the given options."""
 
 
 @dataclass
@@ -36,10 +36,10 @@ class Captured:
 
     Attributes:
         program: of ``torch.export``.
-        description: what is kept with it.
+        description: stored with the graph.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs.
-        example: inputs of the graph.
+        example: example inputs of the graph.
     """
 
     program: ExportedProgram
@@ -62,15 +62,15 @@ def capture(
 
     Args:
         predictor: the model with its preprocessing, on the CPU.
-        tasks: those of the predictor's tasks that the graph gives; None for all.
-        batch: number of pictures of each call; None for any up to :data:`LARGEST_BATCH`.
+        tasks: those of the predictor's tasks that the graph performs; None for all.
+        batch: number of pictures in each call; None for any up to :data:`LARGEST_BATCH`.
         size: (height, width) of all pictures in pixels; None for any.
         sides: without ``size``, the smallest and the largest height and width of pictures.
         name: of the model, for the description.
 
     Raises:
-        ExportError: the model resizes images in another way than :class:`~detrex.data.EvalMapper`, looks at
-            them more than once, is on another device, or has not these tasks; or a number is out of range.
+        ExportError: the model resizes images differently from :class:`~detrex.data.EvalMapper`, looks at them
+            more than once, is on another device, or does not have these tasks; or a number is out of range.
     """
     tasks = predictor.tasks if tasks is None else tuple(tasks)
     check(predictor, tasks, batch, size, sides)
@@ -80,7 +80,7 @@ def capture(
     images, dynamic = example_pictures(batch, ranges)
     thresholds = tuple(torch.tensor(value) for value in graph.thresholds.values())
     example = (images, *thresholds)
-    # Semantic maps have no thresholds, and then there is no entry for them.
+    # Semantic maps have no threshold, and so no entry.
     shapes = (dynamic, (None,) * len(thresholds)) if thresholds else (dynamic,)
     model = predictor.model
     with model.keeping_words() if isinstance(model, TextDetector) else nullcontext():
@@ -92,15 +92,15 @@ def capture(
 def traced(
     graph: nn.Module, example: tuple[Any, ...], shapes: Any
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
-    """A graph as a program, and what it gives for the example.
+    """A graph as a program, and its outputs for the example.
 
     Args:
-        graph: gives tensors by name.
+        graph: returns tensors by name.
         example: its inputs.
-        shapes: which axes of these may change, as ``torch.export`` takes it.
+        shapes: the axes of the inputs that may change, in the form of ``torch.export``.
 
     Raises:
-        ExportError: something is decided by the size of a picture.
+        ExportError: a decision in the model depends on the size of a picture.
     """
     with torch.no_grad(), force_implementation("reference"):
         outputs = graph(*example)
@@ -121,11 +121,11 @@ def check(
     sides: tuple[int, int],
     prompts: bool = False,
 ) -> None:
-    """Finds what keeps a model from being exported; arguments and errors as of :func:`capture`.
+    """Checks that a model can be exported; arguments and errors are those of :func:`capture`.
 
     With ``prompts``, a model that answers clicks may be exported, too.
     """
-    # Clicks for evaluation change nothing about how pictures are resized.
+    # Clicks for evaluation do not change how pictures are resized.
     if type(predictor.mapper) not in (EvalMapper, OneClickMapper):
         raise ExportError(
             f"the model's images are prepared by {type(predictor.mapper).__name__}; a graph can do what "
@@ -165,9 +165,9 @@ def check(
 def example_pictures(
     batch: int | None, ranges: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, dict[int, Dim | None]]:
-    """Pictures to trace with, and which of their axes may change."""
+    """Pictures for tracing, and which of their axes may change."""
     dynamic: dict[int, Dim | None] = {}
-    # Numbers that differ, and are none that a model could mean by themselves.
+    # Different numbers, which have no meaning of their own in a model.
     lengths = [2 if batch is None else batch]
     if batch is None:
         dynamic[0] = Dim("batch", min=1, max=LARGEST_BATCH)
@@ -188,13 +188,13 @@ def describe(
     ranges: Sequence[tuple[int, int]],
     name: str = "",
 ) -> Description:
-    """What is kept with a graph.
+    """The description that is stored with a graph.
 
     Args:
-        predictor: that the graph is of; its mapper is an :class:`~detrex.data.EvalMapper`.
-        tasks: that the graph gives.
+        predictor: the predictor of the graph; its mapper is an :class:`~detrex.data.EvalMapper`.
+        tasks: that the graph performs.
         thresholds: its inputs, with their usual values.
-        batch: pictures of a call, None for any number.
+        batch: number of pictures in a call, None for any number.
         ranges: of heights and of widths.
         name: of the model.
     """

@@ -25,17 +25,17 @@ def export(
     """Writes a model as a file that :func:`detrex.runtime.load` loads.
 
     Args:
-        model: a predictor on the CPU, or what :func:`detrex.load` makes one of.
-        path: of the file; its suffix is that of the format, such as ``.onnx``.
+        model: a predictor on the CPU, or an argument for :func:`detrex.load`.
+        path: of the file; its suffix must be that of the format, such as ``.onnx``.
         to: the format: ``onnx``, ``openvino``, ``torch`` (a program of ``torch.export``) or ``aotinductor``
             (such a program compiled for this kind of processor, for one ``batch`` and ``size``).
-        tasks: those of the model's tasks that the file gives; None for all.
-        batch: number of pictures of each call; None for any up to 64.
+        tasks: those of the model's tasks that the file performs; None for all.
+        batch: number of pictures in each call; None for any up to 64.
         size: (height, width) of all pictures in pixels; None for any.
         sides: without ``size``, the smallest and the largest height and width of pictures.
 
     Raises:
-        ExportError: the model cannot be exported so.
+        ExportError: the model cannot be exported with these options.
         ImportError: a package is missing.
     """
     path = Path(path)

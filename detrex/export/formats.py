@@ -1,4 +1,4 @@
-"""The formats in which a captured graph is written."""
+"""Writes a captured graph in several formats."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from detrex.runtime.exported import Description
 from detrex.runtime.files import replaced_file
 
 OPSET = 20
-"""Of ONNX; the first with a ``GridSample`` that all runtimes share."""
+"""The opset of ONNX; the first one with a ``GridSample`` that all runtimes support."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "aotinductor": ".pt2"}
 _SUPPRESSION = torch.ops.detrex.not_suppressed.default
-_LARGEST_FILE = 2 * 2**30 - 2**20  # of protocol buffers, with room for the nodes
+_LARGEST_FILE = 2 * 2**30 - 2**20  # limit of protocol buffers, minus room for the nodes
 
 
 def write_onnx(captured: Captured, path: Path, half: bool = False) -> Path:
@@ -34,18 +34,18 @@ def write_onnx(captured: Captured, path: Path, half: bool = False) -> Path:
     Args:
         captured: the graph.
         path: of the file.
-        half: keep weights in 16 bits, see :func:`detrex.export.half.halve_weights`.
+        half: store weights in 16 bits, see :func:`detrex.export.half.halve_weights`.
 
     Raises:
         ImportError: the packages onnx and onnxscript are not installed.
-        ExportError: the model is larger than one file may be, has parts that ONNX has no operators for, or
+        ExportError: the model is too large for one file, has parts for which ONNX has no operators, or has
             weights that are too large for 16 bits.
     """
     size = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
     if size > _LARGEST_FILE:
         raise ExportError(f"the model's weights are {size / 2**30:.1f} GiB; an ONNX file holds at most 2 GiB")
     _needed("onnxscript", "onnx")
-    # What the exporter says of its own progress is nothing that users can act on.
+    # Users cannot act on the exporter's messages about its progress.
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -57,7 +57,7 @@ def write_onnx(captured: Captured, path: Path, half: bool = False) -> Path:
                 captured.program,
                 dynamo=True,
                 opset_version=OPSET,
-                optimize=False,  # the runtime does it, for the machine that it runs on
+                optimize=False,  # the runtime optimises for the machine that it runs on
                 input_names=captured.inputs,
                 output_names=captured.outputs,
                 custom_translation_table=translations(),
@@ -88,7 +88,7 @@ def write_onnx(captured: Captured, path: Path, half: bool = False) -> Path:
 
 
 def set_metadata(proto: Any, description: Description) -> None:
-    """Puts a description into an ONNX model, in the place of one that is there."""
+    """Writes a description into an ONNX model, replacing an existing one."""
     import onnx
 
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
@@ -97,7 +97,7 @@ def set_metadata(proto: Any, description: Description) -> None:
 
 
 def write_openvino(captured: Captured, path: Path, half: bool = False) -> Path:
-    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``; arguments as of :func:`write_onnx`.
+    """Writes OpenVINO's pair of files, ``.xml`` and ``.bin``; arguments are those of :func:`write_onnx`.
 
     Raises:
         ImportError: the packages openvino, onnx and onnxscript are not installed.
@@ -116,12 +116,12 @@ def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: 
     Args:
         file: the ONNX file.
         path: of the ``.xml``.
-        description: what is kept with it.
+        description: stored with the model.
         outputs: names of the graph's outputs, in their order.
     """
     import openvino
 
-    model = openvino.Core().read_model(file)  # unlike its convert_model, this reports nothing to anyone
+    model = openvino.Core().read_model(file)  # unlike convert_model, this sends no usage data
     # OpenVINO may forget the names of outputs, but not their order.
     model.set_rt_info(json.dumps(list(outputs)), ["detrex", "outputs"])
     for key, value in description.to_metadata().items():
@@ -132,11 +132,11 @@ def onnx_to_openvino(file: Path, path: Path, description: Description, outputs: 
 
 
 def write_torch(captured: Captured, path: Path) -> Path:
-    """Writes the program of ``torch.export``, with standard operators alone."""
+    """Writes the program of ``torch.export``, with standard operators only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = json.dumps(captured.description.to_metadata())
     with replaced_file(path) as temporary:
-        # PyTorch wants the suffix.
+        # PyTorch requires the suffix.
         file = temporary.with_suffix(".pt2")
         torch.export.save(_standard(captured.program), file, extra_files={"detrex.json": metadata})
         file.replace(temporary)
@@ -183,7 +183,7 @@ WRITERS: Mapping[str, Any] = {
     "aotinductor": write_aotinductor,
 }
 HALVING = ("onnx", "openvino")
-"""Formats that can keep weights in 16 bits."""
+"""Formats that can store weights in 16 bits."""
 
 
 def _needed(package: str, extra: str) -> None:

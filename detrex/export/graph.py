@@ -1,4 +1,4 @@
-"""The one graph that is exported: from raw pictures to results at their size.
+"""The graph that is exported, from raw pictures to results at their size.
 
 Shape letters: B pictures, H and W their pixels, h and w pixels of the model's padded input.
 """
@@ -21,13 +21,13 @@ from detrex.structures import PaddedImages, Prediction
 
 
 class Graph(nn.Module):
-    """What graphs of a detector have in common: sizes of pictures, and resizing.
+    """The base of a detector's graphs, with sizes of pictures and resizing.
 
-    The pictures of a batch have one size, so that they are padded as each would be alone.
+    The pictures of a batch have the same size, so that each is padded as it would be alone.
 
     Args:
         model: in evaluation mode.
-        mapper: says how pictures are resized.
+        mapper: defines how pictures are resized.
     """
 
     def __init__(self, model: Detector, mapper: EvalMapper):
@@ -37,7 +37,7 @@ class Graph(nn.Module):
     def target(self, height: int, width: int) -> tuple[Length, Length]:
         """Size of the resized picture, see :func:`detrex.data.transforms.shortest_side_size`.
 
-        Whole numbers where all pictures have one size, so that the graph has fixed sizes throughout.
+        It consists of integers if all pictures have the same size, so that all sizes in the graph are fixed.
         """
         if type(height) is int and type(width) is int:
             return shortest_side_size(height, width, self.mapper.size, self.mapper.max_size)
@@ -60,7 +60,7 @@ class Graph(nn.Module):
         return units[0], units[1]
 
     def size_without_padding(self, target: tuple[Length, Length], padded: tuple[int, int]) -> tuple[int, int]:
-        """What the model is to take for the picture, in one entry for the whole batch."""
+        """The size that the model treats as the picture, equal for the whole batch."""
         if not self.model.mask_padding or self.model.size_divisor == 1:
             return padded
         sizes = []
@@ -72,13 +72,13 @@ class Graph(nn.Module):
         return sizes[0], sizes[1]
 
     def input(self, images: Tensor, target: tuple[Length, Length], padded: tuple[int, int]) -> Tensor:
-        """Resized, normalised and padded: (B, 3, h, w)."""
+        """Resizes, normalises and pads pictures: (B, 3, h, w)."""
         device = images.device
         rows, columns = (
             fixed_point(resize_weights(side, length, cells=(side, cells), antialias=True, device=device))
             for side, length, cells in zip(images.shape[1:3], target, padded, strict=True)
         )
-        # Rounded along each axis, halves up, as resizing of uint8 does.
+        # Rounded along each axis, halves up, like resizing of uint8.
         pixels = (images.permute(0, 3, 1, 2).to(torch.float32) @ columns.T + 0.5).floor()
         pixels = (rows @ pixels + 0.5).floor().clamp(0, 255)
         inside = (torch.arange(padded[0], device=device) < target[0])[:, None] & (
@@ -100,7 +100,7 @@ class Graph(nn.Module):
             embed: (B, Q, D).
             pixels: (B, D, h / 4, w / 4).
             output: (height, width) of the pictures.
-            target: of the resized pictures, from :meth:`target`.
+            target: size of the resized pictures, from :meth:`target`.
             padded: (h, w), from :meth:`padded`.
         """
         device = pixels.device
@@ -153,17 +153,17 @@ class Graph(nn.Module):
         output: tuple[int, int],
         device: torch.device,
     ) -> Tensor:
-        """(4,) far corner of the normalised frame, twice, in pixels of the output."""
+        """The far corner of the normalised frame in pixels of the output, repeated: (4,)."""
         frame, inner, outer = (vector([side[1], side[0]] * 2, device) for side in (size, image, output))
         return (frame / inner * outer).float()
 
 
 class PictureToResults(Graph):
-    """A detector with the preprocessing and the post-processing that belong to it.
+    """A detector with its preprocessing and post-processing.
 
     Args:
         model, mapper: see :class:`Graph`.
-        tasks: of ``instance``, ``panoptic`` and ``semantic``, those of the model that are wanted.
+        tasks: those of the model's ``instance``, ``panoptic`` and ``semantic`` that are wanted.
     """
 
     def __init__(self, model: Detector, mapper: EvalMapper, tasks: Sequence[str]):
@@ -172,7 +172,7 @@ class PictureToResults(Graph):
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The inputs besides the pictures, and what the config says of them."""
+        """The inputs besides the pictures, with their values in the config."""
         postprocess = self.model.postprocess
         found = {}
         if "instance" in self.tasks and postprocess.instance is not None:
@@ -186,7 +186,7 @@ class PictureToResults(Graph):
 
         Args:
             images: (B, H, W, 3) uint8 RGB.
-            thresholds: () float32 each, those that :attr:`thresholds` names.
+            thresholds: () float32 each, in the order of :attr:`thresholds`.
 
         Returns:
             See :func:`detrex.export.results.instances` and :func:`detrex.export.results.panoptic`; and
@@ -230,7 +230,7 @@ def whole(number: Length) -> int:
 
 def vector(numbers: Sequence[Length], device: torch.device) -> Tensor:
     """Numbers, some of which may be tensors, as a vector of float64."""
-    # Of one entry each, since OpenVINO does not take tensors that are filled and have no axes.
+    # Joined from tensors of one entry, because OpenVINO does not take filled tensors without axes.
     return torch.cat(
         [
             number.double().view(1)

@@ -1,4 +1,4 @@
-"""Weights of ONNX graphs that are kept in 16 bits, and computed with in 32."""
+"""Stores weights of ONNX graphs in 16 bits; computations stay in 32 bits."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FEW_WEIGHTS = 256
 
 
 def halve_weights(graph: Any) -> None:
-    """Keeps the weights as float16, each with a ``Cast`` to float32, in place.
+    """Stores the weights as float16, each with a ``Cast`` to float32, in place.
 
-    Runtimes compute these casts when they load the file, so that it takes the time and the memory of one with
-    float32, on every processor.
+    Runtimes compute these casts when they load the file, so that on every processor it takes the same time
+    and memory as a file with float32.
 
     Args:
         graph: an ``onnx.GraphProto``.
 
     Raises:
-        ValueError: a weight is larger than float16 holds.
+        ValueError: a weight is too large for float16.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""Operators of PyTorch in those of ONNX, where its exporter knows none.
+"""Translates operators of PyTorch to ONNX that its exporter does not know.
 
 Shape letters: B images, N boxes, G groups, K boxes that are kept.
 """
@@ -12,28 +12,28 @@ from typing import Any
 import torch
 
 _OF_OTHERS = -3e38
-"""Score that a box has in groups of others."""
+"""Score of a box in groups to which it does not belong."""
 _LOWEST = -1e38
-"""Score that a box has more than in its own group."""
+"""Scores of boxes in their own group are above this."""
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """By operators of PyTorch, functions that say them in opset 20.
+    """Functions that express operators of PyTorch in opset 20, by operator.
 
     Raises:
         ImportError: the package onnxscript is not installed.
     """
     from onnxscript import opset20
 
-    op: Any = opset20  # its types do not say that results of operators are operands of others
+    op: Any = opset20  # its types do not allow results of operators as operands
 
     def sort(data: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
-        # Of equal values, the first ones stand first.
+        # Equal values keep their order.
         size = op.Gather(op.Shape(data), op.Constant(value_ints=[dim]))
         return op.TopK(data, size, axis=dim, largest=int(descending), sorted=1)
 
     def floordiv(a: Any, b: Any) -> Any:
-        # Down, also below 0, where ONNX's division of whole numbers cuts off.
+        # Rounds down, also below 0, where ONNX's integer division truncates.
         return op.Div(op.Sub(a, op.Mod(a, b)), b)
 
     def suppress(boxes: Any, scores: Any, groups: Any, iou: float) -> Any:

@@ -1,7 +1,7 @@
-"""Graphs of models that answer prompts: one encodes a picture, others answer as often as they are asked.
+"""Graphs of models for prompts: one encodes a picture, the others answer any number of prompts.
 
-``picture.onnx`` takes a picture and gives what the others take; ``prompts.onnx`` answers clicks and boxes
-with masks; and ``words.onnx``, of models that know the words of a vocabulary, finds what words say.
+``picture.onnx`` takes a picture and returns the inputs of the others; ``prompts.onnx`` answers clicks and
+boxes with masks; and ``words.onnx``, for models with a vocabulary, finds what words name.
 
 Shape letters: H and W pixels of the picture, h and w of the padded input, P prompts, G granularities, C
 classes, T words of a text, D channels.
@@ -31,11 +31,11 @@ from detrex.structures import PaddedImages, Prompts, Pyramid
 from detrex.structures.prompts import BOX, POINT, POINT_SIZE
 
 MOST_PROMPTS, MOST_CLASSES, MOST_WORDS = 256, 256, 16
-"""Of one call; words are those of one text."""
+"""Largest numbers of prompts and classes in a call, and of words in a text."""
 
 
 class PictureToMemory(Graph):
-    """The half of a model that looks at the picture."""
+    """The half of a model that encodes the picture."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Encodes a picture.
@@ -61,10 +61,10 @@ class PictureToMemory(Graph):
 
 
 class MemoryGraph(Graph):
-    """The half of a model that answers, given what :class:`PictureToMemory` has found."""
+    """The half of a model that answers, given the outputs of :class:`PictureToMemory`."""
 
     def sizes(self, frame: Tensor) -> tuple[tuple[int, int], tuple[Tensor, Tensor], tuple[int, int]]:
-        """Of the picture, the resized one and the padded input."""
+        """Sizes of the picture, the resized picture and the padded input."""
         height, width, rows, columns = frame.unbind()
         output = []
         for side in (height, width):
@@ -92,8 +92,8 @@ class PromptsToMasks(MemoryGraph):
             frame, pixels, memory: see :meth:`PictureToMemory.forward`.
 
         Returns:
-            ``masks`` (P, G, H, W) bool, of each prompt from the largest granularity to the smallest, and
-            ``quality`` (P, G), the IoU that the model expects of each.
+            ``masks`` (P, G, H, W) bool, for each prompt from the largest granularity to the smallest, and
+            ``quality`` (P, G), the expected IoU of each mask.
         """
         output, target, padded = self.sizes(frame)
         is_click = (prompts[:, :2] == prompts[:, 2:]).all(1)
@@ -116,18 +116,18 @@ class PromptsToMasks(MemoryGraph):
 
 
 class WordsToResults(MemoryGraph):
-    """Finds what words say, of models whose text encoder is a :class:`~detrex.modeling.text.WordEncoder`."""
+    """Finds what words name; for models with a :class:`~detrex.modeling.text.WordEncoder`."""
 
     model: TextDetector
 
     def forward(
         self, words: Tensor, score_threshold: Tensor, frame: Tensor, pixels: Tensor, memory: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Objects.
+        """Finds objects.
 
         Args:
-            words: (C, T) int64 ids of the words of each class: their places in the vocabulary from 1 on, and
-                then 0.
+            words: (C, T) int64 ids of the words of each class, which are their places in the vocabulary from
+                1 on, filled up with 0.
             score_threshold: () float32.
             frame, pixels, memory: see :meth:`PictureToMemory.forward`.
 
@@ -154,7 +154,7 @@ class WordsToResults(MemoryGraph):
 
 
 def answers_prompts(predictor: Predictor) -> bool:
-    """Whether a model is exported as several graphs."""
+    """Whether a model answers prompts, so that it is exported as several graphs."""
     return isinstance(predictor.model, PromptDetector)
 
 
@@ -170,10 +170,10 @@ def export_prompts(
 
     Args:
         predictor: the model with its preprocessing, on the CPU.
-        folder: of the files, which is made if need be.
+        folder: for the files; created if need be.
         sides: the smallest and the largest height and width of pictures in pixels.
         name: of the model, for the description.
-        half: keep weights in 16 bits, which halves the files.
+        half: store weights in 16 bits, which halves the files.
 
     Returns:
         The folder; :func:`detrex.runtime.exported.load_prompts` loads it.
@@ -232,7 +232,7 @@ def export_prompts(
 
 
 def _complete(path: Path, more: Mapping[str, str]) -> None:
-    """Adds metadata, and takes away what no output needs, of which runtimes warn."""
+    """Adds metadata, and removes nodes that no output needs, about which runtimes warn."""
     import onnx
 
     proto = onnx.load(path)

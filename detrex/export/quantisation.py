@@ -1,4 +1,4 @@
-"""ONNX files with weights and activations of 8 bits, calibrated on pictures."""
+"""Writes ONNX files with weights and activations of 8 bits, calibrated on pictures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from detrex.runtime.exported.pictures import PictureInput, to_array
 from detrex.runtime.files import replaced_file
 
 FEW_CHANNELS = 16
-"""Convolutions that take fewer channels stay in float32, such as those that see the picture itself."""
+"""Convolutions with fewer input channels stay in float32, such as those that see the picture itself."""
 KEPT = ("encoder.projections.*",)
-"""Modules that stay in float32, too: they bring the levels of the backbone, of different ranges, together."""
+"""Further modules that stay in float32: they join levels of the backbone, which have different ranges."""
 
 _QUANTISED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass
 class Quantised:
-    """What :func:`quantise` wrote.
+    """The result of :func:`quantise`.
 
     Attributes:
         path: of the file.
@@ -43,18 +43,18 @@ class Quantised:
 def quantise(
     source: Path, path: Path, pictures: Iterable[PictureInput], *, keep: Sequence[str] = ()
 ) -> Quantised:
-    """Writes an ONNX file whose convolutions and matrices of weights compute with whole numbers of 8 bits.
+    """Writes an ONNX file whose convolutions and products with weights compute with integers of 8 bits.
 
-    Weights have a scale for each channel, activations one for each tensor, from the ranges that they have in
-    the pictures. Batch norms are folded into convolutions before. What has no weights (attention, sampling,
-    resizing, masks, scores) stays float32, and so do convolutions of fewer than :data:`FEW_CHANNELS`
-    channels and the modules :data:`KEPT`: what 8 bits cost was lost there, and they are small.
+    Weights have a scale for each channel, activations have one for each tensor, from their ranges in the
+    pictures. Batch norms are folded into convolutions first. Operations without weights (attention, sampling,
+    resizing, masks, scores) stay in float32, and so do convolutions of fewer than :data:`FEW_CHANNELS`
+    channels and the modules :data:`KEPT`: these are small, and with 8 bits they lost most of the accuracy.
 
     Args:
         source: a file of ``detrex export --to onnx``.
         path: of the new file.
-        pictures: some dozens, like those that the model will see.
-        keep: modules of the model that stay in float32 besides, as patterns such as ``encoder.*``.
+        pictures: a few dozen, similar to those that the model will see.
+        keep: further modules of the model that stay in float32, as patterns such as ``encoder.*``.
 
     Raises:
         ValueError: there are no pictures, or a pattern fits no layer.
@@ -69,7 +69,7 @@ def quantise(
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it advises what makes no difference here
+    root.setLevel(logging.ERROR)  # its advice makes no difference here
     onnxruntime.set_default_logger_severity(3)
     try:
         with replaced_file(path) as temporary:
@@ -89,12 +89,12 @@ def quantise(
             _write(onnx.load(temporary), replace(description, precision="int8"), temporary)
     finally:
         root.setLevel(level)
-        onnxruntime.set_default_logger_severity(2)  # which it has by default
+        onnxruntime.set_default_logger_severity(2)  # the default
     return Quantised(path, layers, kept)
 
 
 def _write(model: Any, description: Description, path: Path) -> None:
-    """Writes a model with its description, and the sets of operators that it uses alone."""
+    """Writes a model with its description, and with only the operator sets that it uses."""
     used = {node.domain for node in model.graph.node}
     sets = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:]
@@ -104,7 +104,7 @@ def _write(model: Any, description: Description, path: Path) -> None:
 
 
 def _folded(source: Path) -> Any:
-    """The model with constants computed and batch norms in the convolutions before them."""
+    """The model with constants computed and batch norms folded into the convolutions before them."""
     import onnx
     import onnxruntime
 
@@ -119,7 +119,7 @@ def _folded(source: Path) -> Any:
 
 
 def _chosen(model: Any, keep: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Names of nodes that get 8 bits, their modules, and modules with weights that stay in float32."""
+    """Names of nodes that get 8 bits, their modules, and the modules with weights that stay in float32."""
     weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     nodes: list[str] = []
     layers: dict[str, bool] = {}  # whether it gets 8 bits
@@ -141,7 +141,7 @@ def _chosen(model: Any, keep: Sequence[str]) -> tuple[list[str], list[str], list
 
 
 def _stays(node: Any, module: str, shape: Sequence[int]) -> bool:
-    """Whether a node with weights of a shape stays in float32, whatever users want."""
+    """Whether a node with weights of this shape always stays in float32."""
     if any(fnmatchcase(module, pattern) for pattern in KEPT):
         return True
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
@@ -149,7 +149,7 @@ def _stays(node: Any, module: str, shape: Sequence[int]) -> bool:
 
 
 class _Reader:
-    """Gives inputs one after another, as onnxruntime's calibration asks for them."""
+    """Returns inputs one after another, in the form that onnxruntime's calibration needs."""
 
     def __init__(self, inputs: Iterator[dict[str, np.ndarray]]):
         self.inputs = inputs

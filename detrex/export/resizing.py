@@ -1,8 +1,8 @@
-"""Resizing as products of matrices: any size, in any runtime, with the weights of the predictor.
+"""Resizes by products of matrices, to any size, in any runtime, with the predictor's weights.
 
-Linear resizing is the same for each row and each column, so it is one matrix from the left and one from the
-right. Made of standard operators, these run wherever matrices are multiplied, while runtimes differ in which
-modes of a ``Resize`` operator they know.
+Linear resizing is the same for each row and each column, so it is a product with one matrix from the left and
+one from the right. These standard operators run in every runtime, while runtimes differ in the modes of the
+``Resize`` operator that they support.
 
 Shape letters: S cells of the source, T of the target.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Length = int | Tensor
-"""A number of cells: a whole number, or an int64 tensor without axes."""
+"""A number of cells: an int, or an int64 tensor without axes."""
 
 
 def resize_weights(
@@ -21,18 +21,17 @@ def resize_weights(
 ) -> Tensor:
     """The matrix (T, S) that resizes ``source`` cells to ``target`` cells linearly, float32.
 
-    It is what ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` does along an axis.
+    It equals ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` along an axis.
 
     Args:
-        source: how many cells of the source there are.
-        target: how many cells they become.
-        cells: S and T, at least ``source`` and ``target``. Weights of cells beyond these are 0: they are
-            padding.
-        antialias: where cells become fewer, each is a mean over all that it covers.
+        source: number of cells in the source.
+        target: number of cells in the target.
+        cells: S and T, at least ``source`` and ``target``. Further cells are padding, whose weights are 0.
+        antialias: if there are fewer target cells, each is a mean over all source cells that it covers.
         device: of the result.
     """
     columns, rows = (torch.arange(n, device=device) for n in cells)
-    # Distance of centres in units of 1 / (2 * source * target) of the axis: whole numbers, so it is exact.
+    # Distance of centres in units of 1 / (2 * source * target) of the axis: integers, so it is exact.
     distance = (2 * columns + 1) * target - (2 * rows[:, None] + 1) * source  # (T, S)
     reach = 2 * target * torch.ones(1, dtype=torch.float32, device=device)
     if antialias:
@@ -43,12 +42,12 @@ def resize_weights(
 
 
 def fixed_point(weights: Tensor) -> Tensor:
-    """Weights rounded as PyTorch rounds them to resize uint8: to the most bits with which 16 hold each."""
+    """Weights rounded like PyTorch's for resizing uint8: with as many bits as fit each into 16 bits."""
     bits = torch.log2((2**15 - 0.5) / weights.max()).floor()
     unit = torch.exp2(bits)
     return (weights * unit + 0.5).floor() / unit
 
 
 def resize(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Maps (..., H, W) resized by the matrices of their rows (T, H) and columns (T', W): (..., T, T')."""
+    """Resizes maps (..., H, W) with the matrices of rows (T, H) and columns (T', W): (..., T, T')."""
     return rows @ maps @ columns.T

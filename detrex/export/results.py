@@ -1,7 +1,7 @@
-"""Results of a batch as tensors of fixed meaning: what :mod:`detrex.modeling.results` makes, for a graph.
+"""Results of a batch as tensors, for graphs; otherwise equal to :mod:`detrex.modeling.results`.
 
-A graph cannot give lists, so the images of a batch have equally many rows, and rows that an image does not
-need say so. There are as many rows as the fullest image needs, and at least one.
+A graph cannot return lists, so all images of a batch have the same number of rows, and unused rows are
+marked. There are as many rows as the fullest image needs, but at least one.
 
 Shape letters: B images, Q queries, C classes, N rows, h and w cells of masks, H and W output pixels.
 """
@@ -23,18 +23,18 @@ from detrex.modeling import InstanceInference, PanopticInference, SemanticInfere
 NONE = -1
 """Class and score of a row without an object or segment."""
 
-_QUERIES_AT_ONCE = 32  # whose masks are summed to semantic scores: bounds the memory
+_QUERIES_AT_ONCE = 32  # queries whose masks are added to semantic scores together; limits the memory
 
 
 @dataclass
 class BatchMasks:
-    """Masks of the queries of images of one size, multiplied out only when asked for.
+    """Masks of queries for images of one size, multiplied out only when they are needed.
 
     Attributes:
         embed: (B, Q, D).
         pixels: (B, D, h, w) per-pixel embedding.
-        to_image: matrices of rows and columns that take cells to pixels of the padded input.
-        to_output: matrices of rows and columns that take those to pixels of the output, without padding.
+        to_image: matrices of rows and columns from cells to pixels of the padded input.
+        to_output: matrices of rows and columns from those to pixels of the output, without padding.
     """
 
     embed: Tensor
@@ -71,7 +71,7 @@ def instances(
     """Objects, see :class:`~detrex.modeling.InstanceInference`.
 
     Args:
-        inference: its settings; ``threshold`` stands for its own.
+        inference: the settings; ``threshold`` replaces theirs.
         scores: (B, Q, C) class probabilities.
         boxes: (B, Q, 4) normalised cxcywh.
         masks: of the queries, or None for boxes alone.
@@ -118,7 +118,7 @@ def panoptic(
     """One segment per pixel, see :class:`~detrex.modeling.PanopticInference`.
 
     Args:
-        inference: its settings; ``threshold`` stands for its own.
+        inference: the settings; ``threshold`` replaces theirs.
         certainty: (B, Q) compared with the threshold.
         probabilities: (B, Q, C) from which score and class are taken.
         masks: of the queries.
@@ -126,12 +126,12 @@ def panoptic(
         things: class indices of things; segments of one stuff class merge. None: all are things.
 
     Returns:
-        ``panoptic`` (B, H, W) int32, 0 for no segment, else the number of the segment from 1 on; and of
-        segment ``k`` in row ``k - 1`` ``segment_classes`` (B, N) int64 and ``segment_scores`` (B, N),
-        :data:`NONE` in rows without a segment.
+        ``panoptic`` (B, H, W) int32, 0 for no segment, else the number of the segment from 1 on; and, with
+        segment ``k`` in row ``k - 1``, ``segment_classes`` (B, N) int64 and ``segment_scores`` (B, N), which
+        are :data:`NONE` in rows without a segment.
     """
     kept = certainty > threshold
-    # Queries that are kept, in their order, then others.
+    # Queries that are kept, in order, then the others.
     number = torch.arange(kept.shape[1], 0, -1, device=kept.device, dtype=torch.float32)
     query = (kept * number).topk(_rows(kept), 1).indices  # (B, N)
     valid = kept.gather(1, query)
@@ -165,12 +165,12 @@ def semantic(
         inference: its settings.
         probabilities: (B, Q, C).
         masks: of the queries.
-        most_queries: how many there may be, where Q depends on the picture. Queries without a part fill them
-            up, since a graph has a fixed number of pieces.
+        most_queries: largest Q, if Q depends on the picture. Queries without effect fill up the rest, because
+            a graph has a fixed number of pieces.
     """
     embed, queries = masks.embed, probabilities.shape[1]
     if type(queries) is not int:
-        assert most_queries is not None  # of sources whose number of queries depends on the picture
+        assert most_queries is not None  # needed if the number of queries depends on the picture
         missing = most_queries - queries
         probabilities, embed = (F.pad(rows, (0, 0, 0, missing)) for rows in (probabilities, embed))
         queries = most_queries
@@ -180,7 +180,8 @@ def semantic(
         share = probabilities[:, rows].transpose(1, 2)  # (B, C, n)
         part = BatchMasks(embed[:, rows], masks.pixels, masks.to_image, masks.to_output)
         logits = part.at_output() if inference.resize_masks else part.at_input()
-        # Not by an operator for sigmoids: onnxruntime's is 0 below -18, which decides where no mask is.
+        # Without the sigmoid operator: onnxruntime's is 0 below -18, which would decide pixels outside all
+        # masks.
         inside = 1 / (1 + (-logits).exp())
         scores = (share @ inside.flatten(2)).unflatten(2, logits.shape[2:])
         total = scores if total is None else total + scores  # so that a runtime keeps one piece at a time
@@ -189,12 +190,12 @@ def semantic(
 
 
 def _areas(masks: Tensor) -> Tensor:
-    """(B, N) sums over the pixels of ``masks`` (B, N, H, W); float32: runtimes add whole numbers slowly."""
+    """Areas (B, N) of ``masks`` (B, N, H, W), in float32, because runtimes add integers slowly."""
     return masks.to(torch.float32).sum((2, 3))
 
 
 def _in_order(masks: Tensor, order: Tensor) -> Tensor:
-    """Masks (B, N, H, W) in the order of each image, (B, N); each is copied as a whole."""
+    """Masks (B, N, H, W) in the given order (B, N) of each image; each mask is copied as a whole."""
     images, rows = order.shape
     place = order + rows * torch.arange(images, device=order.device)[:, None]
     return masks.flatten(0, 1).index_select(0, place.flatten()).unflatten(0, (images, rows))
@@ -220,14 +221,14 @@ def _number(labels: Tensor, stays: Tensor, is_thing: Tensor) -> tuple[Tensor, Te
 
 
 def _best_of_segment(scores: Tensor, segment: Tensor, stays: Tensor) -> Tensor:
-    """(B, N) the highest score of the rows of the same segment."""
+    """The highest score among the rows of the same segment, (B, N)."""
     together = (segment[:, :, None] == segment[:, None]) & stays[:, None]
     return torch.where(together, scores[:, None], NONE).amax(2)
 
 
 def _by_segment(values: Tensor, segment: Tensor, first: Tensor) -> Tensor:
-    """(B, N) values of segment k, from its first row, in row k - 1; :data:`NONE` in rows without segment."""
+    """Values (B, N) with that of segment k, from its first row, in row k - 1, or else :data:`NONE`."""
     rows = values.shape[1]
-    place = torch.where(first, segment - 1, rows)  # others go to one more row, which is cut off
+    place = torch.where(first, segment - 1, rows)  # other values go to an additional row, which is cut off
     slots = torch.full_like(values[:, :1], NONE).expand(-1, rows + 1)
     return slots.scatter(1, place, values)[:, :rows]

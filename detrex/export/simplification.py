@@ -1,4 +1,4 @@
-"""ONNX graphs as users and runtimes want them: named by the model's modules, without sequences and notes."""
+"""Simplifies ONNX graphs for users and runtimes: names of the model's modules, no sequences, no notes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def simplify(graph: Any) -> None:
-    """Simplifies what PyTorch's exporter wrote, in place; it computes the same.
+    """Simplifies a graph of PyTorch's exporter, in place, without changing its results.
 
-    Nodes are named by the module of the model that they belong to and their operator, such as
-    ``encoder.layers.0.feed_forward.linear1/MatMul``; those of no module by their operator alone. What the
-    exporter notes at each node goes: it is a third of a small file, and names folders of this machine.
+    Nodes get the names of their module in the model and their operator, such as
+    ``encoder.layers.0.feed_forward.linear1/MatMul``; nodes outside modules have only that of the operator.
+    The exporter's notes at each node are removed: they take a third of a small file, and name folders of this
+    machine.
 
     Args:
         graph: an ``onnx.GraphProto`` of a module that has the model as its attribute ``model``.
@@ -35,10 +36,11 @@ def simplify(graph: Any) -> None:
 
 
 def replace_casts(graph: Any) -> None:
-    """Writes ``CastLike`` as ``Cast``, in place.
+    """Replaces ``CastLike`` by ``Cast``, in place.
 
-    A ``CastLike`` of a constant depends on another tensor, though on its type alone: runtimes do not compute
-    it in advance, and then do not join convolutions and norms, either.
+    A ``CastLike`` of a constant depends on another tensor, though only on its type: runtimes do not compute
+        it
+    in advance, and so do not join convolutions and norms.
 
     Args:
         graph: an ``onnx.GraphProto``.
@@ -56,9 +58,9 @@ def replace_casts(graph: Any) -> None:
 
 
 def replace_sequences(graph: Any) -> None:
-    """Writes what is split into a sequence and taken from it as slices, in place.
+    """Replaces splitting into a sequence and taking pieces from it by slices, in place.
 
-    PyTorch's exporter splits tensors by ``SplitToSequence`` and takes the pieces by ``SequenceAt``.
+    PyTorch's exporter splits tensors with ``SplitToSequence`` and takes the pieces with ``SequenceAt``.
 
     Args:
         graph: an ``onnx.GraphProto``, without subgraphs that use its sequences.
@@ -83,12 +85,12 @@ def replace_sequences(graph: Any) -> None:
 
 
 def _bounds(split: Any, constants: dict[str, Any]) -> list[Any]:
-    """Where the pieces of several sizes begin and end."""
+    """Begins and ends of pieces with different sizes."""
     from onnx import helper
 
     sizes, name = split.input[1], split.output[0]
     if sizes in constants and constants[sizes].ndim == 0:
-        return []  # all of one size: known without
+        return []  # not needed for pieces of equal size
     return [
         _constant(f"{name}_first_axis", 0),
         helper.make_node("CumSum", [sizes, f"{name}_first_axis"], [f"{name}_ends"]),

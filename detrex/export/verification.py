@@ -1,4 +1,4 @@
-"""An exported file against the model that it was made of, on the user's pictures.
+"""Compares an exported file with the original model on the user's pictures.
 
 Shape letters: N objects, H and W pixels of a picture.
 """
@@ -20,9 +20,9 @@ from detrex.runtime.exported import Predictor as ExportedPredictor
 from detrex.runtime.exported import PromptPredictor, Result
 
 SCORE_TOLERANCE = 0.01
-"""Scores of the same object may differ so much, and objects so near to the threshold may be missing."""
+"""Scores of an object may differ by this much, and objects this near to the threshold may be missing."""
 BOX_IOU, MASK_IOU, EQUAL_PIXELS = 0.99, 0.99, 0.999
-"""What counts as the same."""
+"""Least agreement of boxes, masks and maps that count as equal."""
 
 
 @dataclass
@@ -30,13 +30,13 @@ class Agreement:
     """How well the results of an exported file agree with the model's.
 
     Attributes:
-        pictures: how many were compared.
-        objects: how many objects the model found.
-        missing: of these, objects that the file does not find.
-        extra: objects that the file finds and the model does not.
+        pictures: number of pictures that were compared.
+        objects: number of objects that the model found.
+        missing: number of these that the file does not find.
+        extra: number of objects that only the file finds.
         lowest_mask_iou: of objects that both find.
         largest_score_change: of objects that both find.
-        panoptic_pixels, semantic_pixels: the lowest share of equal pixels of a picture; None without maps.
+        panoptic_pixels, semantic_pixels: lowest share of equal pixels in a picture; None without maps.
     """
 
     pictures: int = 0
@@ -50,7 +50,7 @@ class Agreement:
 
     @property
     def same(self) -> bool:
-        """Whether the two agree: the same objects, masks and maps within the bounds of this module."""
+        """Whether objects, masks and maps of the two agree within the bounds of this module."""
         maps = [share for share in (self.panoptic_pixels, self.semantic_pixels) if share is not None]
         return (
             self.missing == self.extra == 0
@@ -59,7 +59,7 @@ class Agreement:
         )
 
     def describe(self) -> str:
-        """What was compared and found, in words for the log."""
+        """Describes the comparison and its result, for the log."""
         words = [
             f"{self.pictures} pictures: {self.objects} objects, {self.missing} of them missing, {self.extra} "
             f"more; lowest IoU of masks {self.lowest_mask_iou:.4f}, largest change of a score "
@@ -83,10 +83,10 @@ def verify(
 
     Args:
         predictor: the model in PyTorch.
-        exported: the file that was made of it.
+        exported: the exported file.
         images: pictures, see :meth:`detrex.Predictor.predict`.
         score_threshold: objects with lower scores are not compared.
-        batch_size: how many pictures of one size go through the exported file together.
+        batch_size: number of pictures of one size that go through the exported file together.
     """
     agreement = Agreement()
     options: dict[str, Any] = {"tasks": exported.tasks, "score_threshold": {"instance": score_threshold}}
@@ -107,9 +107,9 @@ class PromptAgreement:
     """How well the masks of exported graphs agree with the model's.
 
     Attributes:
-        pictures, masks: how many were compared.
+        pictures, masks: numbers of pictures and masks that were compared.
         lowest_mask_iou: of all masks.
-        largest_quality_change: of the IoUs that are expected of masks.
+        largest_quality_change: of the expected IoUs of masks.
     """
 
     pictures: int = 0
@@ -123,7 +123,7 @@ class PromptAgreement:
         return self.lowest_mask_iou > MASK_IOU and self.largest_quality_change <= SCORE_TOLERANCE
 
     def describe(self) -> str:
-        """In words, for the log."""
+        """Describes the result, for the log."""
         return (
             f"{self.pictures} pictures: {self.masks} masks of clicks; lowest IoU {self.lowest_mask_iou:.4f}, "
             f"largest change of an expected IoU {self.largest_quality_change:.4f}"
@@ -133,13 +133,13 @@ class PromptAgreement:
 def verify_prompts(
     predictor: Predictor, exported: PromptPredictor, images: Iterable[ImageInput], clicks: int = 3
 ) -> PromptAgreement:
-    """Asks both for the masks of a grid of clicks, and compares.
+    """Computes masks for a grid of clicks with both, and compares them.
 
     Args:
         predictor: the model in PyTorch.
-        exported: the graphs that were made of it.
+        exported: the exported graphs.
         images: pictures, see :meth:`detrex.Predictor.predict`.
-        clicks: of each row and column.
+        clicks: number of clicks in each row and column.
     """
     agreement = PromptAgreement()
     everything: dict[str, Any] = {"min_quality": -torch.inf, "duplicate_iou": torch.inf, "min_region": 0}
@@ -195,7 +195,7 @@ def _compare_objects(agreement: Agreement, expected: TorchResult, found: Result,
     overlap = box_iou(expected.boxes, torch.from_numpy(found.boxes)).numpy()
     change = np.abs(scores[:, None] - other_scores)
     allowed = (expected.classes.numpy()[:, None] == found.classes) & (change <= SCORE_TOLERANCE)
-    # Boxes without area, of which queries of poor models have many, overlap nothing: they may lie equally.
+    # Queries of poor models have many boxes without area, which overlap nothing, so positions are compared.
     distance = np.abs(expected.boxes.numpy()[:, None] - found.boxes).max(-1, initial=0)
     allowed &= (overlap > BOX_IOU) | (distance < 0.5)
     free = np.ones(len(found), bool)
@@ -221,7 +221,7 @@ def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _segments(ids: torch.Tensor | np.ndarray, segments: Sequence[dict[str, Any]]) -> np.ndarray:
-    """A map (H, W) in which segments of the same class and order have the same number, 0 for none."""
+    """A map (H, W) in which segments of the same class and order have the same number; 0 for no segment."""
     lookup = np.zeros(1 + max((s["id"] for s in segments), default=0), np.int64)
     seen: dict[int, int] = {}
     for segment in segments:

@@ -1,7 +1,7 @@
-"""A folder with a page that runs an exported model in the browser, where pictures stay on their machine.
+"""Writes a folder with a page that runs an exported model in the browser, where pictures stay.
 
-The page is made of the files in ``page/`` beside this module. What computes there is onnxruntime-web of npm,
-which users give or let the command download; nothing is fetched from elsewhere when the page is open.
+The page consists of the files in ``page/`` beside this module. It computes with onnxruntime-web from npm,
+which users provide or let the command download; the open page fetches nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detrex.runtime.exported import Description, PromptGraphs
 from detrex.runtime.files import replaced_file
 
 RUNTIME_VERSION = "1.30.0"
-"""Of onnxruntime-web, with which the page is tested."""
+"""Version of onnxruntime-web with which the page is tested."""
 RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
 RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 MODEL, DESCRIPTION = "model.onnx", "model.json"
@@ -31,11 +31,11 @@ RUNTIME_FOLDER = "onnxruntime-web"
 """Names in the folder of a page."""
 
 _FOLDER = Path(__file__).with_name("page")
-# Which file of that folder a page has under which name: one for models in a file, one for those of prompts.
+# Names in a page of the files in that folder, for models in one file and for models for prompts.
 _PAGE = {"index.html": "index.html", "app.js": "app.js"}
 _PROMPT_PAGE = {"index.html": "prompts.html", "prompts.js": "prompts.js"}
 _SHARED = ("common.js", "results.js", "style.css", "worker.js")
-# The build with WebAssembly alone, in one module; package.json says its version and licence.
+# The build with only WebAssembly, in one module; package.json contains its version and licence.
 _RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm", "package.json")
 _LARGEST_RUNTIME_FILE = 64 * 2**20
 
@@ -53,23 +53,23 @@ def export_web(
     keep: Sequence[str] = (),
     half: bool = False,
 ) -> Path:
-    """Writes a folder that any static web server can serve: a page, the model and what runs it.
+    """Writes a folder that any static web server can serve: a page, the model and its runtime.
 
     Args:
-        model: a predictor on the CPU, or what :func:`detrex.load` makes one of.
-        folder: which is made if need be. One with such a page is written anew; files of others are no page's.
+        model: a predictor on the CPU, or an argument for :func:`detrex.load`.
+        folder: created if need be. An existing page is replaced; other files in the folder are an error.
         runtime: onnxruntime-web: the archive that ``npm pack`` makes, or a folder with the package.
         tasks: those of the model's tasks that the page shows; None for all.
         sides: the smallest and the largest height and width of pictures in pixels.
-        calibration: pictures, for weights and activations of 8 bits; none for 32.
-        keep: modules that stay in float32 then, see :func:`detrex.export.quantisation.quantise`.
-        half: weights are kept in 16 bits, which halves the file.
+        calibration: pictures, for weights and activations of 8 bits; empty for 32 bits.
+        keep: modules that stay in float32 with 8 bits, see :func:`detrex.export.quantisation.quantise`.
+        half: store weights in 16 bits, which halves the file.
 
     Returns:
-        The path of the ONNX file in the folder; of models that answer prompts, the folder with all of them.
+        The path of the ONNX file in the folder; for models that answer prompts, the folder of all files.
 
     Raises:
-        ExportError: the model cannot be exported so, the folder has other files, or ``runtime`` is no
+        ExportError: the model cannot be exported so, the folder has other files, or ``runtime`` is not
             onnxruntime-web.
         ImportError: a package is missing.
     """
@@ -86,22 +86,22 @@ def export_web(
 
 
 def write_page(path: Path, libraries: Mapping[str, bytes]) -> None:
-    """Puts a page beside a model.
+    """Writes a page beside a model.
 
     Args:
         path: the ONNX file in the folder of the page, named :data:`MODEL`.
-        libraries: what :func:`read_runtime` returns.
+        libraries: the result of :func:`read_runtime`.
     """
     description, _ = _descriptions(path)
     _write(path.parent, _PAGE, asdict(description), libraries)
 
 
 def write_prompt_page(folder: Path, libraries: Mapping[str, bytes]) -> None:
-    """Puts a page beside the graphs of a model that answers prompts.
+    """Writes a page beside the graphs of a model that answers prompts.
 
     Args:
         folder: with the graphs.
-        libraries: what :func:`read_runtime` returns.
+        libraries: the result of :func:`read_runtime`.
     """
     description, metadata = _descriptions(folder / "prompts.onnx")
     graphs = PromptGraphs.from_metadata(metadata, str(folder))
@@ -141,7 +141,7 @@ def _write(
 def check_folder(folder: Path) -> None:
     """
     Raises:
-        ExportError: a page may not be written here, for there are other files.
+        ExportError: a page must not be written here, because there are other files.
     """
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file; name the folder to write")
@@ -150,7 +150,7 @@ def check_folder(folder: Path) -> None:
 
 
 def read_runtime(source: str | Path) -> dict[str, bytes]:
-    """What a page needs of onnxruntime-web, by file name.
+    """The files of onnxruntime-web that a page needs, by name.
 
     Args:
         source: the archive that ``npm pack`` makes, or a folder with the package.
@@ -200,7 +200,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     """
     Raises:
         KeyError: there is no such file in the archive.
-        ValueError: it is no plain file, or too large to be the one.
+        ValueError: it is not a plain file, or too large.
     """
     member = archive.getmember(name)
     file = archive.extractfile(member) if member.isfile() else None

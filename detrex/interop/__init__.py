@@ -1,1 +1,1 @@
-"""Neighbours: other toolboxes that are used together with this one, each in its own module."""
+"""Other toolboxes that can be used together with this one, each in its own module."""

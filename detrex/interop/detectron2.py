@@ -1,7 +1,7 @@
-"""detectron2 as a neighbour: its data sets, backbones, evaluators, pictures and loops with our models.
+"""Uses detectron2's data sets, backbones, evaluators, pictures and loops with our models.
 
-detectron2 is on no package index; ``docs/coming_from.md`` says how to install it. It is imported where it is
-used, so that this module can be imported without it.
+detectron2 is not on a package index; ``docs/coming_from.md`` says how to install it. It is imported only
+where it is used, so that this module can be imported without it.
 
 Shape letters: N objects, H and W pixels.
 """
@@ -36,7 +36,7 @@ _BOUND = "detrex.interop.detectron2.bind"
 
 
 def to_instances(instances: Instances) -> Any:
-    """Our instances as ``detectron2.structures.Instances`` on the CPU, for its visualiser and evaluators."""
+    """Our instances as ``detectron2.structures.Instances`` on the CPU, for its visualisers and evaluators."""
     from detectron2.structures import Boxes
     from detectron2.structures import Instances as TheirInstances
 
@@ -48,10 +48,10 @@ def to_instances(instances: Instances) -> Any:
 
 
 def to_output(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model of ours returns for one image in the form that detectron2's evaluators take.
+    """Converts the result of our models for one image to the form that detectron2's evaluators take.
 
     Args:
-        result: of :meth:`detrex.modeling.Detector.detect`.
+        result: from :meth:`detrex.modeling.Detector.detect`.
     """
     output = dict(result)
     if "instances" in output:
@@ -60,14 +60,14 @@ def to_output(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Detectron2Model(nn.Module):
-    """A model of ours behind the interface of detectron2's: its dictionaries in, its results or losses out.
+    """One of our models with detectron2's interface, which takes its dictionaries and returns its results.
 
-    It trains in detectron2's loops on its data loaders, and runs in its ``inference_on_dataset``.
+    It trains in detectron2's loops with its data loaders, and runs in its ``inference_on_dataset``.
 
     Args:
-        model: of ours.
-        image_format: order of the channels of detectron2's images; its default is ``"BGR"``.
-        ignore_label: pixel value of ``sem_seg`` that is not labelled.
+        model: one of our models.
+        image_format: order of the channels in detectron2's images; its default is ``"BGR"``.
+        ignore_label: value of unlabelled pixels in ``sem_seg``.
     """
 
     def __init__(self, model: Detector, image_format: Literal["BGR", "RGB"] = "BGR", ignore_label: int = 255):
@@ -85,13 +85,13 @@ class Detectron2Model(nn.Module):
         """Weighted losses by name in training mode, results in evaluation mode.
 
         Args:
-            batched_inputs: one dictionary an image with ``image`` (3, H, W) in 0..255 and, if they are there,
-                ``height`` and ``width`` of the wanted results; in training ``instances`` with ``gt_boxes``,
-                ``gt_classes`` and, for models with masks, ``gt_masks`` (bit masks or polygons), or
-                ``sem_seg`` (H, W) of class indices, each of which becomes one region.
+            batched_inputs: one dictionary per image, with ``image`` (3, H, W) in 0..255 and, optionally,
+                ``height`` and ``width`` of the wanted results; in training, also ``instances`` with
+                ``gt_boxes``, ``gt_classes`` and, for models with masks, ``gt_masks`` (bit masks or polygons),
+                or ``sem_seg`` (H, W) of class indices, each of which becomes one region.
 
         Raises:
-            ValueError: there is nothing to learn from in an image's dictionary.
+            ValueError: an image's dictionary has no ground truth.
         """
         samples = [self._sample(entry) for entry in batched_inputs]
         if self.training:
@@ -123,7 +123,7 @@ class Detectron2Model(nn.Module):
 
 
 def targets_from_instances(instances: Any) -> Targets:
-    """Ground truth in detectron2's form as targets.
+    """Converts ground truth in detectron2's form to targets.
 
     Args:
         instances: ``detectron2.structures.Instances`` with ``gt_boxes``, ``gt_classes`` and perhaps
@@ -147,9 +147,9 @@ class CatalogDataset(ImageDataset):
 
     Args:
         name: under which it is registered.
-        task: which annotations become targets: ``annotations`` (instances), ``sem_seg_file_name`` (semantic)
-            or ``pan_seg_file_name`` with ``segments_info`` (panoptic).
-        ignore_label: pixel value of label maps that is not labelled; None: what the catalogue says, or 255.
+        task: selects the annotations that become targets: ``annotations`` (instances),
+            ``sem_seg_file_name`` (semantic) or ``pan_seg_file_name`` with ``segments_info`` (panoptic).
+        ignore_label: value of unlabelled pixels in label maps; None: the value in the catalogue, or 255.
 
     Raises:
         DataError: there is no such data set, it lists no classes, or an annotation does not fit its image.
@@ -161,7 +161,7 @@ class CatalogDataset(ImageDataset):
         if name not in DatasetCatalog.list():
             raise DataError(f"detectron2's DatasetCatalog has no '{name}'. Register it before it is used.")
         self.entries: list[dict[str, Any]] = DatasetCatalog.get(name)
-        metadata = MetadataCatalog.get(name)  # of which some is known only after the line before
+        metadata = MetadataCatalog.get(name)  # complete only after the line before
         super().__init__(Path("/"), categories_of(metadata, task))
         self.name, self.task = name, task
         self.ignore_label = metadata.get("ignore_label", 255) if ignore_label is None else ignore_label
@@ -238,7 +238,7 @@ def categories_of(metadata: Any, task: Task = "instances") -> Categories:
         task: things only (instances), or all classes.
 
     Raises:
-        DataError: it lists no classes for the task.
+        DataError: the metadata lists no classes for the task.
     """
     key = "thing" if task == "instances" else "stuff"
     names = list(metadata.get(f"{key}_classes", []))
@@ -247,7 +247,7 @@ def categories_of(metadata: Any, task: Task = "instances") -> Categories:
     index_of = dict(metadata.get(f"{key}_dataset_id_to_contiguous_id", {}))
     is_thing = [task == "instances"] * len(names)
     if task == "panoptic":
-        # Things and stuff have indices in one list, and a mapping each.
+        # Things and stuff share one list of indices, but have separate mappings.
         things = metadata.get("thing_dataset_id_to_contiguous_id", {})
         index_of |= things
         is_thing = [k in set(things.values()) for k in range(len(names))]
@@ -266,7 +266,7 @@ def set_metadata(name: str, categories: Categories, **others: Any) -> Any:
     """Describes our classes in detectron2's ``MetadataCatalog``, for its evaluators and visualiser.
 
     Args:
-        name: of the data set there; need not be registered.
+        name: of the data set; it need not be registered.
         categories: the classes.
         others: further entries, such as ``json_file`` for its ``COCOEvaluator``.
 
@@ -289,17 +289,17 @@ def set_metadata(name: str, categories: Categories, **others: Any) -> Any:
 
 
 class Detectron2Backbone(nn.Module):
-    """A backbone of detectron2 in a model of ours.
+    """A backbone of detectron2 for our models.
 
     Args:
-        backbone: a ``detectron2.modeling.Backbone``; in configs a node of it.
-        strides: the feature maps to return, finest first; None: all that it gives.
+        backbone: a ``detectron2.modeling.Backbone``; in configs, a node of it.
+        strides: the feature maps to return, finest first; None: all of them.
 
     Attributes:
         channels: of the maps, by stride: the ``in_channels`` of an encoder.
 
     Raises:
-        ValueError: it has no feature map at one of the strides, or they do not ascend.
+        ValueError: the backbone has no feature map at one of the strides, or the strides do not ascend.
     """
 
     def __init__(self, backbone: Any, strides: Sequence[int] | None = None):
@@ -320,10 +320,10 @@ class Detectron2Backbone(nn.Module):
 
 
 def lazy_config(config: DictConfig) -> DictConfig:
-    """A config of ours, or a node of one, for detectron2's ``LazyConfig`` and ``instantiate``.
+    """Converts one of our configs, or a node, for detectron2's ``LazyConfig`` and ``instantiate``.
 
-    References are resolved, since its ``instantiate`` builds a part of a config at a time, and nodes for
-    partial calls become calls of :func:`bind`, which it has not.
+    References are resolved, because its ``instantiate`` builds a part of a config at a time. Nodes for
+    partial calls, which it does not have, become calls of :func:`bind`.
 
     Args:
         config: such as ``LazyConfig.load(find_config("maskdino_shapes")).model``.
@@ -350,7 +350,7 @@ def _translated(value: Any) -> Any:
 
 
 def _drawn(segmentations: Sequence[Any], size: tuple[int, int]) -> Tensor:
-    """(N, H, W) bool of polygons and RLE; those that cover nothing are empty."""
+    """Masks (N, H, W) bool from polygons and RLE; those that cover nothing are empty."""
     masks = torch.zeros(len(segmentations), *size, dtype=torch.bool)
     for k, segmentation in enumerate(segmentations):
         if (found := read_segmentation(segmentation, size)) is not None:
@@ -359,7 +359,7 @@ def _drawn(segmentations: Sequence[Any], size: tuple[int, int]) -> Tensor:
 
 
 def _regions(labels: Tensor, masks: Tensor, is_thing: Tensor) -> Targets:
-    """Objects with boxes around their masks (N, H, W); those without pixels are left out."""
+    """Targets with boxes around their masks (N, H, W); objects without pixels are left out."""
     visible = masks.flatten(1).any(1)
     labels, masks, is_thing = labels[visible], masks[visible], is_thing[visible]
     return Targets(labels, boxes_from_masks(masks, inclusive=False), masks, is_thing)

@@ -1,4 +1,4 @@
-"""Prediction in one call: ``load(...)`` gives a :class:`Predictor`, its ``predict`` gives :class:`Result`.
+"""Prediction in one call: ``load(...)`` returns a :class:`Predictor`, its ``predict`` a :class:`Result`.
 
 from detrex.predict import load
 

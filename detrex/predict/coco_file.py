@@ -1,4 +1,4 @@
-"""Results of many images in one file of COCO's format."""
+"""Writes the results of many images to one file in COCO's format."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CocoFile:
     """Collects results of one task in a temporary file; :meth:`write` writes them as JSON.
 
     The file has ``images`` (``id``, ``file_name``, ``height``, ``width``), ``categories`` and
-    ``annotations``: of instances and semantic classes one for each mask or box (instances with ``score``), as
-    COCO's instance and stuff files; of panoptic results one for each image, as COCO's panoptic files, with
-    PNGs in the folder named as the file is, without its suffix.
+    ``annotations``. Instances and semantic classes have an annotation for each mask or box (instances with
+    ``score``), as in COCO's instance and stuff files; panoptic results have one for each image, as in COCO's
+    panoptic files, with PNGs in the folder that has the file's name without suffix.
 
     Args:
         path: of the JSON file.
@@ -33,16 +33,16 @@ class CocoFile:
         self.path, self.task, self.categories = Path(path), task, categories
         self._images: list[dict[str, Any]] = []
         self._count = 0
-        # Thousands of objects of thousands of images need not be in memory together.
+        # On the disk, because there may be thousands of objects in thousands of images.
         self._annotations = tempfile.TemporaryFile("w+", encoding="utf-8")
 
     def add(self, result: Result, file_name: str, **details: Any) -> None:
-        """Takes the results of an image.
+        """Adds the results of an image.
 
         Args:
             result: with results of the task.
             file_name: of the image.
-            details: what else to note with the image, such as the number of a frame.
+            details: further entries of the image, such as the number of a frame.
         """
         image_id = len(self._images) + 1
         height, width = result.image_size
@@ -56,7 +56,7 @@ class CocoFile:
             self._keep({"id": self._count + 1, **entry, "area": _area(entry), "iscrowd": 0})
 
     def write(self) -> Path:
-        """Writes the file, whole or not at all, and returns its path."""
+        """Writes the file, completely or not at all, and returns its path."""
         names = self.categories
         categories = [
             {"id": i, "name": name, "isthing": int(thing), "color": list(color)}

@@ -1,4 +1,4 @@
-"""Which files are meant, and names for what is made of them."""
+"""Finds the files that are meant, and chooses names for outputs made from them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ _WILD = frozenset("*?[")
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether the suffix is a video's."""
+    """Whether the suffix is that of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_files(*sources: str | Path) -> list[Path]:
-    """Image and video files, each once, in the order of ``sources`` and by name within one.
+    """Image and video files, each once, in the order of ``sources`` and by name within each source.
 
     Args:
-        sources: files, whatever their suffix; folders, of which the images and videos directly in them count;
-            glob patterns such as ``photos/**/*.jpg``, of whose matches the images and videos count.
+        sources: files with any suffix; folders, for the images and videos directly in them; and glob patterns
+            such as ``photos/**/*.jpg``, for the images and videos among the matches.
 
     Raises:
-        FileNotFoundError: for one of ``sources`` there is no file.
+        FileNotFoundError: one of ``sources`` has no file.
     """
     return list(_found(sources))
 
 
 def output_names(*sources: str | Path) -> dict[Path, Path]:
-    """The files of :func:`find_files`, and for each a relative path without suffix that no other one gets.
+    """The files of :func:`find_files`, each with a unique relative path without suffix.
 
-    A file that is named, or is directly in a folder, goes by its own name. What a pattern such as
-    ``photos/**/*.jpg`` finds keeps its folders below the fixed part, ``photos``. Files that differ in nothing
-    but their suffix keep it, and others of equal names get numbers: ``x``, ``x.png``, ``x_2``. Names differ
-    even where case does not count.
+    A file that is given by name, or lies directly in a folder, has its own name. Files found by a pattern
+    such as ``photos/**/*.jpg`` keep their folders below the fixed part, ``photos``. Files that differ only in
+    their
+    suffix keep it, and other files of equal names get numbers: ``x``, ``x.png``, ``x_2``. Names differ even
+        if
+    case is ignored.
 
     Raises:
-        FileNotFoundError: for one of ``sources`` there is no file.
+        FileNotFoundError: one of ``sources`` has no file.
     """
     found = _found(sources)
     names: dict[Path, Path] = {}
@@ -58,7 +60,7 @@ def output_names(*sources: str | Path) -> dict[Path, Path]:
 
 
 def _found(sources: Iterable[str | Path]) -> dict[Path, Path]:
-    """Every file, once, and its path within the source that names it first."""
+    """Every file once, with its path within the source that names it first."""
     resolved: set[Path] = set()
     found: dict[Path, Path] = {}
     for source in sources:
@@ -72,7 +74,7 @@ def _found(sources: Iterable[str | Path]) -> dict[Path, Path]:
 
 
 def _fixed_part(source: str | Path) -> Path:
-    """The folder that all files of a source are in."""
+    """The folder that contains all files of a source."""
     path = Path(source)
     if path.exists():
         return path if path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""Results in the formats of other tools."""
+"""Converts results to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ImageId = int | str
 def instances_to_coco(
     instances: Instances, categories: Categories, image_id: ImageId
 ) -> list[dict[str, Any]]:
-    """COCO's result format, ready for JSON.
+    """Converts objects to COCO's result format, ready for JSON.
 
     Returns:
         For each object ``image_id``, ``category_id`` (that of the annotation file), ``bbox`` (x, y, width,
-        height in pixels), ``score`` and, where there are masks, ``segmentation`` (compressed RLE); in videos
-        ``track_id``.
+        height in pixels), ``score`` and, if there are masks, ``segmentation`` (compressed RLE); in videos,
+        also ``track_id``.
     """
     boxes = box_convert(instances.pred_boxes, "xyxy", "xywh").tolist()
     masks = instances.masks
@@ -52,10 +52,10 @@ def instances_to_coco(
 def panoptic_to_coco(
     ids: Tensor, segments: Sequence[dict[str, Any]], categories: Categories, image_id: ImageId, file_name: str
 ) -> tuple[dict[str, Any], Image.Image]:
-    """COCO's panoptic format: the entry of ``annotations``, ready for JSON, and the PNG that it refers to.
+    """Converts segments to COCO's panoptic format: an entry of ``annotations``, ready for JSON, and its PNG.
 
     Args:
-        ids: (H, W) segment ids, 0 for none.
+        ids: (H, W) segment ids, 0 for no segment.
         segments: ``id``, ``category_id`` (class index) and ``score`` of each.
         categories: the model's classes.
         image_id: for the entry.
@@ -83,7 +83,7 @@ def panoptic_to_coco(
 
 
 def semantic_to_coco(class_map: Tensor, categories: Categories, image_id: ImageId) -> list[dict[str, Any]]:
-    """COCO's stuff format, ready for JSON.
+    """Converts a map of classes to COCO's stuff format, ready for JSON.
 
     Args:
         class_map: (H, W) class indices.
@@ -91,7 +91,7 @@ def semantic_to_coco(class_map: Tensor, categories: Categories, image_id: ImageI
         image_id: for the entries.
 
     Returns:
-        For each class that there is ``image_id``, ``category_id`` and ``segmentation`` (compressed RLE).
+        For each class that occurs, ``image_id``, ``category_id`` and ``segmentation`` (compressed RLE).
     """
     present = class_map.unique()
     rles = encode_masks(class_map == present[:, None, None])
@@ -125,7 +125,7 @@ def instances_to_supervision(instances: Instances, categories: Categories) -> su
 
 
 def instances_to_pandas(instances: Instances, categories: Categories) -> pandas.DataFrame:
-    """Objects as a table, a row for each; columns as :meth:`detrex.predict.Result.to_pandas` says.
+    """Objects as a table, one row each; for the columns, see :meth:`detrex.predict.Result.to_pandas`.
 
     Raises:
         ImportError: the package pandas is not installed.

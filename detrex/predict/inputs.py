@@ -1,4 +1,4 @@
-"""What may be given as an image, made into a record like those of a data set."""
+"""Converts everything that may be given as an image to a record like those of a data set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS = (
     "(H, W, 4) in RGBA or (H, W) in grey, uint8 or uint16, or a tensor (3, H, W) in RGB, (4, H, W) in RGBA "
     "or (1, H, W) in grey, uint8, uint16 or float in 0..255"
 )
-# What PIL's decoders raise on data that are broken or no image.
+# Errors that PIL's decoders raise for data that is broken or not an image.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _HIGHEST_OF_16_BITS = 65535
 
@@ -46,22 +46,23 @@ _HIGHEST_OF_16_BITS = 65535
 def to_record(
     image: ImageInput, index: int, allow_urls: bool = False, value_range: ValueRange = None
 ) -> Record:
-    """A record without targets.
+    """Makes a record without targets.
 
     Args:
         image: path of a file, or an address if ``allow_urls``; bytes of an image file, or an open file; PIL
-            image (turned as its EXIF orientation says); array (H, W, 3) in **RGB** (OpenCV's is BGR: give
+            image (turned as its EXIF orientation says); array (H, W, 3) in **RGB** (OpenCV's is BGR: use
             ``array[..., ::-1]``), (H, W, 4) in RGBA or (H, W) in grey, uint8 or uint16; tensor (3, H, W) in
             RGB, (4, H, W) in RGBA or (1, H, W) in grey, uint8, uint16 or float in 0..255, on any device.
             Transparency is dropped, and 16 bits are scaled to 8, as in files. Pixels are copied.
-        index: its number in the list, which becomes the record's ``image_id``.
+        index: number of the image in the list, which becomes the record's ``image_id``.
         allow_urls: whether an ``https://`` or ``http://`` address may be downloaded (once, see
             :func:`detrex.checkpoint.download.fetch`).
-        value_range: of images of 16 bits a channel, the values that become 0 and 255; by default 0 and 65535.
+        value_range: for images of 16 bits a channel, the values that become 0 and 255; by default 0 and
+            65535.
 
     Raises:
         DataError: a file cannot be read or downloaded, or bytes cannot be decoded.
-        ValueError, TypeError: of another shape, range or type, or an address that may not be downloaded.
+        ValueError, TypeError: the shape, range or type is wrong, or an address may not be downloaded.
     """
     pixels = _pixels(image, index, allow_urls, value_range)
     if 0 in pixels.shape:
@@ -137,7 +138,7 @@ def _from_bytes(content: bytes, index: int, value_range: ValueRange) -> Tensor:
 def _from_pil(image: Image.Image, index: int, value_range: ValueRange) -> Tensor:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        # PIL has some files of 16 bits a channel as "I": 32 bits, of which 16 are used.
+        # PIL returns some files of 16 bits a channel as "I": 32 bits, of which 16 are used.
         deep = np.asarray(upright)
         if upright.mode == "F" or deep.min() < 0 or deep.max() > _HIGHEST_OF_16_BITS:
             raise ValueError(

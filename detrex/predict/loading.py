@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 PUBLISHED = "published"
 RUN_CONFIG = "config.yaml"
 _CONFIG_SUFFIXES = (".py", ".yaml", ".yml")
-# Where a config names the file that lists the model's classes.
+# Keys at which a config names the file that lists the model's classes.
 _CLASS_FILES = (
     "dataloader.categories",
     "dataloader.train.dataset.annotations",
@@ -69,40 +69,40 @@ def load(
     keep_memory: bool = True,
     prepare: bool = True,
 ) -> Predictor:
-    """A trained model, ready for images.
+    """Loads a trained model, ready for images.
 
-    Architecture, preprocessing and post-processing come from the config, class names from the weights file
-    or, where it has none, from ``dataloader.categories`` or the annotation files of the config that exist;
-    without any they are "class 0", "class 1", ... Nothing is downloaded but what is asked for.
+    Architecture, preprocessing and post-processing come from the config. Class names come from the weights
+    file or, if it has none, from ``dataloader.categories`` or existing annotation files of the config;
+    without these, they are "class 0", "class 1", ... Nothing is downloaded unless it is asked for.
 
     Args:
         model: the folder of a run or of a checkpoint; a weights file of this toolbox (it holds its config) or
             an ``https://`` URL of one; ``hf://org/name`` on the Hugging Face hub; a config file (``.py``,
             ``.yaml``) or config; or a name in the model zoo, such as ``maskdino_r50_coco_instance``.
         weights: a file, folder or URL, see :func:`detrex.checkpoint.read_source`; or ``"published"``
-            to download those of the model zoo. By default those in the folder or file ``model``; the other
-            kinds have none.
+            to download those of the model zoo. By default, those in the folder or file ``model``; other kinds
+            of ``model`` have none.
         overrides: changes to the config, as on the command line.
-        device: ``auto`` is the GPU where there is one.
-        amp: arithmetic: ``off``, ``bf16`` or ``fp16``.
+        device: ``auto`` is the GPU if there is one.
+        amp: numerical precision: ``off``, ``bf16`` or ``fp16``.
         allow_pickle: see :func:`detrex.checkpoint.read_source`.
-        trust_code: build whatever the config names that came with the weights (in the folder of a run, in a
-            weights file, a ``.yaml``). Whoever made it can then run code here. Otherwise it may name only
-            the components of this toolbox and its projects, see ``docs/security.md``.
-        keep_memory: on CPUs, this process keeps memory that was used once, which makes prediction faster; see
+        trust_code: build everything that is named by a config that came with the weights (in the folder of a
+            run, in a weights file, or a ``.yaml``). Its author can then run code here. Otherwise, it may name
+            only the components of this toolbox and its projects, see ``docs/security.md``.
+        keep_memory: on CPUs, this process keeps freed memory, which makes prediction faster; see
             :func:`detrex.runtime.allocation.keep_freed_memory`.
-        prepare: keep a copy of weights as the device wants them, with the backbone's batch norms folded into
-            its convolutions and rounded for ``amp``, which makes prediction faster. Results differ by
-            rounding. Parameters, their names and training stay as they are. See
+        prepare: keep a copy of weights in the form that suits the device, with the backbone's batch norms
+            folded into its convolutions and rounded for ``amp``, which makes prediction faster. Results
+            differ by rounding. Parameters, their names and training do not change. See
             :func:`detrex.layers.prepare_for_prediction`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: no weights are given, or they cannot be read or do not fit the model; or the model
-            zoo has no such name.
-        ConfigError: there is no config, it cannot be built, it names what it may not, it describes a far
-            larger model than its weights, or it has not as many class names as classes.
-        ValueError: there is no such device or arithmetic.
+        CheckpointError: no weights are given, they cannot be read or do not fit the model, or the model zoo
+            has no such name.
+        ConfigError: there is no config, it cannot be built, it names a forbidden component, it describes a
+            far larger model than its weights, or its numbers of class names and classes differ.
+        ValueError: there is no such device or precision.
     """
     overrides = list(overrides)
     target = resolve_device(str(device))
@@ -135,7 +135,7 @@ def load(
 
 
 def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float | None] | None:
-    """The threshold of each class, as an evaluation has kept them with the weights."""
+    """The threshold of each class that an evaluation stored with the weights."""
     text = file.metadata.get(SCORE_THRESHOLDS)
     if text is None:
         return None
@@ -148,7 +148,7 @@ def _score_thresholds(file: WeightsFile, categories: Categories) -> list[float |
 
 
 def _precision_thresholds(file: WeightsFile, categories: Categories) -> list[dict[float, float]] | None:
-    """The thresholds of each class by precision, as an evaluation has kept them with the weights."""
+    """The thresholds of each class by precision that an evaluation stored with the weights."""
     text = file.metadata.get(PRECISION_THRESHOLDS)
     if text is None:
         return None
@@ -162,10 +162,10 @@ def _precision_thresholds(file: WeightsFile, categories: Categories) -> list[dic
 
 
 def _value_range(config: DictConfig) -> tuple[float, float] | None:
-    """The range of values of the data for evaluation, where the config says one.
+    """The range of values of the data for evaluation, if the config has one.
 
     Raises:
-        ConfigError: it is no range.
+        ConfigError: it is not a range.
     """
     given = OmegaConf.select(config, VALUE_RANGE)
     if given is None:
@@ -178,13 +178,13 @@ def _value_range(config: DictConfig) -> tuple[float, float] | None:
 
 @dataclass
 class _Source:
-    """Where everything comes from.
+    """The sources of a model's config and weights.
 
     Attributes:
         name: of the config, for messages.
-        config: one that the user gave as such; None for one that came with weights.
+        config: the config if the user gave it; None if it came with weights.
         weights: see :func:`detrex.checkpoint.read_source`.
-        saved: the YAML file with the config; where there is none, it is in the weights file.
+        saved: the YAML file with the config; None if the config is in the weights file.
     """
 
     name: str
@@ -221,7 +221,7 @@ def _source(model: str | Path | DictConfig, weights: str | Path | None) -> _Sour
 def _config_with_weights(
     source: _Source, file: WeightsFile, trust_code: bool, overrides: Sequence[str]
 ) -> DictConfig:
-    """The config in a YAML file or a weights file, either of which someone else may have made."""
+    """The config in a YAML file or a weights file, which someone else may have made."""
     name = file.path if source.saved is None else source.saved
     text = file.metadata.get("config") if source.saved is None else read_untrusted(source.saved)
     if text is not None and trust_code:
@@ -240,7 +240,7 @@ def _config_with_weights(
 
 
 def _known(categories: Categories | None) -> dict[str, Any]:
-    """What a config would read from the training data's files, from the checkpoint."""
+    """Values that a config would read from files of the training data, taken from the checkpoint."""
     if categories is None:
         return {}
     return {
@@ -251,14 +251,14 @@ def _known(categories: Categories | None) -> dict[str, Any]:
 
 
 def _own(weights: str | Path | None, model: str | Path) -> str | Path:
-    """``model`` holds weights of its own."""
+    """The weights of a ``model`` that contains weights, unless others are given."""
     if weights == PUBLISHED:
         raise CheckpointError(f"weights='{PUBLISHED}' goes with a name in the model zoo, not with {model}")
     return model if weights is None else weights
 
 
 def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) -> str | Path:
-    """``model`` is but a config: the user says whose weights are meant."""
+    """The weights that the user gives for a ``model`` that is only a config."""
     url = None if entry is None else entry.url
     if weights is None:
         download = "" if url is None else f", or weights='{PUBLISHED}' to download {url}"
@@ -278,7 +278,7 @@ def _explicit(weights: str | Path | None, model: str, entry: ZooEntry | None) ->
 
 
 def _changed(config: DictConfig, overrides: Iterable[str], name: str) -> DictConfig:
-    """A copy for prediction; all weights come from the checkpoint, so none are to be downloaded before.
+    """A copy for prediction. All weights come from the checkpoint, so pretrained ones are not downloaded.
 
     Raises:
         ConfigError: an override does not fit, or parts are missing.
@@ -295,15 +295,15 @@ def _changed(config: DictConfig, overrides: Iterable[str], name: str) -> DictCon
             raise ConfigError(f"{name}: the config has no '{key}', which says {meaning}; prediction needs it")
     if pretrained is not None:
         changed.model.backbone.pretrained = False
-    if others is not None:  # vocabularies of training, whose data need not be here
+    if others is not None:  # vocabularies of training data that may not exist here
         changed.model.others = None
     return changed
 
 
 def _with_classes_of(config: DictConfig, categories: Categories | None) -> DictConfig:
-    """The config with what it would read from the training data's files taken from the checkpoint.
+    """The config with values from the checkpoint in place of those that it would read from training data.
 
-    The files may be gone, or be others by now.
+    The files may have gone or changed.
     """
     if categories is None:
         return config
@@ -317,7 +317,7 @@ def _categories(file: WeightsFile, config: DictConfig, count: int) -> Categories
     """The model's ``count`` classes.
 
     Raises:
-        ConfigError: there are other than ``count`` names.
+        ConfigError: the number of names is not ``count``.
     """
     categories, source = file.categories, str(file.path)
     if categories is None and (class_file := _class_file(config)) is not None:
@@ -343,7 +343,7 @@ def _class_file(config: DictConfig) -> str | None:
         path = OmegaConf.select(config, key)
         if isinstance(path, DictConfig) and locate(path["_target_"]) is category_file:
             path = instantiate(path)
-        # Other nodes are left alone: to say the path of a file, they may make a whole data set.
+        # Other nodes are not built: they may make a whole data set to return the path of a file.
         if isinstance(path, str) and Path(path).is_file():
             return path
     return None

@@ -1,4 +1,4 @@
-"""A model with all that it takes to predict: preprocessing, class names, device and arithmetic."""
+"""A model with everything that prediction needs: preprocessing, class names, device and precision."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from detrex.runtime.device import autocast
 from detrex.runtime.exported.thresholds import Precision, best_thresholds, thresholds_for_precision
 from detrex.structures import Categories, PromptedMasks, Sample, class_map
 
-# How many batches of images are read at a time, to find those that may share a batch.
+# Number of batches of images that are read at a time, to find images that may share a batch.
 _WINDOW = 4
-_VIDEOS = count(1)  # so that no two have one name
-_NAMED = 4  # classes in the words about a predictor
+_VIDEOS = count(1)  # so that all videos have different names
+_NAMED = 4  # classes in the text about a predictor
 
 Threshold = float | Mapping[str, float] | Literal["best"] | Precision | None
 Classes = str | Sequence[str] | Categories
@@ -35,27 +35,27 @@ ErrorHandler = Callable[[ImageInput, DataError], None]
 
 
 class Predictor:
-    """Images in, :class:`~detrex.predict.Result` out; made by :func:`detrex.predict.load`.
+    """Turns images into :class:`~detrex.predict.Result`; made by :func:`detrex.predict.load`.
 
-    ``predictor(image)`` is ``predictor.predict(image)``. Calls leave the model and its settings as they are,
-    so several threads may share a predictor.
+    ``predictor(image)`` is ``predictor.predict(image)``. Calls do not change the model or its settings, so
+    several threads may share a predictor.
 
-    **Batches.** Images of one batch are padded to one size, and Mask DINO takes padding for a part of the
-    image: beside a larger image, scores change (by up to 0.4, measured on small models). So images share a
-    batch only if they have one size when each is resized and padded alone. Then results differ from those of
-    single images by rounding, and ``batch_size`` is a matter of speed and memory.
+    **Batches.** Images of a batch are padded to one size, and Mask DINO treats padding as part of the image:
+    beside a larger image, scores change (by up to 0.4, measured on small models). So images share a batch
+    only if they have the same size when each is resized and padded alone. Then results differ from those of
+    single images only by rounding, and ``batch_size`` affects only speed and memory.
 
     Attributes:
-        model: in evaluation mode, with a ``postprocess`` as of :class:`~detrex.modeling.Detector`.
-        mapper: from a :class:`~detrex.data.Record` to the model's :class:`~detrex.structures.Sample`.
+        model: in evaluation mode, with a ``postprocess`` like that of :class:`~detrex.modeling.Detector`.
+        mapper: turns a :class:`~detrex.data.Record` into a :class:`~detrex.structures.Sample` for the model.
         categories: the model's classes.
-        amp: arithmetic, ``off``, ``bf16`` or ``fp16``.
-        score_thresholds: of each class, the score threshold with the best F1 in the evaluation of these
-            weights, None of a class where that is not known; None where they were not evaluated.
-        precision_thresholds: of each class, by precision, the lowest score threshold that had it in the
-            evaluation of these weights; None where they were not evaluated.
-        value_range: of images of 16 bits a channel, the values that become 0 and 255, as in the data that the
-            model was trained on; None for 0 and 65535.
+        amp: numerical precision, ``off``, ``bf16`` or ``fp16``.
+        score_thresholds: for each class, the score threshold with the best F1 in the evaluation of these
+            weights, or None if it is not known; None altogether if they were not evaluated.
+        precision_thresholds: for each class, the lowest score threshold that reached each precision in the
+            evaluation of these weights; None if they were not evaluated.
+        value_range: for images of 16 bits a channel, the values that become 0 and 255, as in the data that
+            the model was trained on; None for 0 and 65535.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Predictor:
     ):
         """
         Raises:
-            ValueError: ``amp`` is something else.
+            ValueError: ``amp`` has another value.
         """
         self.model = model.eval()
         self.mapper, self.categories, self.amp = mapper, categories, amp
@@ -85,7 +85,7 @@ class Predictor:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What the model gives of ``instance``, ``panoptic`` and ``semantic``."""
+        """Those of ``instance``, ``panoptic`` and ``semantic`` that the model performs."""
         return tuple(task for task in TASKS if getattr(self.model.postprocess, task) is not None)
 
     @property
@@ -99,7 +99,7 @@ class Predictor:
         return f"<Predictor of {self._described_classes()}: {tasks}; on {self.device}{arithmetic}>"
 
     def look_at(self, image: ImageInput, allow_urls: bool = False) -> PromptedImage:
-        """The image, encoded once, for any number of clicks and boxes; see :class:`PromptedImage`.
+        """Encodes an image once, for any number of clicks and boxes; see :class:`PromptedImage`.
 
         Args:
             image, allow_urls: see :meth:`predict`.
@@ -119,7 +119,7 @@ class Predictor:
     def prompt(
         self, image: ImageInput, points: Points | None = None, boxes: Boxes | None = None, **options: Any
     ) -> list[PromptedMasks]:
-        """The masks that answer clicks and boxes on an image, best first, for each of these.
+        """The masks that answer each click and box on an image, best first.
 
         Args:
             image: see :meth:`predict`.
@@ -131,7 +131,7 @@ class Predictor:
         return self.look_at(image).prompt(points, boxes, **options)
 
     def everything(self, image: ImageInput, **settings: Any) -> PromptedMasks:
-        """The masks of all that is in an image, best first.
+        """The masks of everything in an image, best first.
 
         Args:
             image: see :meth:`predict`.
@@ -148,16 +148,16 @@ class Predictor:
         return f"{count} class{'' if count == 1 else 'es'} ({named})"
 
     def set_classes(self, classes: Classes) -> None:
-        """Looks for other classes from now on; for models that read words, such as OpenSeeD.
+        """Makes a model that reads words, such as OpenSeeD, look for other classes from now on.
 
-        Nothing is loaded anew: only names that were not asked for before go through the text encoder.
+        Nothing is loaded again: only names that were not used before go through the text encoder.
 
         Args:
             classes: names, see :meth:`detrex.structures.Categories.from_words`; or categories.
 
         Raises:
-            ValueError: the model knows its own classes only, does not know a word, or finds no stuff; or
-                there are no names.
+            ValueError: the model has fixed classes, does not know a word, or finds no stuff; or there are no
+                names.
             ImportError: the tokenizer is not installed.
         """
         categories = classes if isinstance(classes, Categories) else Categories.from_words(classes)
@@ -173,7 +173,7 @@ class Predictor:
         self.score_thresholds = self.precision_thresholds = None
 
     def with_classes(self, classes: Classes) -> Predictor:
-        """A predictor of the same weights that looks for other classes, while this one stays as it is.
+        """A predictor with the same weights that looks for other classes; this one does not change.
 
         Args:
             classes: see :meth:`set_classes`.
@@ -193,7 +193,7 @@ class Predictor:
 
     @property
     def takes_prompts(self) -> bool:
-        """Whether clicks and boxes can be asked about, see :meth:`prompt`."""
+        """Whether the model answers clicks and boxes, see :meth:`prompt`."""
         return isinstance(self.model, PromptDetector)
 
     def _reader(self) -> TextDetector:
@@ -223,21 +223,22 @@ class Predictor:
         """Finds what is in an image, or in each of a list.
 
         Args:
-            images: one image or a list of them, of any mixture of: path of a file; bytes of an image file,
-                or an open file; PIL image; array (H, W, 3) in **RGB** (not BGR as OpenCV's), (H, W, 4) in
+            images: one image or a list of them, in any mixture of: path of a file; bytes of an image file,
+                or an open file; PIL image; array (H, W, 3) in **RGB** (not BGR like OpenCV's), (H, W, 4) in
                 RGBA or (H, W) in grey, uint8 or uint16; tensor (3, H, W) in RGB, (4, H, W) in RGBA or
                 (1, H, W) in grey, uint8, uint16 or float in 0..255.
             score_threshold: objects with lower scores, and panoptic segments of queries with lower ones, are
-                left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: what the
-                config says (for objects often 0, as evaluation wants it). ``"best"``: objects from
-                :attr:`score_thresholds` on, and from 0.5 on of classes that have none.
-                ``Precision(0.9)``: objects from the scores on that had this precision in the evaluation.
-            max_detections: at most so many objects an image, the best ones. None: what the config says.
-            tasks: those of the model's ``tasks`` that are wanted, None for all; others cost no time.
-            batch_size: how many images go through the model together.
+                left out; one number for both, or a dictionary such as ``{"instance": 0.5}``. None: the value
+                in the config (for objects often 0, which evaluation needs). ``"best"``: for objects, the
+                :attr:`score_thresholds`, or 0.5 for classes that have none. ``Precision(0.9)``: for objects,
+                the lowest threshold of their class that reached this precision in the evaluation.
+            max_detections: keep at most so many objects per image, the best ones. None: the value in the
+                config.
+            tasks: which of the model's ``tasks`` to perform, None for all; others cost no time.
+            batch_size: number of images that go through the model together.
             keep_scores: keep the semantic scores of all classes (4 bytes for each class and pixel).
             allow_urls: also take ``https://`` and ``http://`` addresses, and download them.
-            classes: look for these in this call, see :meth:`set_classes`.
+            classes: classes to look for in this call, see :meth:`set_classes`.
 
         Raises:
             DataError: a file cannot be read or downloaded.
@@ -273,18 +274,18 @@ class Predictor:
         on_error: ErrorHandler | None = None,
         classes: Classes | None = None,
     ) -> Iterator[Result]:
-        """The results one after another, in the order of the images, which are read as they are needed.
+        """Yields results one after another, in the order of the images, which are read when needed.
 
         Args:
             images: any number of images, see :meth:`predict`; may be a generator. With a ``batch_size``
-                above 1 some batches are read ahead.
+                above 1, some batches are read ahead.
             score_threshold, max_detections, tasks, batch_size, keep_scores, allow_urls, classes: see
                 :meth:`predict`.
-            on_error: called with an image that cannot be read and the error; that image is left out. By
-                default the error is raised.
+            on_error: called with an image that cannot be read, and with the error; that image is left out. By
+                default, the error is raised.
 
         Raises:
-            DataError, ValueError, TypeError: see :meth:`predict`; of arguments at once, of images on the way.
+            DataError, ValueError, TypeError: see :meth:`predict`; at once for arguments, later for images.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
@@ -297,7 +298,7 @@ class Predictor:
         postprocess = predictor._postprocess(thresholds, max_detections, tasks)
         records = _read(images, allow_urls, on_error, self.value_range)
         results = predictor._stream(postprocess, records, batch_size, keep_scores, thresholds.get("instance"))
-        if max_detections is not None:  # of tiles there may be more
+        if max_detections is not None:  # tiles may have more together
             results = (_with_best(result, max_detections) for result in results)
         return results if best is None else (_from_thresholds_on(result, best) for result in results)
 
@@ -311,20 +312,21 @@ class Predictor:
         tasks: Sequence[str] | None = None,
         batch_size: int = 1,
     ) -> Iterator[Result]:
-        """The results of a video's frames, in which an object has one number (``track_id``) throughout.
+        """Yields the results of a video's frames, in which an object keeps its number (``track_id``).
 
-        Objects are followed by ByteTrack, class by class: one that is uncertain for some frames keeps its
-        number. Only objects with a number are in the results.
+        ByteTrack follows objects class by class: an object that is uncertain for some frames keeps its
+            number.
+        The results contain only objects with a number.
 
-        A model that follows videos itself (CO-MOT) does so instead, one video at a time: until the results
-        of a video are read, no other may be begun.
+        A model that follows videos itself (CO-MOT) does so instead, one video at a time: read all results of
+        a video before you begin another one.
 
         Args:
             frames: in order; see :meth:`predict`.
-            score_threshold: from which on an object gets a number; None and ``"best"``: the score of the best
-                F1 of its class, or 0.5 where that is not known. A model that follows videos has thresholds of
-                its own, of which objects with lower scores are left out.
-            frame_rate: frames per second; a lost object is waited for as long as a second.
+            score_threshold: an object gets a number if its score reaches this; None and ``"best"``: the
+                threshold with the best F1 of its class, or 0.5 if it is not known. A model that follows
+                videos has its own thresholds; then objects with lower scores than this are left out.
+            frame_rate: frames per second; a lost object keeps its number for up to a second.
             max_detections, tasks, batch_size: see :meth:`predict`; ``instance`` must be among the tasks.
 
         Raises:
@@ -357,15 +359,15 @@ class Predictor:
         return (_tracked(result, tracks) for result in results)
 
     def class_thresholds(self, precision: float | None = None) -> Tensor:
-        """The score threshold of each class (C,) float32, as the evaluation of these weights found them.
+        """The score threshold of each class, (C,) float32, from the evaluation of these weights.
 
         Args:
-            precision: that is wanted, see :class:`Precision`; None: those with the best F1, and 0.5 for
-                classes that have none. The threshold of a class that did not reach it is infinite.
+            precision: the wanted precision, see :class:`Precision`; None for thresholds with the best F1, or
+                0.5 for classes that have none. The threshold of a class that did not reach it is infinite.
 
         Raises:
-            ValueError: the precision is not in (0, 1] or higher than those that are kept, or none are kept
-                with these weights.
+            ValueError: the precision is not in (0, 1] or above all that are stored, or none are stored with
+                these weights.
         """
         if precision is None:
             return torch.tensor(best_thresholds(self.score_thresholds, len(self.names)))
@@ -374,7 +376,7 @@ class Predictor:
     def _postprocess(
         self, thresholds: Mapping[str, float], max_detections: int | None, tasks: Sequence[str] | None
     ) -> PostProcess:
-        """The model's post-processing with other settings; that of ``self.model`` stays as it is."""
+        """A copy of the model's post-processing with other settings."""
         if max_detections is not None and max_detections < 1:
             raise ValueError(f"max_detections={max_detections}: expected at least 1")
         unknown = sorted(set(tasks or ()) - set(self.tasks))
@@ -423,7 +425,7 @@ class Predictor:
 
 
 def _thresholds(value: Threshold, best: Tensor | None) -> dict[str, float]:
-    """The threshold of each task; the lowest one of the classes, if their ``best`` ones are wanted."""
+    """The threshold of each task; for thresholds of classes (``best``), the lowest one."""
     if value is None:
         return {}
     if best is not None:
@@ -448,13 +450,13 @@ def _from_thresholds_on(result: Result, thresholds: Tensor) -> Result:
 
 
 def _tracked(result: Result, tracks: ObjectTracks) -> Result:
-    """The result of the next frame, with the objects that have a track."""
+    """The result of the next frame, with only the objects that have a track."""
     assert result.instances is not None, "tracking asks for objects"
     return replace(result, instances=tracks.update(result.instances))
 
 
 def _with_best(result: Result, count: int) -> Result:
-    """The result with its ``count`` best objects."""
+    """The result with only its ``count`` best objects."""
     if result.instances is None or len(result) <= count:
         return result
     return replace(result, instances=result.instances[:count])
@@ -482,7 +484,7 @@ def _numbered(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _batches(samples: Sequence[Sample], divisor: int, batch_size: int) -> Iterator[list[int]]:
-    """Indices of samples that get no more padding together than alone."""
+    """Indices of samples that get the same padding together as alone."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, sample in enumerate(samples):
         padded = tuple(-(-side // divisor) for side in sample["image"].shape[-2:])
@@ -512,8 +514,8 @@ def _result(
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, such that users may change it in place: copied outside of inference mode.
+    """The tensor on the CPU, copied outside inference mode so that users may change it in place.
 
-    Maps of tiles, which may be large files, are no tensors of inference mode, and are taken as they are.
+    Maps of tiles, which may be large files, are not tensors of inference mode, and are not copied.
     """
     return tensor.to("cpu", copy=tensor.is_inference())

@@ -1,4 +1,4 @@
-"""Clicks and boxes on one image, which is encoded once."""
+"""Answers clicks and boxes on an image that is encoded once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Boxes = Sequence[tuple[float, float, float, float]] | Tensor
 
 
 class PromptedImage:
-    """An image that prompts are asked about; made by :meth:`detrex.predict.Predictor.look_at`.
+    """An encoded image that answers prompts; made by :meth:`detrex.predict.Predictor.look_at`.
 
     Args:
-        model: answers.
-        sample: the image as the model takes it; ``height`` and ``width`` are those of the image itself.
-        amp: arithmetic, see :class:`~detrex.predict.Predictor`.
+        model: answers the prompts.
+        sample: the model's input; ``height`` and ``width`` are those of the original image.
+        amp: numerical precision, see :class:`~detrex.predict.Predictor`.
     """
 
     @torch.inference_mode()
@@ -39,7 +39,7 @@ class PromptedImage:
     def prompt(
         self, points: Points | None = None, boxes: Boxes | None = None, **options: Any
     ) -> list[PromptedMasks]:
-        """The masks that answer each prompt, those of the highest expected IoU first.
+        """The masks that answer each prompt, ordered by expected IoU, the highest first.
 
         Args:
             points: clicks (x, y) in pixels of the image.
@@ -47,10 +47,10 @@ class PromptedImage:
             options: of :meth:`~detrex.modeling.prompts.PromptDetector.ranked`, such as ``isolated=False``.
 
         Returns:
-            One for each click, then one for each box; ``masks`` are at the size of the image.
+            Masks for each click, then for each box; ``masks`` have the size of the image.
 
         Raises:
-            ValueError: there is no prompt, or one is not within the image, or a box has no area.
+            ValueError: there is no prompt, a prompt lies outside the image, or a box has no area.
         """
         prompts = self._prompts(points, boxes)
         with autocast(self.amp, self.model.device):
@@ -59,11 +59,11 @@ class PromptedImage:
 
     @torch.inference_mode()
     def everything(self, isolated: bool | None = None, **settings: Any) -> PromptedMasks:
-        """The masks of a grid of clicks, those of the highest expected IoU first.
+        """The masks of a grid of clicks, ordered by expected IoU, the highest first.
 
         Args:
             isolated: see :meth:`~detrex.modeling.prompts.PromptDetector.answer`.
-            settings: of :class:`~detrex.modeling.prompts.AutomaticMasks` that shall differ from the model's.
+            settings: of :class:`~detrex.modeling.prompts.AutomaticMasks`, in place of the model's.
         """
         with autocast(self.amp, self.model.device):
             chosen = replace(self.model.automatic, **settings)
@@ -90,10 +90,10 @@ class PromptedImage:
 
 
 def _rows(name: str, values: Points | Boxes | None, columns: int) -> Tensor:
-    """(N, columns) float32.
+    """The values as (N, columns) float32.
 
     Raises:
-        ValueError: of another shape.
+        ValueError: they have another shape.
     """
     if values is None:
         return torch.zeros(0, columns)

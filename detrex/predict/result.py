@@ -1,4 +1,4 @@
-"""What a model found in one image.
+"""The results of a model for one image.
 
 Shape letters: N objects, C classes, H and W pixels of the original image.
 """
@@ -41,7 +41,7 @@ class Detection:
         score: in [0, 1].
         class_index: of the model.
         class_name: of ``class_index``.
-        compressed_mask: the mask alone, or None from models without masks.
+        compressed_mask: a single compressed mask, or None from models without masks.
         track_id: the object's number in all frames of a video, see :meth:`detrex.Predictor.track`; else None.
     """
 
@@ -54,7 +54,7 @@ class Detection:
 
     @property
     def mask(self) -> Tensor | None:
-        """(H, W) bool, made anew at each call, or None from models without masks."""
+        """The mask (H, W) bool, decoded at each call, or None from models without masks."""
         return None if self.compressed_mask is None else self.compressed_mask.one(0)
 
     def __repr__(self) -> str:
@@ -73,12 +73,12 @@ class Result:
         image: (3, H, W) uint8 RGB, the original.
         categories: names, ids and colours of the model's classes.
         file_name: as it was given, or empty.
-        instances: the objects, or None if the model or the call does not give any.
-        panoptic: segment ids (H, W) int32, 0 for none, and for each segment ``id``, ``category_id`` (class
-            index), ``isthing`` and ``score``; or None.
+        instances: the objects, or None if the model or the call does not return them.
+        panoptic: segment ids (H, W) int32, 0 for no segment, and for each segment ``id``, ``category_id``
+            (class index), ``isthing`` and ``score``; or None.
         semantic: class index of every pixel (H, W) int64, or None.
         semantic_scores: (C, H, W) float32, if they were asked for.
-        drawn_from: lowest score that is drawn, if ``draw`` is not told; None for the default of
+        drawn_from: lowest score that ``draw`` shows by default; None for the default of
             :func:`detrex.visualization.draw_instances`.
     """
 
@@ -99,13 +99,13 @@ class Result:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What there is of ``instance``, ``panoptic`` and ``semantic``."""
+        """Those of ``instance``, ``panoptic`` and ``semantic`` that this result holds."""
         found = (self.instances, self.panoptic, self.semantic)
         return tuple(task for task, part in zip(TASKS, found, strict=True) if part is not None)
 
     @property
     def boxes(self) -> Tensor:
-        """(N, 4) float32, absolute xyxy in pixels; as the model gave them, so they may leave the image."""
+        """Boxes (N, 4) float32, absolute xyxy in pixels; they may reach beyond the image."""
         return self._part("instance").pred_boxes
 
     @property
@@ -125,13 +125,13 @@ class Result:
 
     @property
     def masks(self) -> Tensor | None:
-        """(N, H, W) bool, or None from models without masks.
+        """Masks (N, H, W) bool, or None from models without masks.
 
-        They are kept compressed until they are asked for here. Of large images with many objects, take them
-        one at a time: ``for detection in result: detection.mask``.
+        They are stored compressed and decoded by this property. For large images with many objects, decode
+        them one at a time: ``for detection in result: detection.mask``.
 
         Raises:
-            ValueError: they do not fit the memory.
+            ValueError: the masks do not fit into memory.
         """
         return self._part("instance").pred_masks
 
@@ -157,10 +157,10 @@ class Result:
     def __getitem__(self, index: slice) -> Result: ...
 
     def __getitem__(self, index: int | slice) -> Detection | Result:
-        """An object, or a result with some of them.
+        """One object, or a result with a slice of them.
 
         Raises:
-            IndexError: there are not so many objects.
+            IndexError: there is no such object.
         """
         if isinstance(index, slice):
             return replace(self, instances=None if self.instances is None else self.instances[index])
@@ -170,9 +170,9 @@ class Result:
         return next(iter(self[place : place + 1]))
 
     def filter(self, classes: str | int | Iterable[str | int] | None = None, score: float = 0.0) -> Result:
-        """The result without objects and panoptic segments of other classes or lower scores.
+        """A copy without objects and panoptic segments of other classes or lower scores.
 
-        Pixels of segments that go belong to none then. Semantic classes stay as they are.
+        Pixels of removed segments then belong to no segment. Semantic classes do not change.
 
         Args:
             classes: names or class indices, one or several; None for all.
@@ -217,7 +217,7 @@ class Result:
         return f"{height} x {width}"
 
     def summary(self) -> str:
-        """What was found, in words: counts by class."""
+        """Describes the result in words: counts by class."""
         found = []
         if self.instances is not None:
             found.append(self._counted(self.classes.tolist()) or "no objects")
@@ -235,11 +235,11 @@ class Result:
         """A picture of the results over the image.
 
         Args:
-            kind: ``instance``, ``panoptic`` or ``semantic``; by default the first there is of panoptic,
-                instance and semantic.
-            score_threshold: objects below are not drawn. By default that of the prediction or, if none was
-                given, that of :func:`detrex.visualization.draw_instances`.
-            options: others of the functions in :mod:`detrex.visualization`, such as ``min_size`` or
+            kind: ``instance``, ``panoptic`` or ``semantic``; by default, the first one of panoptic, instance
+                and semantic that the result holds.
+            score_threshold: objects with lower scores are not drawn. By default, the threshold of the
+                prediction or, if none was given, that of :func:`detrex.visualization.draw_instances`.
+            options: further options of the functions in :mod:`detrex.visualization`, such as ``min_size`` or
                 ``labels``.
 
         Raises:
@@ -257,10 +257,10 @@ class Result:
         return draw_instances(self.image, part, self.categories, **options)
 
     def save(self, path: str | Path, kind: str | None = None, **options: Any) -> Path:
-        """Writes the picture that :meth:`draw` makes; its folder is made if need be.
+        """Writes the picture that :meth:`draw` returns; creates its folder if need be.
 
         Raises:
-            ValueError: there are no results of this kind, or the suffix is of no known picture format.
+            ValueError: there are no results of this kind, or the suffix is not that of a picture format.
         """
         picture = self.draw(kind, **options)
         path = Path(path)
@@ -278,7 +278,7 @@ class Result:
             picture.show(self.file_name or None)
 
     def _repr_png_(self) -> bytes | None:
-        """A picture for notebooks; None where there is nothing to draw."""
+        """A picture for notebooks; None if there is nothing to draw."""
         if not self.tasks:
             return None
         buffer = io.BytesIO()
@@ -299,7 +299,7 @@ class Result:
         """The objects as a table, best first.
 
         Its columns are ``class_name``, ``class_index``, ``category_id`` (of the annotation file), ``score``,
-        the box in pixels as ``x0``, ``y0``, ``x1``, ``y1`` and, where there are masks, ``mask_area``.
+        the box in pixels as ``x0``, ``y0``, ``x1``, ``y1`` and, if there are masks, ``mask_area``.
 
         Raises:
             ImportError: the package pandas is not installed.
@@ -336,14 +336,13 @@ class Result:
         """All results as plain values, ready for JSON.
 
         Args:
-            masks: with masks, as COCO's compressed RLE.
+            masks: whether to include masks, as COCO's compressed RLE.
 
         Returns:
-            ``file_name``, ``height``, ``width`` and, as far as there are such, ``instances``
-            (``class_name``, ``category_id``, ``score``, ``box`` as xyxy in pixels, in videos ``track_id``),
-            ``panoptic`` and
-            ``semantic`` (``class_name``, ``category_id``, ``area`` in pixels, for segments ``id``,
-            ``isthing`` and ``score``), each with ``mask``.
+            ``file_name``, ``height``, ``width`` and those of ``instances`` (``class_name``, ``category_id``,
+            ``score``, ``box`` as xyxy in pixels, in videos ``track_id``), ``panoptic`` and ``semantic``
+            (``class_name``, ``category_id``, ``area`` in pixels, for segments ``id``, ``isthing`` and
+            ``score``) that the result holds, each entry with ``mask``.
         """
         height, width = self.image_size
         content: dict[str, Any] = {"file_name": self.file_name, "height": height, "width": width}
@@ -395,7 +394,7 @@ class Result:
 
 
 def by_content(tasks: Sequence[str]) -> tuple[str, ...]:
-    """``tasks`` with those first whose pictures tell most."""
+    """``tasks``, ordered by how much their pictures show, most first."""
     return tuple(task for task in ("panoptic", "instance", "semantic") if task in tasks)
 
 

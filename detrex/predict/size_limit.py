@@ -1,4 +1,4 @@
-"""Building a model that someone else described, with no more memory than its weights explain."""
+"""Limits the memory for building a model that someone else described, in proportion to its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-# What building may make beside the parameters themselves: buffers, tables, values that only initialise.
+# Values that building may make besides parameters: buffers, tables, values for initialisation.
 _TIMES, _VALUES = 2, 50_000_000
 _OPERATIONS_PER_TENSOR, _OPERATIONS = 30, 20_000
 
@@ -20,7 +20,7 @@ class SizeLimitError(Exception):
 
 
 class SizeLimit(TorchDispatchMode):
-    """While it is entered, tensors are made up to a limit only; the one that is too large is never made.
+    """A context that limits the tensors made inside it; a tensor that is too large is never made.
 
     Args:
         tensors: the weights.
@@ -49,7 +49,7 @@ class SizeLimit(TorchDispatchMode):
 
 
 def _values_made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """How many values the result of an operation has, found out without computing it."""
+    """Number of values in the result of an operation, determined without computing it."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     on_meta = all(t.is_meta for t in tensors) if tensors else str(kwargs.get("device")) == "meta"
     if on_meta:

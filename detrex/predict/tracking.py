@@ -1,4 +1,4 @@
-"""Objects numbered from frame to frame by ByteTrack (arXiv 2110.06864) of the package ``trackers``."""
+"""Follows objects from frame to frame with ByteTrack (arXiv 2110.06864) from the package ``trackers``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torchvision.ops import batched_nms
 from detrex.structures import Instances
 
 LOWEST_SCORE = 0.1
-"""Objects with scores from here on go on with a track; those from their class's threshold on begin one."""
+"""Objects with at least this score continue a track; those that reach their class's threshold begin one."""
 
-_DUPLICATES = 0.7  # IoU above which two results of one class are one object
-_SECONDS = 1.0  # for which a track waits for its object
+_DUPLICATES = 0.7  # two results of one class with a larger IoU are one object
+_SECONDS = 1.0  # how long a track waits for its object
 
 
 class ObjectTracks:
     """The tracks of one video.
 
-    An object keeps its class: each class has tracks of its own. The first objects of a class are numbered
-    when they are seen first, later ones when they are seen for the second time.
+    An object keeps its class: each class has separate tracks. The first objects of a class are numbered when
+    they are first seen, later ones when they are seen for the second time.
 
     Args:
-        thresholds: of each class, the score from which on an object begins a track.
+        thresholds: for each class, the score from which on an object begins a track.
         frame_rate: frames per second.
 
     Raises:
         ImportError: the package ``trackers`` is not installed.
-        ValueError: the frame rate is no positive number.
+        ValueError: the frame rate is not a positive number.
     """
 
     def __init__(self, thresholds: Sequence[float], frame_rate: float = 30.0):
@@ -45,7 +45,7 @@ class ObjectTracks:
         self._library: Any = trackers
         self._thresholds, self._frame_rate = list(thresholds), frame_rate
         self._of_class: dict[int, Any] = {}
-        self._numbers: dict[tuple[int, int], int] = {}  # by class and the tracker's own number
+        self._numbers: dict[tuple[int, int], int] = {}  # by class and the tracker's number
 
     def update(self, found: Instances) -> Instances:
         """The objects of the next frame that have a track, with ``track_ids``, best first."""
@@ -62,7 +62,7 @@ class ObjectTracks:
         return result
 
     def _tracked(self, label: int, found: Instances, places: np.ndarray) -> np.ndarray:
-        """The number of each of the objects of one class, 0 for those without a track."""
+        """The number of each object of one class, 0 for objects without a track."""
         import supervision
 
         is_new = label not in self._of_class
@@ -82,7 +82,7 @@ class ObjectTracks:
             data={"place": np.arange(len(places))},
         )
         updated = self._of_class[label].update(detections)
-        if is_new:  # ByteTrack numbers an object when it has seen it twice: so those are numbered at once
+        if is_new:  # ByteTrack numbers an object when it has seen it twice
             updated = self._of_class[label].update(detections)
         numbers = np.zeros(len(places), np.int64)
         if len(updated):

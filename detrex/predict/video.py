@@ -1,4 +1,4 @@
-"""Videos, cameras and windows by OpenCV, which is needed for nothing else."""
+"""Videos, cameras and windows with OpenCV, which nothing else needs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from detrex.data.image_io import PIXEL_LIMIT, pixel_limit, read_image, shown_siz
 
 _DEFAULT_FPS = 25.0
 _CODEC = "mp4v"
-# Texts that FFmpeg takes for lists of other files, which it would open.
+# Beginnings of texts that FFmpeg reads as lists of other files, which it would open.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"[playlist]", b"v=0")
-# Options of OpenCV's FFmpeg: what a file refers to is no address.
+# Options of OpenCV's FFmpeg, so that a file cannot refer to addresses.
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
@@ -38,14 +38,14 @@ def opencv() -> ModuleType:
 
 
 class VideoReader:
-    """The frames of a video file, or of a camera as long as it is wanted: iterate once, then ``close``.
+    """The frames of a video file, or of a camera until it is closed: iterate once, then call ``close``.
 
     Attributes:
         name: the file or camera, for messages.
-        fps: frames per second; 25 where the source does not say.
+        fps: frames per second; 25 if the source does not tell.
         size: (height, width) in pixels.
-        frame_count: as the file says, which may be wrong; None for a camera.
-        live: whether frames come by the clock.
+        frame_count: the number in the file, which may be wrong; None for a camera.
+        live: whether frames arrive in real time.
     """
 
     def __init__(self, source: str | Path | int):
@@ -55,8 +55,8 @@ class VideoReader:
 
         Raises:
             ImportError: OpenCV is not installed.
-            DataError: there is no such camera, or the file is missing, damaged, of an unknown format, a list
-                of other files, or of more pixels than ``DETREX_MAX_PIXELS`` allows.
+            DataError: there is no such camera, or the file is missing, damaged, of an unknown format or a
+                list of other files, or has more pixels than ``DETREX_MAX_PIXELS`` allows.
         """
         self._cv2 = opencv()
         self.live = isinstance(source, int)
@@ -118,13 +118,13 @@ def _check_content(path: Path) -> None:
     """Refuses texts that name other files.
 
     Raises:
-        DataError: the file is one.
+        DataError: the file is such a text.
     """
     try:
         with path.open("rb") as file:
             start = file.read(64).lstrip()
     except OSError:
-        return  # that it gives no frames is said later
+        return  # the missing frames are reported later
     if start.startswith(_PLAYLISTS):
         raise DataError(f"{path} is a list of other files, not a video: name these")
 
@@ -149,10 +149,10 @@ class FrameFolder:
         self.size = shown_size(self._paths[0])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Frames (H, W, 3) uint8 RGB.
+        """Yields frames, (H, W, 3) uint8 RGB.
 
         Raises:
-            DataError: a picture cannot be read, or is of another size than the first.
+            DataError: a picture cannot be read, or its size differs from that of the first.
         """
         for path in self._paths:
             image = read_image(path)
@@ -177,9 +177,9 @@ class VideoWriter:
     """Writes an MP4 video.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is created if need be.
         fps: frames per second.
-        size: (height, width) in pixels. The format has even sizes only: of an odd one the last row or column
+        size: (height, width) in pixels. The format needs even sizes: if a size is odd, the last row or column
             is lost.
 
     Raises:
@@ -202,7 +202,7 @@ class VideoWriter:
     def write(self, picture: Image.Image, times: int = 1) -> None:
         """Appends an RGB picture of the video's size, ``times`` times."""
         if picture.size != self._size:
-            # OpenCV leaves such frames out without a word.
+            # OpenCV would skip such frames silently.
             raise ValueError(f"a frame of {picture.size} (width, height) in a video of {self._size}")
         frame = self._cv2.cvtColor(np.asarray(picture), self._cv2.COLOR_RGB2BGR)
         for _ in range(times):

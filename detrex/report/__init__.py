@@ -1,4 +1,4 @@
-"""The page that sums a run up: one file, opened without network."""
+"""The page that summarises a run: one file that needs no network."""
 
 from detrex.report.page import RunResults, save_report
 

@@ -1,4 +1,4 @@
-"""Curves as SVG, drawn here so that a page needs nothing from elsewhere."""
+"""Draws curves as SVG, so that a page needs nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 26  # margins
-_TITLE, _GAP = 30, 10  # of charts in a picture
-_MOST_POINTS = 200  # drawn of one line; more are averaged
-_MOST_HINTS = 50  # points of one line that show their values under the pointer
-COLORS = 8  # of lines; the style sheet has as many
+_TITLE, _GAP = 30, 10  # height of titles, and gap between charts in a picture
+_MOST_POINTS = 200  # a line with more points is averaged
+_MOST_HINTS = 50  # points of a line that show their values under the pointer
+COLORS = 8  # colours of lines in the style sheet
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Chart:
     """Lines over the same axis.
 
     Attributes:
-        title: what the values are.
+        title: name of the values.
         series: at most :data:`COLORS`.
-        logarithmic: whether values have an axis of powers; those not above 0 are left out then.
-        over: what x is; of iterations, only whole numbers are marked.
-        last: whether the legend has the last values.
-        powers: whether x has an axis of powers, marked at the points themselves; x is above 0 then.
+        logarithmic: whether values have a logarithmic axis; values that are not above 0 are then left out.
+        over: name of x; for iterations, only integers are marked.
+        last: whether the legend shows the last values.
+        powers: whether x, then above 0, has a logarithmic axis, marked at the points themselves.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Chart:
 
 
 def render(chart: Chart) -> str:
-    """An HTML ``figure``: title, legend, lines. Not for charts that are empty."""
+    """An HTML ``figure`` with title, legend and lines. The chart must not be empty."""
     return (
         f"<figure class=chart><figcaption><b>{escape(chart.title)}</b>{_legend(chart)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escape(chart.title)}">'
@@ -68,9 +68,9 @@ def render(chart: Chart) -> str:
 
 
 def picture(charts: Sequence[Chart], columns: int = 2) -> str:
-    """Charts beside and below one another as an SVG file by itself, light or dark as the reader's screen.
+    """Charts in rows and columns as a stand-alone SVG, light or dark like the reader's screen.
 
-    Not for charts that are empty. Charts have no legend, so each should have one line.
+    Charts must not be empty. They have no legend, so each should have one line.
     """
     rows = -(-len(charts) // columns)
     width, height = columns * (_WIDTH + _GAP) + _GAP, rows * (_TITLE + _HEIGHT + _GAP) + _GAP
@@ -90,7 +90,7 @@ def picture(charts: Sequence[Chart], columns: int = 2) -> str:
 
 
 def _drawing(chart: Chart) -> str:
-    """Axes and lines, without the element around them; well-formed XML."""
+    """Axes and lines without the surrounding element, as well-formed XML."""
     lines = [_thinned(_finite(series, chart.logarithmic)) for series in chart.series]
     points = [point for line in lines for point in line]
     frame = _Frame([x for x, _ in points], [y for _, y in points], chart.logarithmic, chart.powers)
@@ -108,7 +108,7 @@ def number(value: float) -> str:
 
 
 class _Frame:
-    """Turns values into places in the picture."""
+    """Converts values to positions in the picture."""
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float], logarithmic: bool, powers: bool):
         self._logarithmic, self._powers = logarithmic, powers
@@ -165,7 +165,7 @@ def _finite(series: Series, logarithmic: bool) -> list[Point]:
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    """Means over pieces of equal length, where there are too many points; the last one stays."""
+    """Averages points over pieces of equal length if there are too many; the last one stays."""
     if len(points) <= _MOST_POINTS:
         return points
     size = -(-len(points) // _MOST_POINTS)
@@ -208,7 +208,7 @@ def _line(points: list[Point], k: int, frame: _Frame, label: str, over: str) -> 
 
 
 def _legend(chart: Chart) -> str:
-    """The last value of each line, if it is wanted; with several lines their colours and names too."""
+    """The last value of each line, if wanted; with several lines, also their colours and names."""
     entries = []
     for k, series in enumerate(chart.series):
         points = _finite(series, chart.logarithmic)

@@ -1,4 +1,4 @@
-"""The page that shows what is wrong with a data set: one file, with pictures, opened without network."""
+"""The page that shows the faults of a data set: one file with pictures, which needs no network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from detrex.data.image_io import read_image
 from detrex.report.html import document, folded, inline_picture, text_table
 from detrex.runtime.files import replaced_file
 
-_PICTURES = 4  # of a finding
+_PICTURES = 4  # pictures of a finding
 _LONGEST = 420  # pixels
-_BOX, _SHAPE = (227, 73, 72), (42, 120, 214)  # colours of what the file lists
+_BOX, _SHAPE = (227, 73, 72), (42, 120, 214)  # colours of listed boxes and shapes
 _LEGEND = "On pictures, boxes are red and masks blue, as the file lists them."
 
 
@@ -28,8 +28,8 @@ def save_dataset_page(path: Path, title: str, report: CheckReport) -> None:
 
     Args:
         path: of the page.
-        title: what was checked.
-        report: what was found.
+        title: name of the data set.
+        report: of the check.
     """
     findings = report.findings.sorted()
     errors = sum(finding.severity == "error" for finding in findings)
@@ -76,7 +76,7 @@ def _finding(finding: Finding) -> str:
 
 
 def _picture(example: Example) -> Image.Image | None:
-    """The picture of an example with what its annotation lists; None if it cannot be read."""
+    """The picture of an example with its annotation; None if it cannot be read."""
     try:
         pixels = read_image(example.image)
     except (DataError, OSError):
@@ -102,7 +102,7 @@ def _draw(picture: Image.Image, entry: Mapping[str, Any], scale: int) -> None:
             points = [float(v) * scale for v in polygon]
             draw.line([*points, *points[:2]], fill=_SHAPE, width=width)
     except (TypeError, ValueError, OverflowError):
-        pass  # it cannot be drawn; the text says what is wrong
+        pass  # it cannot be drawn; the text describes the fault
     try:
         x, y, w, h = (float(v) * scale for v in box or ())
         draw.line([x, y, x + w, y, x + w, y + h, x, y + h, x, y], fill=_BOX, width=width)

@@ -1,4 +1,4 @@
-"""Sections of the page about detections: what lies behind an average precision."""
+"""Sections of the page that explain the average precision of detections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from detrex.evaluation.matching import ERRORS
 from detrex.report.curves import COLORS, Chart, Series, render
 from detrex.report.html import folded, inline_picture, text_table
 
-_MATRIX = 30  # classes of a confusion matrix that is shown as a whole
-_PAIRS = 20  # of confused classes, where it is not
+_MATRIX = 30  # largest number of classes for which the whole confusion matrix is shown
+_PAIRS = 20  # confused pairs of classes that are shown otherwise
 _LONGEST = 360  # pixels of a picture
-_MARGIN = 0.6  # around the boxes of a picture, as a share of their longer side
+_MARGIN = 0.6  # margin around the boxes of a picture, as a share of their longer side
 _FOUND, _TRUE = (227, 73, 72), (27, 175, 122)
 _OPACITY = 110  # of masks, of 255
 
@@ -90,7 +90,7 @@ def _precision(analysis: DetectionAnalysis) -> str:
 
 
 def confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """HTML of a confusion matrix, or of its largest entries beside the diagonal.
+    """HTML of a confusion matrix, or of its largest entries off the diagonal.
 
     Args:
         matrix: (N, N) counts, rows are true, columns found.
@@ -112,7 +112,7 @@ def error_pictures(analysis: DetectionAnalysis, dataset: ImageDataset) -> dict[s
 
     Args:
         analysis: of an evaluation.
-        dataset: with its images.
+        dataset: with the images.
     """
     index_of = {image_id: index for index, (image_id, _) in enumerate(dataset.image_names())}
     shown: dict[str, list[str]] = {}
@@ -139,7 +139,7 @@ def describe(example: ErrorExample, names: Sequence[str]) -> str:
 
 
 def draw_error(image: Image.Image, example: ErrorExample) -> Image.Image:
-    """The part of an image that an error is in, with its boxes, and its masks where masks are evaluated."""
+    """The part of an image with an error, with its boxes and, if masks are evaluated, its masks."""
     places = [example.place] + ([example.object_place] if example.object_place is not None else [])
     x0, y0, x1, y1 = (f(p.box[k] for p in places) for k, f in enumerate((min, min, max, max)))
     margin = _MARGIN * max(x1 - x0, y1 - y0, 16)

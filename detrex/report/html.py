@@ -12,7 +12,7 @@ from PIL import Image
 from detrex.report.style import STYLE
 
 WIDEST = 1400
-"""Pixels of the longer side of a picture at most."""
+"""Largest length in pixels of the longer side of a picture."""
 
 
 def document(title: str, sections: Iterable[str]) -> str:
@@ -31,7 +31,7 @@ def document(title: str, sections: Iterable[str]) -> str:
 
 
 def text_table(columns: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
-    """A table: a title and cells in each row, all of them plain text."""
+    """A table with a title and cells in each row, all of them plain text."""
     head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
     body = "".join(
         f"<tr><td>{escape(title)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -55,7 +55,7 @@ def inline_picture(picture: Image.Image, longest: int = WIDEST) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Content under a title that opens it; nothing without content.
+    """Content that opens under its title; empty if there is no content.
 
     Args:
         title, content: HTML.

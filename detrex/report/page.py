@@ -1,4 +1,4 @@
-"""``report.html``: what a run was, and what came of it."""
+"""``report.html``: the settings, curves and results of a run."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResults:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         metrics: by name.
         per_class: metrics per class.
         best, worst: images with the best and the worst results.
-        analysis: what lies behind the AP, or None.
+        analysis: explains the AP; or None.
         error_pictures: by kind of error, HTML images of examples.
-        confusion: of semantic segmentation, (C, C) pixels by true and found class, and C names; or None.
+        confusion: for semantic segmentation, (C, C) pixels by true and found class, and C names; or None.
     """
 
     metrics: Mapping[str, float]
@@ -65,11 +65,11 @@ def save_report(
 
     Args:
         path: of the page; its folder's name is the title.
-        metrics_file: with one JSON object per line, from which the curves are drawn; need not exist.
+        metrics_file: one JSON object per line, from which the curves are drawn; need not exist.
         config: as YAML.
         environment: versions and the like, as lines of ``name: value``.
         results: of the evaluation at the end, or None if nothing was evaluated.
-        census: what the data sets hold, or None if that is not known.
+        census: the content of the data sets, or None if it is not known.
     """
     title = path.resolve().parent.name
     metrics = {} if results is None else results.metrics

@@ -1,4 +1,4 @@
-"""Pictures of what a model finds, beside what is there."""
+"""Draws the results of a model beside the ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CELL = 384
 
 @dataclass(frozen=True)
 class RatedImage:
-    """An image of a data set and how good the results for it are.
+    """An image of a data set, with a rating of its results.
 
     Attributes:
         name: of its file.
@@ -43,19 +43,19 @@ class AnnotatedImages(Protocol):
         """The number of images."""
 
     def __getitem__(self, index: int) -> Record:
-        """The picture of the image at this index."""
+        """The record of the image at this index."""
 
 
 class ResultPictures:
     """Draws images of a data set: ground truth and, beside it, the kinds of results.
 
     Args:
-        model: is left in the mode in which it came.
-        dataset: to draw images of.
-        mapper: from records to samples for evaluation.
-        categories: the model's classes, which may be others than the data set's.
-        score_thresholds: of the instances drawn and rated, one for each of the model's classes.
-        note: what they are, for the title of the pictures.
+        model: afterwards in the same mode as before.
+        dataset: with the images.
+        mapper: turns records into samples for evaluation.
+        categories: the model's classes, which may differ from the data set's.
+        score_thresholds: for the instances drawn and rated, one for each of the model's classes.
+        note: description of the thresholds, for the title of the pictures.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ResultPictures:
         self._title = f"instances, scores {note}" if note else "instances"
 
     def grid(self, count: int) -> Image.Image:
-        """One image per row, ``count`` of them, taken evenly over the data set."""
+        """``count`` images, one per row, evenly spread over the data set."""
         columns: dict[str, None] = {}
         rows = []
         for index in spread(len(self._dataset), count):
@@ -86,14 +86,14 @@ class ResultPictures:
         return image_grid(rows, titles=list(columns), cell_size=_CELL)
 
     def extremes(self, rated: int, count: int) -> tuple[list[RatedImage], list[RatedImage]]:
-        """The images with the best and the worst results, best and worst first.
+        """The images with the best and with the worst results, each list with the most extreme first.
 
         Args:
-            rated: how many images are looked at, taken evenly over the data set.
-            count: how many of each to draw; no image is drawn twice.
+            rated: number of images to rate, evenly spread over the data set.
+            count: number of images in each list; no image is in both.
 
         Returns:
-            Nothing, if there is nothing by which results could be compared with the ground truth.
+            Two lists, which are empty if results cannot be compared with the ground truth.
         """
         ratings = {}
         for index in spread(len(self._dataset), rated):
@@ -128,7 +128,7 @@ class ResultPictures:
         return rate(targets, results, len(self._categories), 0.0)
 
     def _row(self, record: Record, results: dict[str, Any]) -> dict[str, Image.Image]:
-        """Pictures by the title of their column."""
+        """Pictures by column title."""
         image, categories = record["image"], self._categories
         row = {"ground truth": draw_targets(image, record["targets"], self._dataset.categories)}
         if "instances" in results:
@@ -141,13 +141,13 @@ class ResultPictures:
 
 
 def spread(length: int, count: int) -> list[int]:
-    """``count`` of the numbers below ``length``, evenly; all, if there are fewer."""
+    """``count`` evenly spread numbers below ``length``; all of them if there are fewer."""
     count = min(count, length)
     return [i * length // count for i in range(count)]
 
 
 def _with_classes(targets: Targets, given: Categories, wanted: Categories) -> Targets:
-    """``targets`` with the class indices of ``wanted``; objects of classes that it lacks are left out."""
+    """``targets`` with the class indices of ``wanted``; objects of other classes are left out."""
     if given.ids == wanted.ids:
         return targets
     indices: Sequence[int] = [wanted.index_of.get(category_id, -1) for category_id in given.ids]

@@ -1,4 +1,4 @@
-"""The page of curves over what grows: time and memory, both axes by powers."""
+"""The page with curves of time and memory over growing inputs, on logarithmic axes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def save_scaling_page(
 
     Args:
         path: of the page.
-        title: what was measured.
-        machine: what it was measured on, by name.
+        title: name of what was measured.
+        machine: facts about the machine, by name.
         axes: of :func:`detrex.benchmark.measure_scaling`.
     """
     facts = ", ".join(f"{name}: {value}" for name, value in machine.items())
@@ -34,7 +34,7 @@ def save_scaling_page(
 
 
 def save_scaling_picture(path: Path, axes: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the curves alone as an SVG file: a row for each axis, with time and memory.
+    """Writes only the curves, as an SVG file with a row for each axis, with time and memory.
 
     Args:
         path: of the file.
@@ -82,7 +82,7 @@ def _axis(axis: Mapping[str, Any]) -> str:
 
 
 def _growth(axis: Mapping[str, Any]) -> str:
-    """From where on time and memory grow, and how fast at most."""
+    """Describes from which value on time and memory grow, and how fast."""
     if len(axis["points"]) < 2:
         return ""
     sentences = []

@@ -1,4 +1,4 @@
-"""Which curves a run has."""
+"""The curves of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_LOSSES = ("iteration", "loss", "lr", "grad_norm", *_TIMES)
 
 
 def read_curves(path: Path) -> Curves:
-    """All metrics of a run's ``metrics.jsonl`` by name; none, if there is no such file."""
+    """All metrics in a run's ``metrics.jsonl`` by name; empty if there is no such file."""
     curves: Curves = defaultdict(list)
     if not path.is_file():
         return {}
@@ -40,13 +40,13 @@ def read_curves(path: Path) -> Curves:
 
 
 def main_names(names: Iterable[str]) -> list[str]:
-    """The final layer's names alone: ``loss_ce``, but not ``loss_ce_0`` and ``loss_ce_dn``."""
+    """Only the names of the final layer: ``loss_ce``, but not ``loss_ce_0`` and ``loss_ce_dn``."""
     names = list(names)
     return [n for n in names if not any(n.startswith(f"{other}_") for other in names)]
 
 
 def training_charts(curves: Curves) -> list[Chart]:
-    """The loss and its parts, of training and, where it was measured, of validation."""
+    """Charts of the loss and its parts, in training and, if measured, in validation."""
     parts = main_names(n for n in curves if "/" not in n and n not in _NOT_LOSSES and not n.endswith("_mb"))
     return _drawable(
         Chart(

@@ -1,4 +1,4 @@
-"""How pages and pictures look, on screens light and dark and on paper."""
+"""The style of pages and pictures, for light and dark screens and for paper."""
 
 _COLORS = """
 :root {

@@ -1,4 +1,4 @@
-"""Results as the bodies of answers."""
+"""Converts results to the bodies of answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from detrex.structures import Categories, PromptedMasks
 def coco_answer(results: Sequence[Result], names: Sequence[str], categories: Categories) -> dict[str, Any]:
     """COCO's JSON: ``images``, ``categories`` and, by task, ``annotations``, ``panoptic`` and ``semantic``.
 
-    Annotations are as :meth:`detrex.predict.Result.to_coco`, with ids from 1 on; entries of ``panoptic`` have
-    the PNG of their segments in base64, as ``png``.
+    Annotations are those of :meth:`detrex.predict.Result.to_coco`, with ids from 1 on; entries of
+    ``panoptic`` have the PNG of their segments in base64, as ``png``.
 
     Args:
         results: of the pictures.
@@ -54,8 +54,8 @@ def prompted_answer(found: Sequence[PromptedMasks], name: str) -> dict[str, Any]
     """COCO's JSON of the masks that answer clicks and boxes on one picture.
 
     Args:
-        found: of each prompt, best first. An annotation says by ``prompt`` which one it answers, from 0 on,
-            by ``level`` its granularity, and by ``score`` the IoU that the model expects.
+        found: masks of each prompt, best first. In an annotation, ``prompt`` is the number of the prompt,
+            from 0 on, ``level`` the granularity, and ``score`` the IoU that the model expects.
         name: of the file.
     """
     height, width = found[0].masks.size
@@ -88,7 +88,7 @@ def prompted_answer(found: Sequence[PromptedMasks], name: str) -> dict[str, Any]
 
 
 def drawn_answer(result: Result) -> bytes:
-    """A PNG of the result that tells most."""
+    """A PNG of the kind of result that shows most."""
     buffer = io.BytesIO()
     result.draw(by_content(result.tasks)[0], min_size=1).save(buffer, "png")
     return buffer.getvalue()

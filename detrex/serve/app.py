@@ -1,4 +1,4 @@
-"""The application: a model's predictions over HTTP, by FastAPI."""
+"""The application: a model's predictions over HTTP, with FastAPI."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class _Measures:
-    """What ``/metrics`` tells."""
+    """The measurements that ``/metrics`` returns."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -139,7 +139,7 @@ class _BodyLimit:
 
 
 def create_app(predictor: Predictor, settings: ServerSettings | None = None, name: str = "") -> FastAPI:
-    """An ASGI application with ``/predict``, ``/health``, ``/metrics`` and, without the network, ``/docs``.
+    """An ASGI application with ``/predict``, ``/health``, ``/metrics`` and ``/docs``, which works offline.
 
     Args:
         predictor: the model.
@@ -173,7 +173,7 @@ def create_app(predictor: Predictor, settings: ServerSettings | None = None, nam
             response = _error(400, "the connection ended before the request did")
         except TimeoutError as error:
             response = _error(504, str(error))
-        except ValueError as error:  # results that do not fit the memory, a picture of no pixels
+        except ValueError as error:  # results that do not fit into memory, or an empty picture
             response = _error(422, str(error))
         except Exception:
             logger.exception("a request failed")
@@ -222,7 +222,7 @@ async def _answered(request: Request, batcher: Batcher, settings: ServerSettings
     tasks = options.tasks
     if tasks is None:
         tasks = by_content(batcher.predictor.tasks)[:1]  # type: ignore[assignment] # names of tasks
-    # Pictures that are drawn afterwards share batches with the others.
+    # Pictures to be drawn afterwards share batches with others.
     options = msgspec.structs.replace(options, tasks=tasks, format="json")
     batcher.check(options)
     if options.asks and (drawn or len(files) != 1):

@@ -1,4 +1,4 @@
-"""Pictures of many requests on their way through one model, a few at a time."""
+"""Groups pictures of many requests into batches for one model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detrex.serve.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 BatchObserver = Callable[[int, float], None]
-"""Gets the size of a batch and the seconds that it took."""
+"""Called with the size of a batch and the seconds that it took."""
 
 
 @dataclass
@@ -33,14 +33,14 @@ class _Job:
 
 
 class Batcher:
-    """Lets pictures wait for one another for a moment, and runs them together, on one thread.
+    """Lets pictures wait briefly for one another, and runs them together on one thread.
 
-    To be used on one event loop: :meth:`start`, :meth:`predict` any number of times at once, :meth:`stop`.
+    Use it on one event loop: :meth:`start`, any number of concurrent :meth:`predict`, then :meth:`stop`.
 
     Args:
-        predictor: whose calls take a thread of their own.
+        predictor: called on a separate thread.
         settings: sizes and times.
-        observe: is told of every batch.
+        observe: called for every batch.
     """
 
     def __init__(self, predictor: Predictor, settings: ServerSettings, observe: BatchObserver | None = None):
@@ -53,15 +53,15 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Pictures without a result yet."""
+        """Number of pictures without a result yet."""
         return self._waiting
 
     def start(self) -> None:
-        """Begins to work."""
+        """Starts processing."""
         self._loop = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Finishes what waits, and ends."""
+        """Finishes waiting pictures, then stops."""
         while self._waiting:
             await asyncio.sleep(0.01)
         if self._loop is not None:
@@ -71,16 +71,16 @@ class Batcher:
     async def predict(self, images: Sequence[Image.Image], options: Options) -> list[Any]:
         """The results of the pictures of one request.
 
-        They are of :meth:`detrex.Predictor.predict`, or with clicks and boxes of
+        They come from :meth:`detrex.Predictor.predict` or, for clicks and boxes, from
         :meth:`detrex.Predictor.prompt`.
 
         Raises:
-            RequestError: with status 429 if too many pictures wait already, or 422 if the model cannot do
-                what is asked for.
+            RequestError: with status 429 if too many pictures are waiting already, or 422 if the model cannot
+                fulfil the request.
             TimeoutError: it takes too long.
         """
         self.check(options)
-        # A request that is larger than the queue is taken if nothing else waits.
+        # A request that is larger than the queue is accepted if nothing else is waiting.
         if self._waiting and self._waiting + len(images) > self.settings.queue_size:
             raise RequestError(429, f"{self._waiting} pictures wait already: try again later")
         loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class Batcher:
                 job.done.cancel()
 
     def check(self, options: Options) -> None:
-        """Finds tasks that the model has not.
+        """Checks that the model can perform the request.
 
         Raises:
             RequestError: with status 422.
@@ -125,7 +125,7 @@ class Batcher:
     def _finished(self, done: asyncio.Future[Any]) -> None:
         self._waiting -= 1
         if not done.cancelled():
-            done.exception()  # looked at, so that nothing is logged where nobody waits any more
+            done.exception()  # read, so that asyncio logs nothing if nobody waits any more
 
     async def _work(self) -> None:
         while True:
@@ -147,7 +147,7 @@ class Batcher:
                 await self._run([job for job in jobs if job.options == options])
 
     async def _run(self, jobs: Sequence[_Job]) -> None:
-        """Pictures with the same options; if they fail together, one by one."""
+        """Runs pictures with the same options together, or one by one if they fail together."""
         loop = asyncio.get_running_loop()
         start, options = perf_counter(), jobs[0].options
         try:
@@ -157,7 +157,7 @@ class Batcher:
                 for job in jobs:
                     await self._run([job])
                 return
-            # Words and prompts that the model does not take are told to whoever sent them.
+            # Words and prompts that the model does not take are errors for whoever sent them.
             if not (isinstance(error, ValueError) and (options.classes is not None or options.asks)):
                 logger.exception("a picture of %s pixels failed", jobs[0].image.size)
             if not jobs[0].done.done():

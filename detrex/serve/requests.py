@@ -15,7 +15,7 @@ from PIL import Image
 from detrex.serve.settings import ServerSettings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""Of pictures. PIL knows more, of which one runs another program."""
+"""Accepted formats of pictures. PIL knows more, one of which runs another program."""
 
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -24,11 +24,11 @@ Threshold = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class RequestError(Exception):
-    """A request that is refused.
+    """A request is refused.
 
     Args:
-        status: of HTTP, 400 to 499.
-        message: for whoever sent it.
+        status: HTTP status, 400 to 499.
+        message: for the sender.
     """
 
     def __init__(self, status: int, message: str):
@@ -37,18 +37,19 @@ class RequestError(Exception):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What results are wanted, and how.
+    """The results that are wanted.
 
     Attributes:
-        tasks: kinds of results; None: one, the first there is of panoptic, instance and semantic.
-        score_threshold: objects and segments of lower scores are left out; None: for objects the best F1 of
-            each class, or 0.5 where that is not known, for segments what the config says.
-        precision: instead of it, one that was reached in the evaluation of the model.
-        max_detections: objects of a picture at most.
+        tasks: kinds of results; None: the first one of panoptic, instance and semantic that the model
+            performs.
+        score_threshold: objects and segments with lower scores are left out; None: for objects, the threshold
+            with the best F1 of each class, or 0.5 if it is not known; for segments, the value in the config.
+        precision: instead of a threshold, a precision that was reached in the evaluation of the model.
+        max_detections: largest number of objects in a picture.
         format: COCO's JSON, or a drawn picture.
-        classes: names to look for, of models that read words; None: those of the model.
-        points, boxes: clicks (x, y) and boxes (x0, y0, x1, y1) in pixels of the one picture, which models
-            that take prompts answer with masks.
+        classes: for models that read words, the names to look for; None: those of the model.
+        points, boxes: clicks (x, y) and boxes (x0, y0, x1, y1) in pixels of the single picture, which models
+            for prompts answer with masks.
     """
 
     tasks: tuple[Task, ...] | None = None
@@ -78,7 +79,7 @@ class JsonRequest(Options, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 @dataclass(frozen=True)
 class NamedPicture:
-    """A picture that was sent, decoded, and the name of its file, if it had one."""
+    """A decoded picture from a request, with the name of its file, if it had one."""
 
     name: str
     image: Image.Image
@@ -134,7 +135,7 @@ def read_fields(fields: Sequence[tuple[str, str]]) -> Options:
 
 
 def decode(files: Sequence[tuple[str, bytes]], settings: ServerSettings) -> list[NamedPicture]:
-    """Pictures, decoded.
+    """Decodes pictures.
 
     Raises:
         RequestError: with status 400, 413 or 422.

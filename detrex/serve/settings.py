@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""The limits of a server."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Limits of a server, and how requests become batches.
+    """Limits of a server, and settings of batches.
 
     Attributes:
-        max_batch: images that go through the model together; 1: one by one.
+        max_batch: largest number of images that go through the model together; 1: one by one.
         batch_wait: seconds that the first image of a batch waits for others.
-        queue_size: images that may wait; requests beyond get status 429.
-        timeout: seconds for one request; then status 504.
-        max_body: bytes of a request; larger ones get status 413.
-        max_images: in one request.
+        queue_size: largest number of images that may wait; further requests get status 429.
+        timeout: seconds for one request; after that, status 504.
+        max_body: largest number of bytes in a request; larger ones get status 413.
+        max_images: largest number in one request.
         max_pixels: of an image, height times width; larger ones get status 413 before they are decoded.
     """
 
