@@ -1,14 +1,15 @@
-"""What a model costs: parameters, multiply-adds and activations, by module, without running it on numbers.
+"""Counts parameters, multiply-adds and activations of a model by module, without computing numbers.
 
-The model is built and run on the meta device, on shapes alone: that takes no memory for weights and no time
-for arithmetic. One image is followed to all predictions: ``Detector.predict`` and, where there are masks, the
+The model is built and run on the meta device, with shapes only: that takes no memory for weights and no time
+for arithmetic. One image is followed to all predictions: ``Detector.predict`` and, if there are masks, the
 product that makes the masks of all queries.
 
 * **Multiply-adds** (MACs) of convolutions, matrix products and deformable attention's operator, by the
   formulas of ``torch.utils.flop_counter``. Papers call them FLOPs; true floating-point operations are twice
-  as many. The tools behind published numbers do not know the operator, so its part is told apart.
-* **Activations**: the elements that come out of convolutions and matrix products, those of linear layers and
-  attention among them, but not out of the operator.
+  as many. The tools behind published numbers do not know the operator, so its share is listed separately.
+* **Activations**: the output elements of convolutions and matrix products, including those of linear layers
+and
+  attention, but not of the operator.
 
 Not counted: normalisation, activation functions, softmax, resizing, position encodings, choosing and resizing
 results.
@@ -39,17 +40,17 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 MASK_PRODUCT = "(mask product)"
-"""Where the product that post-processing makes is found among the modules."""
+"""The entry of the product in post-processing among the modules."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image, or the average image, costs.
+    """The cost of one image, or of the average image.
 
     Attributes:
-        macs: multiply-adds, deformable attention's operator included.
-        operator_macs: the part of the operator.
-        activations: elements put out by convolutions and matrix products.
+        macs: multiply-adds, including deformable attention's operator.
+        operator_macs: the share of the operator.
+        activations: output elements of convolutions and matrix products.
     """
 
     macs: float = 0
@@ -58,7 +59,7 @@ class Cost:
 
     @property
     def macs_without_operator(self) -> float:
-        """Multiply-adds as published tools count them, which do not know the operator."""
+        """Multiply-adds as counted by published tools, which do not know the operator."""
         return self.macs - self.operator_macs
 
     @property
@@ -95,13 +96,13 @@ class Parameters:
 
 @dataclass(frozen=True)
 class ImageCost:
-    """What a model does for an image, or on average for several.
+    """The cost of a model for an image, or the mean cost for several.
 
     Attributes:
-        sizes: of the images as the model gets them.
-        padded: the same as it pads them, one by one.
-        modules: mean cost by dotted name of the module (the model itself is ``""``), for what it computes
-            outside of modules within it. :data:`MASK_PRODUCT` is an entry of its own.
+        sizes: of the images that the model gets.
+        padded: these sizes after padding each image alone.
+        modules: mean cost by dotted name of the module (the model itself is ``""``), for computations outside
+            its submodules. :data:`MASK_PRODUCT` is a separate entry.
     """
 
     sizes: tuple[Size, ...]
@@ -116,11 +117,11 @@ class ImageCost:
 
 @dataclass(frozen=True)
 class Row:
-    """A module with all that is in it.
+    """A module with everything in it.
 
     Attributes:
-        name: dotted; ``""`` is the whole model. The last row within a module may be its own name with
-            ``" itself"`` after it: what it has and computes outside of the modules within it.
+        name: dotted; ``""`` is the whole model. The last row within a module may have its name followed by
+            ``" itself"``, for parameters and computations outside its submodules.
         depth: 0 for the model, 1 for its parts, and so on.
         parameters, cost: of the module, and the sum of the rows one level deeper that follow, if any.
     """
@@ -135,7 +136,7 @@ def build_on_meta(config: DictConfig) -> Detector:
     """The model of a whole config, on the meta device and in evaluation mode. Nothing is downloaded.
 
     Raises:
-        ConfigError: the config has no model, or it is no :class:`~detrex.modeling.Detector`.
+        ConfigError: the config has no model, or it is not a :class:`~detrex.modeling.Detector`.
     """
     if not isinstance(config.get("model"), DictConfig):
         raise ConfigError("the config describes no 'model': needed is a config as for tools/train_net.py")
@@ -150,7 +151,7 @@ def build_on_meta(config: DictConfig) -> Detector:
 
 
 def count_parameters(model: nn.Module) -> dict[str, Parameters]:
-    """Parameters by dotted name of the module that holds them; one with several names counts at the first."""
+    """Parameters by dotted name of their module; a parameter with several names counts at the first one."""
     counts: dict[str, Parameters] = defaultdict(Parameters)
     for name, parameter in model.named_parameters():
         size = parameter.numel()
@@ -159,7 +160,7 @@ def count_parameters(model: nn.Module) -> dict[str, Parameters]:
 
 
 def measure(model: Detector, sizes: Sequence[Size]) -> ImageCost:
-    """The cost of an image of a size; for several sizes their mean, of images processed one by one.
+    """The mean cost of images of the given sizes, processed one by one.
 
     Args:
         model: on the meta device, in evaluation mode; see :func:`build_on_meta`.
@@ -201,7 +202,7 @@ def evaluation_sizes(config: DictConfig, count: int) -> list[Size]:
 
 
 def table(parameters: dict[str, Parameters], cost: ImageCost, depth: int) -> list[Row]:
-    """The tree of modules down to ``depth``, in the model's order and without modules that have nothing.
+    """The tree of modules down to ``depth``, in the model's order, without modules that cost nothing.
 
     Args:
         parameters: from :func:`count_parameters`.
@@ -221,7 +222,7 @@ def _rows(name: str, entries: list[_Entry], level: int, depth: int) -> Iterator[
     yield _sum(name, level, entries)
     inside: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
-        # A name with one part more, unless the entry is the module's own.
+        # A name with one more part, unless the entry belongs to the module itself.
         inside[".".join(entry[0].split(".")[: level + 1])].append(entry)
     direct = inside.pop(name, [])
     if level == depth or not inside:
@@ -238,17 +239,17 @@ def _sum(name: str, level: int, entries: list[_Entry]) -> Row:
 
 
 def _image(size: Size) -> Any:
-    """A sample without content: no memory, and nothing but the image."""
+    """A sample that holds only an image, without content or memory."""
     return {"image": torch.empty(3, *size, dtype=torch.uint8, device="meta")}
 
 
 def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
-    # A copy, for the hooks and because PyTorch's counter stumbles over views of parameters that are trained.
+    # A copy, for the hooks, and because PyTorch's counter fails for views of trained parameters.
     model = copy.deepcopy(model).requires_grad_(False)
     images = model.preprocess([_image(size)])
     macs = FlopCounterMode(display=False)
     outputs = FlopCounterMode(display=False, custom_mapping=_OUTPUTS)
-    # Versions differ in the fused operators for attention that they count; all count its two matrix products.
+    # Versions differ in the fused operators of attention that they count; all count its two matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), macs, outputs:
         tally = _Tally(macs, outputs)
         tally.follow(model)
@@ -261,10 +262,10 @@ def _measure_one(model: Detector, size: Size) -> dict[str, Cost]:
 
 
 class _Tally:
-    """Splits what two counters count, FLOPs and elements, by the innermost module that is running.
+    """Splits the results of two counters, FLOPs and elements, by the innermost running module.
 
-    PyTorch's counter splits as well, but by names that it learns from calls: it does not know a module of
-    which only a method is called, and takes what is in it for models of their own.
+    PyTorch's counter also splits, but by names that it learns from calls: it does not know a module if only a
+    method of it is called, and treats its submodules as separate models.
     """
 
     def __init__(self, flops: FlopCounterMode, outputs: FlopCounterMode):
@@ -274,7 +275,7 @@ class _Tally:
         self._settled = Cost()
 
     def follow(self, model: nn.Module) -> None:
-        """Splits what the model does from now on; its hooks stay."""
+        """Splits the work of the model from now on; its hooks stay."""
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self.enter(name))
             module.register_forward_hook(lambda *_: self.leave())
@@ -304,4 +305,4 @@ def _nothing(*_: Any, **__: Any) -> int:
 
 
 _OUTPUTS = {o: _nothing if o in FLOP_FORMULAS else _elements for o in flop_registry}
-"""Elements that come out of the operators that have formulas, but for deformable attention's."""
+"""Functions that count output elements of all operators with formulas, except deformable attention's."""

@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub: ``detrex.load("hf://org/name")`` and :func:`push_to_hub`.
 
-A repository has one file of weights, ``model.safetensors``, with config, classes and score thresholds in it,
-and a model card. As with all weights of others, the config in it is data, which runs no code.
+A repository has one file of weights, ``model.safetensors``, which contains config, classes and score
+thresholds, and a model card. As in all weights from others, the config is data, which runs no code.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _TASKS = {"segm": "image-segmentation", "panoptic": "image-segmentation", "seman
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model is named as in ``hf://org/name``."""
+    """Whether the name of a model has the form ``hf://org/name``."""
     return name.startswith(PREFIX)
 
 
 def download(name: str, endpoint: str | None = None, token: str | None = None) -> Path:
-    """The weights of a repository, downloaded once into the hub's own cache.
+    """The weights of a repository, downloaded once into the hub's cache.
 
     Args:
         name: ``hf://org/name``, or ``hf://org/name@revision`` for a branch, tag or commit.
@@ -39,7 +39,7 @@ def download(name: str, endpoint: str | None = None, token: str | None = None) -
         token: for private repositories; by default what ``hf auth login`` has stored.
 
     Raises:
-        CheckpointError: there is no such repository or it has no such file, or it cannot be reached.
+        CheckpointError: there is no such repository, it has no such file, or it cannot be reached.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -72,14 +72,14 @@ def push_to_hub(
     message: str = "Upload a model",
     endpoint: str | None = None,
 ) -> str:
-    """Uploads the final weights of a run with a model card; makes the repository if need be.
+    """Uploads the final weights of a run with a model card; creates the repository if need be.
 
     Args:
         source: the folder of a run, or its weights.
         repository: ``org/name``, with or without ``hf://``.
-        private: whether a new repository is.
-        token: by default what ``hf auth login`` has stored.
-        license: of the model, as the hub names it, such as ``apache-2.0``.
+        private: whether a new repository is private.
+        token: by default, the one stored by ``hf auth login``.
+        license: of the model, by the hub's name, such as ``apache-2.0``.
         message: of the commit.
         endpoint: see :func:`download`.
 
@@ -111,7 +111,7 @@ def push_to_hub(
 
 
 def model_card(weights: Path, repository: str, license: str | None = None) -> str:
-    """The page of a model: what it finds, how well, from which scores on, and how to use it.
+    """The page of a model: its classes, metrics and score thresholds, and how to use it.
 
     Args:
         weights: a file of this toolbox; ``results.json`` beside it has the metrics.
@@ -120,7 +120,7 @@ def model_card(weights: Path, repository: str, license: str | None = None) -> st
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is no weights file of this toolbox, with config and classes.
+        CheckpointError: it is not a weights file of this toolbox, with config and classes.
     """
     metadata = read_metadata(weights)
     if "config" not in metadata or "categories" not in metadata:

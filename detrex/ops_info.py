@@ -1,4 +1,4 @@
-"""Which implementation of deformable attention runs here, and why: ``python -m detrex.ops_info``."""
+"""Tells which implementation of deformable attention runs here, and why: ``python -m detrex.ops_info``."""
 
 from __future__ import annotations
 

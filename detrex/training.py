@@ -1,4 +1,4 @@
-"""Training in one call: ``train(config, ...)`` does what ``detrex train`` does, and returns its results."""
+"""Training in one call: ``train(config, ...)`` does the same as ``detrex train``, and returns its results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainedRun:
     """A run that has ended.
 
     Attributes:
-        folder: with ``report.html``, ``model_final.safetensors`` and all else that was kept.
+        folder: with ``report.html``, ``model_final.safetensors`` and all other files of the run.
         metrics: of the last evaluation by name, such as ``segm/AP``; empty if the config evaluates nothing.
     """
 
@@ -59,35 +59,36 @@ def train(
     trust_code: bool = False,
     **settings: Any,
 ) -> TrainedRun:
-    """Trains as a config says, evaluates, and keeps the run in ``train.output_dir``.
+    """Trains as a config says, evaluates, and saves the run in ``train.output_dir``.
 
     These are the same::
 
         train("maskdino_custom_instance", "dataloader.root=mydata", "train.max_iter=500")
         train("maskdino_custom_instance", dataloader={"root": "mydata"}, train={"max_iter": 500})
 
-    ``train(data="mydata")`` chooses config and settings, as ``detrex train --data mydata`` does.
+    ``train(data="mydata")`` chooses config and settings, like ``detrex train --data mydata``.
 
-    Ctrl-C, or an interrupted cell of a notebook, saves a checkpoint first; ``resume=True`` goes on from it.
+    Ctrl-C, or interrupting the cell of a notebook, saves a checkpoint first; ``resume=True`` continues from
+    it.
 
     Args:
         config: the name of a config of this package (``detrex configs`` lists them), a file, or a config;
             None with ``data``.
-        overrides: changes to it, as on the command line.
+        overrides: changes to the config, as on the command line.
         data: a folder with images and COCO files, or one such file; see :func:`detrex.cli.own_data.choose`.
-        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         overwrite: delete an earlier run in ``train.output_dir``.
         num_gpus: processes that train together: one per GPU, or on the CPU.
-        trust_code: let a saved config beside weights name any code; see ``docs/security.md``.
+        trust_code: allow a saved config beside weights to name any code; see ``docs/security.md``.
         settings: changes to the config as nested dicts of Python values, made after ``overrides``.
 
     Raises:
         ConfigError: there is no such config, or a change does not fit it.
         FileExistsError: ``train.output_dir`` has an earlier run, and neither ``resume`` nor ``overwrite`` is
-            given.
-        DataError, CheckpointError, FileNotFoundError, ValueError: what is wrong with data, weights or values.
-        KeyboardInterrupt: it was interrupted; a checkpoint was saved.
-        SystemExit: of several processes, one ended early after it logged the reason.
+            set.
+        DataError, CheckpointError, FileNotFoundError, ValueError: data, weights or values are wrong.
+        KeyboardInterrupt: training was interrupted; a checkpoint was saved.
+        SystemExit: one of several processes failed after it logged the reason.
     """
     changes = [*overrides, *overrides_of(settings)]
     if (config is None) == (data is None):
@@ -113,7 +114,7 @@ def train(
 
 
 def _metrics(path: Path) -> dict[str, float]:
-    """The metrics that an evaluation has written; none without one."""
+    """The metrics that an evaluation has written; empty without an evaluation."""
     if not path.is_file():
         return {}
     written = json.loads(path.read_text(encoding="utf-8"))["metrics"]

@@ -1,6 +1,6 @@
-"""Measuring speed and memory: the operator, whole models by part, data loading and evaluation.
+"""Measures speed and memory of the operator, of whole models by part, of data loading and of evaluation.
 
-``docs/benchmarks.md`` tells how the numbers come about; ``tools/benchmark.py`` is the command.
+``docs/benchmarks.md`` tells how the numbers are measured; ``tools/benchmark.py`` is the command.
 """
 
 from detrex.benchmark.data import measure_loading

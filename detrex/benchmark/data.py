@@ -1,4 +1,4 @@
-"""How many images a config's training loader delivers."""
+"""Measures how many images a config's training loader delivers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from detrex.config import ConfigError, instantiate
 def measure_loading(config: DictConfig, images: int = 200, repeats: int = 5) -> dict[str, Any]:
     """Takes batches of ``config.dataloader.train`` as fast as they come.
 
-    Workers that have more time than this, as in training, have batches ready; what is measured is what they
-    can do at most. The first batches, one for each worker and one more, are not counted.
+    This measures the highest rate; in training, workers have more time and keep batches ready. The first
+    batches, one for each worker and one more, are not counted.
 
     Args:
         config: a whole config.
-        images: of one repeat, rounded up to whole batches.
+        images: number in each repeat, rounded up to whole batches.
         repeats: one after another, without a pause.
 
     Returns:
-        For JSON: images per second, with what they depend on.
+        For JSON: images per second, with the settings that they depend on.
 
     Raises:
         ConfigError: the config has no ``dataloader.train``.

@@ -1,4 +1,4 @@
-"""A page of all that is to be known of a GPU, in one run of a few minutes."""
+"""Measures the most important facts about a GPU in one run of a few minutes, and writes a page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "train.compile.backend=cudagraphs",
     ),
 }
-"""Overrides of what takes turns."""
+"""Variants that take turns, with their overrides."""
 
 
 def device_report(
@@ -40,19 +40,19 @@ def device_report(
     minutes: float = 10,
     variants: Mapping[str, tuple[str, ...]] = VARIANTS,
 ) -> Iterator[str]:
-    """Measures in the order of importance until the time is over.
+    """Measures in order of importance until the time is over.
 
     Args:
         base: the config.
         device: to measure on.
         sizes: (height, width) of images in pixels.
         repeats: runs that count.
-        minutes: that it may take. A section begins if it would end in time, taking as long as the longest
+        minutes: time limit. A section begins only if it would end in time if it took as long as the longest
             one before it.
-        variants: overrides by name; the first is what the others are compared with.
+        variants: overrides by name; the others are compared with the first one.
 
     Yields:
-        Markdown: the machine, then a section after the other. One that fails says so.
+        Markdown: the machine, then one section after another. A section that fails contains the error.
     """
     start, longest = time.monotonic(), 0.0
     facts = ", ".join(f"{name} {value}" for name, value in describe_machine(device).items())
@@ -149,7 +149,7 @@ def op_table(rows: Iterator[Mapping[str, Any]]) -> str:
 
 
 def syncs_table(found: Mapping[str, Any]) -> str:
-    """A table of what :func:`detrex.benchmark.syncs.count_syncs` found."""
+    """A table of the results of :func:`detrex.benchmark.syncs.count_syncs`."""
     bound = "at most " if found["is_bound"] else ""
     places = [[f"`{p['place']}`", p["operation"], str(p["count"])] for p in found["places"]]
     return f"{bound}{found['count']} times.\n\n{_table(['line', 'operation', 'times'], places)}"

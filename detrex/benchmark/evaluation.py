@@ -1,4 +1,4 @@
-"""How long a config's evaluators take, without the model."""
+"""Measures how long a config's evaluators take, without the model."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def measure_evaluation(
 ) -> dict[str, Any]:
     """Times every evaluator of ``config.dataloader`` with made-up results for the first test images.
 
-    Results are those of all tasks: ellipses as instances, a grid of panoptic segments, random semantic
-    scores. They are on the CPU, so bringing them from a GPU is not included, nor is reading images.
+    There are results of all tasks: ellipses as instances, a grid of panoptic segments, random semantic
+        scores.
+    They are on the CPU, so neither the transfer from a GPU nor reading images is included.
 
     Args:
         config: a whole config.
-        images: how many; fewer if there are fewer.
+        images: number of images; fewer if there are fewer.
         detections: instances in every image.
-        repeats: of all of it.
+        repeats: of the whole measurement.
 
     Returns:
         For JSON: seconds per 1000 images by evaluator, in ``process`` (image by image) and ``evaluate`` (at
-        the end, here as if it grew with the number of images).
+        the end, scaled as if it grew with the number of images).
 
     Raises:
         ConfigError: the config has no test data set or no evaluators.
@@ -87,7 +88,7 @@ def _once(
 
 
 def _results(dataset: Any, images: int, detections: int) -> Iterator[tuple[Sample, dict[str, Any]]]:
-    """Samples without pixels, and what a model could have made of them."""
+    """Samples without pixels, and possible results of a model for them."""
     generator = torch.Generator().manual_seed(0)
     for index, (image_id, file_name) in zip(range(images), dataset.image_names(), strict=False):
         height, width = size = dataset.image_size(index)

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, without which they mean nothing."""
+"""Describes the machine on which numbers were measured."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forgets the peak of a GPU; that of a process cannot be forgotten."""
+    """Resets the peak memory of a GPU; that of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -51,7 +51,7 @@ def memory(device: torch.device) -> tuple[int, int]:
     """Bytes in use now and at most: of tensors on a GPU, or of this whole process (resident) on the CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    # Not getrusage, by whose account a new process starts with the peak of the one that started it.
+    # Not getrusage, for which a new process starts with the peak of the process that started it.
     status = Path("/proc/self/status").read_text().splitlines()
     kibibytes = {name: value for name, _, value in (line.partition(":") for line in status)}
     now, most = (int(kibibytes[key].split()[0]) for key in ("VmRSS", "VmHWM"))

@@ -1,4 +1,4 @@
-"""A config's model at work: inference or training steps, their parts and their memory."""
+"""Runs a config's model for measurements: inference or training steps, their parts and memory."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Setup:
             weights are random.
         training: training steps instead of inference.
         size: (height, width) of the images in pixels, before padding.
-        batch: images of a run.
-        objects: of every image, in training.
+        batch: number of images in a run.
+        objects: number in every image, in training.
         threads: of PyTorch on the CPU; None for its default.
-        trust_code: let a config beside weights name any code.
+        trust_code: allow a config beside weights to name any code.
     """
 
     config_file: str
@@ -55,7 +55,7 @@ class Setup:
         """The config with its overrides.
 
         Raises:
-            ConfigError: there is none, or it has no model, or no training where that is measured.
+            ConfigError: there is no such config, or it has no model, or no training if that is measured.
         """
         config = load_config_file(self.config_file, list(self.overrides), self.trust_code)
         needed = ["model", "train", *(["optimizer"] if self.training else [])]
@@ -66,18 +66,18 @@ class Setup:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the whole, and the seconds of its parts."""
+    """The duration of one run, and the seconds of its parts."""
 
     duration: Duration
     parts: dict[str, float]
 
 
 class Subject:
-    """A model that is ready to run again and again on the same synthetic images.
+    """A model that can be run repeatedly on the same synthetic images.
 
     Attributes:
         device: of the model.
-        step: runs once without taking the time.
+        step: runs once without measuring time.
     """
 
     def __init__(self, setup: Setup):
@@ -113,7 +113,7 @@ class Subject:
         return Run(self._clock.time(step), parts)
 
     def facts(self) -> dict[str, Any]:
-        """The machine, and the bytes in use before the first run and at most until now, for JSON."""
+        """The machine, the bytes in use before the first run, and the peak until now, for JSON."""
         return {
             "machine": describe_machine(self.device),
             "memory_before": self._memory_before,
@@ -152,7 +152,7 @@ class Subject:
 
 
 def make_samples(setup: Setup, num_classes: int) -> list[Sample]:
-    """Images of noise, always the same; in training with objects: ellipses of all sizes, at random places."""
+    """Images of noise, always the same; in training, with ellipses of all sizes at random places."""
     generator = torch.Generator().manual_seed(0)
     height, width = setup.size
     samples = []

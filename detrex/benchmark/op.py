@@ -1,4 +1,4 @@
-"""Deformable attention: its implementations against the reference, and against the memory's bandwidth.
+"""Compares implementations of deformable attention with the reference and with the memory's bandwidth.
 
 Shape letters: B images, S tokens of all levels, Q queries, M heads, D channels per head, L levels, P points.
 """
@@ -28,7 +28,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Case:
-    """Where deformable attention is used in a ResNet-50 model with four levels.
+    """A use of deformable attention in a ResNet-50 model with four levels.
 
     Attributes:
         name: ``encoder``, where every token looks around itself, or ``decoder``, where queries lie anywhere.
@@ -49,7 +49,7 @@ class Case:
     def inputs(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Value (B, S, M, D), locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), always the same.
 
-        As in a model under mixed precision, only the value is in half precision.
+        Only the value is in half precision, as in a model under mixed precision.
         """
         generator = torch.Generator().manual_seed(0)
         tokens = sum(h * w for h, w in self.shapes)
@@ -77,7 +77,7 @@ def _cell_centres(height: int, width: int) -> Tensor:
 
 
 def usable_implementations(dtype: torch.dtype, device: torch.device) -> tuple[list[str], dict[str, str]]:
-    """Implementations that take such tensors, the reference first, and why the others do not."""
+    """Implementations that take such tensors, the reference first, and the reasons why others do not."""
     case, usable, reasons = Case("decoder", (64, 64), 1), [REFERENCE], {}
     for name in IMPLEMENTATIONS:
         if name in ("auto", REFERENCE):
@@ -99,9 +99,9 @@ def measure_op(
     repeats: int = 7,
     warmup: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Times every implementation, which take turns, in every case, forward and with backward.
+    """Times all implementations, in turns, in every case, forward and with backward.
 
-    Caches are filled with something else before every run, as they are by the layers of a model.
+    Caches are filled with other data before every run, as by the layers of a model.
 
     Yields:
         For JSON, one entry for each case and direction: seconds, the ratio to the reference (above 1 is
@@ -129,14 +129,14 @@ def measure_op(
 
 
 def copy_bandwidth(clock: Clock, scratch: Tensor) -> float:
-    """Bytes per second, read and written ones together, of copying one half of ``scratch`` to the other."""
+    """Bytes per second, read and written, when one half of ``scratch`` is copied to the other."""
     runs = {"copy": lambda: clock.time(lambda: scratch[0].copy_(scratch[1]))}
     times = take_turns(runs, COPIES, warmup=1)["copy"]
     return scratch.nbytes / Spread.from_values([t.seconds for t in times]).median
 
 
 def bytes_moved(inputs: Sequence[Tensor], backward: bool) -> int:
-    """The least that has to go through memory: inputs and output once, with backward their gradients too."""
+    """The least number of bytes to move: inputs and output once and, with backward, their gradients."""
     read = sum(t.nbytes for t in inputs)
     value, locations, _ = inputs
     output = value.shape[0] * locations.shape[1] * value.shape[2] * value.shape[3] * value.element_size()

@@ -1,4 +1,4 @@
-"""Which part of a model a run's time goes to."""
+"""Measures how the time of a run is divided among the parts of a model."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ PARTS = {
     "criterion.matcher": "matching",
     "postprocess": "post-processing",
 }
-"""Attributes of a detector, and what the time in them is called."""
+"""Attributes of a detector, with the names of the time in them."""
 
 
 class PartTimes:
-    """Splits the time of a run by the innermost part of the model that is at work.
+    """Splits the time of a run by the innermost part of the model that is active.
 
-    A part that a model lacks is left out. What no part claims is ``other``: normalising and padding images,
-    collating targets, and in training the sum of the losses. ``backward`` lasts from the end of the model's
-    forward pass in training mode to the optimizer's step, so clipping is within.
+    Parts that a model lacks are left out. Time outside all parts is ``other``: normalising and padding
+    images, collating targets and, in training, the sum of losses. ``backward`` lasts from the end of the
+    model's forward pass in training mode to the optimizer's step, so it includes clipping.
     """
 
     def __init__(self, clock: Clock):
         self._clock = clock
         self._at_work: list[str] = []
-        self._begins: list[tuple[str, Mark]] = []  # of whatever part goes on from that moment
+        self._begins: list[tuple[str, Mark]] = []  # the part that is active from each moment on
 
     def watch(self, model: nn.Module) -> None:
-        """Follows the parts of ``model`` from now on, for good."""
+        """Follows the parts of ``model`` from now on; this cannot be undone."""
         for path, name in PARTS.items():
             owner_path, _, attribute = path.rpartition(".")
             owner = getattr(model, owner_path, None) if owner_path else model
@@ -55,7 +55,7 @@ class PartTimes:
         model.register_forward_hook(lambda module, *_: self._enter(BACKWARD) if module.training else None)
 
     def watch_optimizer(self, optimizer: Optimizer) -> None:
-        """Follows its steps from now on."""
+        """Follows the optimizer's steps from now on."""
         optimizer.register_step_pre_hook(lambda *_: self._go_on_with(OPTIMIZER))
         optimizer.register_step_post_hook(lambda *_: self._go_on_with(OTHER))
 
@@ -65,7 +65,7 @@ class PartTimes:
         self._go_on_with(OTHER)
 
     def stop(self) -> dict[str, float]:
-        """The run has ended: seconds by part, in the order in which they were first at work."""
+        """Ends the run, and returns seconds by part, in the order in which parts were first active."""
         end = self._clock.mark()
         self._clock.wait()
         seconds: dict[str, float] = defaultdict(float)
@@ -84,13 +84,13 @@ class PartTimes:
         self._begins.append((self._at_work[-1], self._clock.mark()))
 
     def _go_on_with(self, name: str) -> None:
-        """Notes that another part is at work from now on; no part of the model is around it."""
+        """Notes that another part, outside the model, is active from now on."""
         self._at_work = [name]
         self._begins.append((name, self._clock.mark()))
 
 
 class _Watched:
-    """Stands for a part that is no module, and so takes no hooks."""
+    """Stands for a part that is not a module, and so takes no hooks."""
 
     def __init__(self, part: Any, enter: Callable[[], None], leave: Callable[[], None]):
         self._part, self._enter, self._leave = part, enter, leave

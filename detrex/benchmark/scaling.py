@@ -1,4 +1,4 @@
-"""How time and memory grow with objects, queries, image sides, classes and images of a batch."""
+"""Measures how time and memory grow with objects, queries, image sides, classes and batch size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detrex.benchmark.worker import measure_models
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows.
+    """A quantity that grows.
 
     Attributes:
         meaning: in words.
         values: ascending.
-        training: whether training steps are measured, or else inference.
-        key: of the config that takes the value; empty for what a setup says itself.
+        training: whether training steps are measured; otherwise inference.
+        key: of the config that takes the value; empty if a :class:`Setup` has it.
     """
 
     meaning: str
@@ -45,23 +45,23 @@ AXES: Mapping[str, Axis] = {
 }
 
 GROWING = ("processor_seconds", "memory")
-"""What exponents are computed of."""
+"""Measurements for which exponents are computed."""
 
 
 def measure_scaling(
     base: Setup, axes: Mapping[str, Sequence[int]], repeats: int = 3, warmup: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """Measures a model at one value after the other, each in a process of its own.
+    """Measures a model at one value after another, each in a separate process.
 
     Args:
-        base: what does not grow.
-        axes: names of :data:`AXES`, and the values of each in ascending order.
-        repeats, warmup: runs of each that count, and before those.
+        base: the settings that do not grow.
+        axes: names of :data:`AXES`, with the values of each in ascending order.
+        repeats, warmup: number of runs that count, and number of runs before them.
 
     Yields:
         For JSON, an entry for each axis: ``points`` with ``value``, ``seconds``, ``processor_seconds`` and
-        ``memory`` (bytes, what the runs took beyond the model), the ``exponents`` of processor time and
-        memory between neighbouring values, the ``bends`` of both (see :func:`bend`), and ``stopped``: why
+        ``memory`` (bytes that the runs took beyond the model), the ``exponents`` of processor time and memory
+        between neighbouring values, the ``bends`` of both (see :func:`bend`), and ``stopped``: the reason why
         larger values were left out, or empty.
     """
     for name, values in axes.items():
@@ -70,7 +70,7 @@ def measure_scaling(
             try:
                 result = measure_models({"model": axis.setup(base, name, value)}, repeats, warmup)
             except (ChildProcessError, MemoryError, RuntimeError) as error:
-                # Most likely the memory; larger values would need more.
+                # Most likely, memory is short; larger values would need more.
                 stopped = f"{value}: {str(error).splitlines()[0]}"
                 break
             model = result["models"]["model"]
@@ -94,7 +94,7 @@ def measure_scaling(
 
 
 def exponents(points: Sequence[Mapping[str, float]], key: str) -> list[float]:
-    """The power of the value with which a result grows between neighbouring points; NaN where it is 0.
+    """Exponents of the value with which a result grows between neighbouring points; NaN for results of 0.
 
     Args:
         points: with ``value`` and ``key``.

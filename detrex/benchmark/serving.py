@@ -1,4 +1,4 @@
-"""Requests per second of a server, alone and with batches, over this computer's loopback."""
+"""Measures requests per second of a server, with and without batches, over this computer's loopback."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from detrex.predict import Predictor
 from detrex.serve.settings import ServerSettings
 
 _BOUNDARY = "detrex-benchmark"
-_PICTURES = 4  # different ones
-_SCORES_APART = 5e-3  # that rounding in a batch may move a score
+_PICTURES = 4  # number of different pictures
+_SCORES_APART = 5e-3  # largest change of a score by rounding in a batch
 
 
 def measure_serving(
     predictor: Predictor, clients: Sequence[int], requests: int, size: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
-    """Two servers of one model, with batches of up to 8 and one by one, asked in turns by the same clients.
+    """Compares two servers of a model, with batches of up to 8 and without, with the same clients in turns.
 
     Args:
         predictor: the model.
-        clients: how many ask at a time, in turns.
-        requests: of one run.
+        clients: numbers of concurrent clients.
+        requests: number in each run.
         size: (height, width) of the pictures, which are noise.
         repeats: runs of each server with each number of clients.
 
     Returns:
-        By number of clients, for ``batched`` and ``single`` requests per second and the median and 99th
-        percentile of seconds, and the median of ``ratio``, batched to single; ``wrong``, answers that are not
-        the model's; ``memory``, bytes of this process after the first and after the last run.
+        For each number of clients: requests per second and the median and 99th percentile of seconds for
+        ``batched`` and ``single``, and the median ``ratio`` of batched to single. Also ``wrong``, the number
+        of answers that differ from the model's, and ``memory``, bytes of this process after the first and the
+        last run.
     """
     pictures = [_picture(size, seed) for seed in range(_PICTURES)]
     task = predictor.tasks[0]
@@ -89,7 +90,7 @@ def _summary(runs: dict[str, list[tuple[float, list[float]]]]) -> dict[str, Any]
 def _run(
     port: int, bodies: Sequence[bytes], clients: int, requests: int
 ) -> tuple[float, list[float], list[tuple[int, Any]]]:
-    """Seconds of all requests, of each, and the answers with the number of the request."""
+    """Seconds of all requests together and of each, and the answers with the number of the request."""
     numbers = iter(range(requests))
     lock = threading.Lock()
 
@@ -118,7 +119,7 @@ def _run(
 
 
 def _same(answer: Any, expected: Any) -> bool:
-    """Whether an answer is of the same objects and segments, but for what rounding in a batch moves."""
+    """Whether an answer has the same objects and segments, up to rounding in a batch."""
     if not isinstance(answer, dict) or answer.keys() != expected.keys():
         return False
     answered, wanted = (
@@ -162,7 +163,7 @@ def _picture(size: tuple[int, int], seed: int) -> bytes:
 
 
 def _resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not tell."""
+    """Memory of this process; 0 if the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     except OSError:

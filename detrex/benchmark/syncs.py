@@ -1,4 +1,4 @@
-"""How often a run makes the processor wait for the device."""
+"""Counts how often a run makes the processor wait for the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detrex.benchmark.model import Setup, Subject
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _aten = torch.ops.aten
-# Whose results are needed on the processor: a number, or the size of a tensor.
+# Operators whose results are needed on the processor: a number, or the size of a tensor.
 _WAITING = {
     _aten._local_scalar_dense,
     _aten.is_nonzero,
@@ -34,11 +34,12 @@ _BY_INDEX = {_aten.index, _aten.index_put, _aten.index_put_}
 class SyncCounter(TorchDispatchMode):
     """Counts operations that would make the processor wait if their tensors were on a GPU.
 
-    It runs anywhere, and gives an upper bound: work that also on a GPU is done by the processor, such as
-    matching, counts as well. What waits without an operation that shows it, such as copies, does not count.
+    It runs anywhere, and returns an upper bound: work that the processor does even with a GPU, such as
+        matching,
+    counts as well. Waiting that no operation shows, such as copies, does not count.
 
     Attributes:
-        places: how often, by the line of this package and the operation.
+        places: counts by line of this package and operation.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class SyncCounter(TorchDispatchMode):
 def count_syncs(setup: Setup) -> dict[str, Any]:
     """Counts in one run of a model, after one that warms up.
 
-    On a GPU these are the warnings of ``torch.cuda.set_sync_debug_mode``; elsewhere see :class:`SyncCounter`.
+    On a GPU, it counts warnings of ``torch.cuda.set_sync_debug_mode``; elsewhere, see :class:`SyncCounter`.
 
     Returns:
         For JSON: ``count``, ``is_bound`` (whether it is an upper bound) and ``places``, most frequent first.
@@ -87,7 +88,7 @@ def _warned(step: Callable[[], None]) -> Counter[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            # Called where the warning is raised, so that the stack is that of the operation.
+            # Called when the warning is raised, so that the stack is that of the operation.
             warnings.showwarning = lambda message, *_, **__: (
                 places.update([(_place(), "synchronises")]) if "synchron" in str(message) else None
             )
@@ -102,7 +103,7 @@ def _chooses_by_condition(indices: Any) -> bool:
 
 
 def _place() -> str:
-    """The innermost line of this package, without these benchmarks, that is being executed."""
+    """The innermost line of this package, except these benchmarks, that is being executed."""
     frame = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)

@@ -1,4 +1,4 @@
-"""Times of runs, and what they are told by: medians, spreads and ratios of pairs."""
+"""Times of runs, summarised by medians, spreads and ratios of pairs."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Duration:
-    """What one run took.
+    """The duration of one run.
 
     Attributes:
-        seconds: of the wall clock or, on a GPU, of its stream from the run's begin to its end.
+        seconds: of the wall clock or, on a GPU, of its stream from the begin of the run to its end.
         processor_seconds: of all threads of this process. On a busy machine it varies less; threads that wait
             for one another count as well.
     """
@@ -53,8 +53,9 @@ class Duration:
 class Clock:
     """Marks moments in the work of a device without making it wait.
 
-    On a GPU marks are events in the current stream: time between two of them is that of the GPU, with its
-    waiting for the CPU where that is slower.
+    On a GPU, marks are events in the current stream: the time between two of them is that of the GPU,
+        including
+    its waiting for a slower CPU.
     """
 
     def __init__(self, device: torch.device):
@@ -69,7 +70,7 @@ class Clock:
         return event
 
     def wait(self) -> None:
-        """Waits until all work is done; times between marks are not known before."""
+        """Waits until all work is done; only then are times between marks known."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -81,9 +82,9 @@ class Clock:
         """Runs once.
 
         Args:
-            run: what is timed.
-            prepare: called before, and not timed. The GPU may still be at it while ``run`` begins to queue
-                work, so that a short run is not timed by the speed of the CPU.
+            run: the work that is timed.
+            prepare: called before, and not timed. The GPU may still work on it while ``run`` begins to queue
+                work, so that the CPU does not limit a short run.
         """
         self.wait()
         prepare()
@@ -97,16 +98,15 @@ class Clock:
 def take_turns(
     runs: Mapping[str, Callable[[], Result]], repeats: int, warmup: int
 ) -> dict[str, list[Result]]:
-    """Calls all runs in each of several rounds, so that whatever else the machine does slows all of them.
+    """Calls all runs in each of several rounds, so that other work of the machine slows all of them.
 
     Args:
-        runs: by name. Every second round is in the opposite order, since a run may profit or suffer from the
-            one before it.
+        runs: by name. Every second round has the opposite order, because a run may influence the next one.
         repeats: rounds whose results are kept.
         warmup: rounds before those.
 
     Returns:
-        Results of each, round by round: entry i of one and entry i of another are a pair.
+        Results of each run, round by round: entries i of two runs are a pair.
     """
     results: dict[str, list[Result]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
@@ -119,5 +119,5 @@ def take_turns(
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """The ratio of each pair: what slowed both in the same moment cancels out."""
+    """The ratios of pairs, in which anything that slowed both at the same time cancels out."""
     return Spread.from_values([a / b for a, b in zip(numerators, denominators, strict=True)])

@@ -1,10 +1,10 @@
-"""Models in processes of their own, alone or in turns.
+"""Runs models in separate processes, alone or in turns.
 
-Why processes: the peak of a process's memory is known only if nothing else ran in it, and two models in one
-process share an allocator, its caches and whatever else the first has warmed up or filled. Why in turns: the
-machine's other work, its clock and its temperature change within seconds, so that of two runs one after
-another neither is right, but their ratio is. The process whose turn it is not waits for a message and costs
-nothing but its memory.
+Processes are needed because the peak memory of a process is meaningful only if nothing else ran in it, and
+two models in one process share an allocator, its caches and everything that the first one has warmed up or
+filled. Turns are needed because other work, the clock and the temperature of the machine change within
+seconds: of two successive runs, neither time is right, but their ratio is. A process that is not running its
+turn waits for a message and costs only its memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from detrex.runtime.processes import clean_start_method
 
 
 class Worker:
-    """A :class:`~detrex.benchmark.model.Subject` in another process; to be used with ``with``.
+    """A :class:`~detrex.benchmark.model.Subject` in another process; use it with ``with``.
 
-    It is built at once, while the caller goes on. What goes wrong over there is raised here.
+    It is built at once, while the caller continues. Errors in the process are raised here.
     """
 
     def __init__(self, setup: Setup):
@@ -62,7 +62,7 @@ def _result(future: Future) -> Any:
 
 
 _subject: Subject
-"""That of this process, if it is a worker's."""
+"""The subject of this process, if it is a worker."""
 
 
 def _build(setup: Setup) -> None:
@@ -83,15 +83,15 @@ def measure_models(setups: Mapping[str, Setup], repeats: int = 5, warmup: int = 
 
     Args:
         setups: by name.
-        repeats, warmup: runs of each that count, and before those.
+        repeats, warmup: number of runs of each model that count, and number of runs before them.
 
     Returns:
-        For JSON: the measurements of each by name (seconds; bytes) and, in ``ratios``, the times of the first
-        divided by those of every other (above 1: the other is faster).
+        For JSON: the measurements of each model by name (seconds; bytes) and, in ``ratios``, the times of the
+        first divided by those of every other (above 1: the other is faster).
     """
     with ExitStack() as stack:
         for setup in setups.values():
-            setup.config()  # what is wrong with it shows at once
+            setup.config()  # shows errors at once
         workers = {name: stack.enter_context(Worker(setup)) for name, setup in setups.items()}
         for worker in workers.values():
             worker.wait()

@@ -1,4 +1,4 @@
-"""What the command lines of the commands have in common; nothing heavy is imported before they are read."""
+"""Shared arguments of the commands; nothing heavy is imported before they are read."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def command_parser(
     description: str, epilog: str | None = None, prog: str | None = None
 ) -> argparse.ArgumentParser:
-    """A parser that shows both texts as they are written, but for ``%(prog)s``."""
+    """A parser that shows both texts unchanged, except for ``%(prog)s``."""
     return argparse.ArgumentParser(
         prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def add_config(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """The config, first of the plain words or after ``--config-file``; and ``--trust-code``.
+    """Adds the config, which is the first plain word or follows ``--config-file``, and ``--trust-code``.
 
     Args:
         parser: see :func:`parse`.
-        others: what else may stand for it, for the help.
+        others: what may be given instead of a config, for the help.
     """
     parser.add_argument(
         "config",
@@ -49,7 +49,7 @@ def add_trust_code(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """``--eval-only``, ``--resume`` and ``--overwrite``."""
+    """Adds ``--eval-only``, ``--resume`` and ``--overwrite``."""
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -68,11 +68,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """``--debug``, and changes to the config among the plain words.
+    """Adds ``--debug``, and changes to the config among the plain words.
 
     Args:
-        parser: gets them as ``overrides``.
-        others: what else plain words may be, for the help.
+        parser: gets the changes as ``overrides``.
+        others: other meanings of plain words, for the help.
     """
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of every error")
     parser.add_argument(
@@ -84,7 +84,7 @@ def add_overrides(parser: argparse.ArgumentParser, others: str = "") -> None:
 
 
 def add_inference(parser: argparse.ArgumentParser) -> None:
-    """Options to look at each picture more than once; see :func:`inference_overrides`."""
+    """Adds options to look at each picture more than once; see :func:`inference_overrides`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--tta",
@@ -124,12 +124,12 @@ def is_override(word: str) -> bool:
 def parse(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, config_needed: bool = True
 ) -> argparse.Namespace:
-    """The command line, options and plain words in any order; ``config_file`` is the config.
+    """Parses a command line with options and plain words in any order; ``config_file`` is the config.
 
     Args:
         parser: with :func:`add_config` and :func:`add_overrides`.
-        arguments: by default those of this process.
-        config_needed: whether it is an error that there is no config.
+        arguments: by default, those of this process.
+        config_needed: whether a missing config is an error.
     """
     parsed = parser.parse_intermixed_args(arguments)
     first = parsed.config
@@ -160,7 +160,7 @@ def read_config(arguments: argparse.Namespace) -> DictConfig:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on; a type of arguments.
+    """An integer from 1 on; a type of arguments.
 
     Raises:
         argparse.ArgumentTypeError: the text is something else.

@@ -1,4 +1,4 @@
-"""Measuring speed and memory, with tables of what was found; see docs/benchmarks.md."""
+"""Measures speed and memory, and prints tables of the results; see docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from detrex.report.scaling_page import save_scaling_page, save_scaling_picture
 from detrex.runtime.device import resolve_device
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDTH = 120  # of tables that go to a file
+WIDTH = 120  # width of tables in a file
 MILLISECONDS = 1e3
 
 
@@ -210,13 +210,13 @@ def _scaling(arguments: argparse.Namespace) -> dict[str, Any]:
 def _gpu_report(arguments: argparse.Namespace) -> dict[str, Any]:
     device = resolve_device(arguments.device)
     base = _setup(arguments, (f"train.device={device}",), batch=arguments.batch)
-    base.config()  # what is wrong with it shows before the first minute
+    base.config()  # shows errors at once
     pieces = []
     report = device_report(base, device, arguments.sizes, arguments.repeats, arguments.minutes)
     for piece in report:
         print(piece, flush=True)
         pieces.append(piece)
-        if arguments.page:  # after each part, since a lent machine may go at any time
+        if arguments.page:  # after each part, because a borrowed machine may go at any time
             arguments.page.parent.mkdir(parents=True, exist_ok=True)
             arguments.page.write_text("\n".join(pieces), encoding="utf-8")
     return {"machine": describe_machine(device), "sections": pieces}
@@ -311,7 +311,7 @@ def _console(machine: Mapping[str, Any]) -> Console:
 
 
 def _milliseconds(spread: Mapping[str, float] | None) -> Iterator[str]:
-    """Median, smallest and largest."""
+    """Median, smallest and largest time in milliseconds."""
     return ("" if spread is None else f"{MILLISECONDS * spread[k]:.2f}" for k in ("median", "low", "high"))
 
 

@@ -1,4 +1,4 @@
-"""The data sets that a config names, as sources to check or convert."""
+"""Finds the data sets in a config, as sources to check or convert."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from detrex.data.sources import Source
 
 
 def sources_of_config(config: DictConfig, options: CheckOptions) -> tuple[list[Source], CheckOptions]:
-    """The data sets of ``dataloader.train`` and ``dataloader.test``, and how they are read.
+    """The data sets of ``dataloader.train`` and ``dataloader.test``, and the options for reading them.
 
     Raises:
-        ConfigError: the config has none.
+        ConfigError: the config has no data sets.
     """
     sources = []
     for split, loader in (("train", "train"), ("val", "test")):

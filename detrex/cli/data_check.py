@@ -1,4 +1,4 @@
-"""What the command that checks data sets does."""
+"""Checks data sets, for ``detrex check``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from detrex.runtime.progress import progress_bar
 
 
 def check(options: argparse.Namespace) -> int:
-    """Checks, and writes what the options ask for; returns the exit code.
+    """Checks, writes the outputs that the options ask for, and returns the exit code.
 
     Raises:
-        ConfigError: the config has no data that could be checked.
+        ConfigError: the config has no data to check.
         DataError: a cleaned copy cannot be written.
     """
     try:
         sources, check_options = _what_to_check(options)
         report = check_sources(sources, check_options, _track)
-    except DataError as error:  # no split could be told
+    except DataError as error:  # no split was recognised
         report, check_options = not_opened(error), CheckOptions()
     text = sys.stderr if options.json == "-" else sys.stdout
     text.write(format_report(report) + "\n")
@@ -47,7 +47,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def format_report(report: CheckReport) -> str:
-    """What was found, for a terminal."""
+    """The findings as text for a terminal."""
     lines = [
         f"{s.split}: {s.format}, images in {s.images}, annotations in {s.annotations}" for s in report.sources
     ]

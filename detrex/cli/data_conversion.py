@@ -1,4 +1,4 @@
-"""What the command that converts annotations does."""
+"""Converts annotations, for ``detrex convert-data``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from detrex.data.writing import write_coco
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Writes a COCO file for each split, and says where its images are.
+    """Writes a COCO file for each split, and tells where its images are.
 
     Raises:
         FileNotFoundError: there are no annotations.
-        DataError: they have errors or are of no known format, or a file is there already.
+        DataError: they have errors, their format is not known, or a file exists already.
     """
     if options.annotations is None:
         sources = list(find_sources(options.path).values())

@@ -1,4 +1,4 @@
-"""Draws what a config's data loader produces, beside the images and annotations it is made of."""
+"""Draws the samples of a config's data loader beside the original images and annotations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def draw_data(options: argparse.Namespace) -> int:
-    """Does what the command line says, and returns how many images were drawn."""
+    """Runs the command, and returns the number of images that were drawn."""
     config = read_config(options)
     loader = loader_config(config, options.split)
     dataset = build_dataset(loader, targets=not options.no_targets)
@@ -40,7 +40,7 @@ def draw_data(options: argparse.Namespace) -> int:
 
 
 def show_census(dataset: ImageDataset, split: str) -> None:
-    """Prints what the data set holds, and what is odd about it."""
+    """Prints the content of the data set, and warnings about it."""
     if (counts := dataset.counts()) is not None:
         census = Census([Split(split, dataset.categories, counts)])
         print(census.text())
@@ -49,24 +49,24 @@ def show_census(dataset: ImageDataset, split: str) -> None:
     try:
         for warning in check_pixels(dataset):
             logger.warning("%s", warning)
-    except DataError as error:  # the other images are drawn all the same
+    except DataError as error:  # the other images are still drawn
         logger.error("%s", error)
 
 
 class TrainingSamples:
-    """Samples that training gets.
+    """Samples of training.
 
-    Each depends on the seed and its number alone, so a loader of batches of one image gives those of any
-    batch size.
+    A sample depends only on the seed and its number, so a loader with batches of one image returns the same
+    samples as any batch size.
 
     Args:
         loader: config of the loader.
-        dataset: built of it.
-        chosen: indices of images, whose samples of the first epoch are taken; None: the first samples.
-        count: number of samples at most; None: all chosen ones.
+        dataset: built from it.
+        chosen: indices of images, whose samples in the first epoch are taken; None: the first samples.
+        count: largest number of samples; None: all chosen ones.
 
     Attributes:
-        draws: which samples.
+        draws: the draws of the samples.
     """
 
     title = "training sample"
@@ -98,9 +98,9 @@ class TrainingSamples:
 
 
 class EvaluationSamples:
-    """Samples for evaluation; arguments and attributes as of :class:`TrainingSamples`.
+    """Samples for evaluation; arguments and attributes are those of :class:`TrainingSamples`.
 
-    Without ``chosen`` they are of images that are spread evenly over the data set.
+    Without ``chosen``, images are spread evenly over the data set.
     """
 
     title = "model input"

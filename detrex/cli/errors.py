@@ -1,4 +1,4 @@
-"""Errors of commands, as users can read them."""
+"""Turns errors of commands into messages for users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """What a user can mend; imported late, for a command's arguments are read before PyTorch is loaded."""
+    """Errors that a user can mend; imported late, because arguments are read before PyTorch is loaded."""
     import torch
 
     from detrex.checkpoint import CheckpointError
@@ -32,7 +32,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     )
 
 
-# How messages of the package name arguments of its functions, and what to give to commands instead.
+# Arguments of functions in messages of the package, with the options of commands to name instead.
 _FLAGS = (
     (r"(\w+)=True \(in tools (--[\w-]+)\)", r"\2"),
     (r"load\(CONFIG_FILE_OR_ZOO_NAME, weights='([^']*)'\)", r"--model CONFIG_FILE_OR_ZOO_NAME --weights \1"),
@@ -48,24 +48,24 @@ def readable_errors(
 ) -> Iterator[None]:
     """Logs an error of the config, the data or a checkpoint without its traceback, and exits with code 1.
 
-    The traceback goes to the log as a debug message. Other errors (bugs) pass, and so do all with ``debug``.
+    The traceback goes to the log as a debug message. Other errors (bugs) are not caught.
 
     Args:
-        debug: let all errors pass.
-        allows_pickle: whether the command has ``--allow-pickle``; else its config has a key for it.
-        data_root: ``dataloader.root`` of the config, which is named where files are missing below it.
+        debug: catch no errors.
+        allows_pickle: whether the command has ``--allow-pickle``; otherwise, its config has a key for it.
+        data_root: ``dataloader.root`` of the config, which is named if files below it are missing.
     """
     try:
         yield
     except BrokenPipeError:
-        # Such as with `| head`: nobody reads on, and the interpreter is not to complain when it ends.
+        # For example with `| head`: nobody reads any more, and the interpreter must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
         if debug:
             raise
         if not (isinstance(error, _user_errors()) or _is_lost_worker(error)):
-            # The console shows it when the interpreter ends; the log file would not have it otherwise.
+            # For the log file: only the console shows the error when the interpreter ends.
             logger.debug("the run ended with an error", exc_info=True)
             raise
         logger.error("%s", _with_root(_with_flags(_message(error), allows_pickle), data_root))
@@ -74,7 +74,7 @@ def readable_errors(
 
 
 def _is_lost_worker(error: Exception) -> bool:
-    """Whether PyTorch says that a loader's worker process was killed; it has no class of its own for that."""
+    """Whether PyTorch reports that a loader's worker process was killed, for which it has no class."""
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
@@ -99,14 +99,14 @@ def _message(error: Exception) -> str:
 
 
 def _with_flags(text: str, allows_pickle: bool) -> str:
-    """The message with flags of commands in the place of arguments of functions."""
+    """The message with options of commands in place of arguments of functions."""
     for pattern, flag in _FLAGS:
         text = re.sub(pattern, flag, text)
     return re.sub(_PICKLE, r"\2" if allows_pickle else r"\1", text)
 
 
 def _with_root(text: str, root: str | None) -> str:
-    """The message, and where the path in it comes from, if files are missing."""
+    """The message; if files are missing, it also says where their path comes from."""
     if not root or root not in text or not re.search("does not exist|No such file|are not in", text):
         return text
     return (

@@ -1,4 +1,4 @@
-"""What ``detrex export`` does."""
+"""Exports models, for ``detrex export``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ CALIBRATION_PICTURES = 64
 
 
 def run_export(arguments: argparse.Namespace) -> None:
-    """Exports, and verifies if asked to.
+    """Exports a model, and verifies the file if wanted.
 
     Raises:
-        SystemExit: with code 1, if the file finds something else than the model.
+        SystemExit: with code 1, if the results of the file and the model differ.
     """
     if arguments.to == "web":
         # Before the model is loaded and exported, which may take minutes.
@@ -64,7 +64,7 @@ def run_export(arguments: argparse.Namespace) -> None:
 def _check_prompts(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        ExportError: what is asked for does not go with models that answer prompts.
+        ExportError: an option does not fit models that answer prompts.
     """
     if arguments.to not in ("onnx", "web"):
         raise ExportError("models that answer clicks are exported --to onnx (a folder) or --to web")
@@ -124,7 +124,7 @@ def _page(predictor: Predictor, arguments: argparse.Namespace) -> Path:
 
 
 def _calibration(arguments: argparse.Namespace) -> list[str]:
-    """Pictures whose values say the ranges of 8 bits."""
+    """Pictures from which the ranges of 8-bit values are computed."""
     files = [str(file) for word in arguments.int8 or () for file in find_files(word)]
     return files[:CALIBRATION_PICTURES]
 
@@ -135,7 +135,7 @@ def _prompts_agree(predictor: Predictor, folder: Path, arguments: argparse.Names
 
 
 def _agrees(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> bool:
-    exported = load_exported(path, trust_code=True)  # it was made a moment ago
+    exported = load_exported(path, trust_code=True)  # made by this command
     pictures = [str(file) for word in arguments.verify for file in find_files(word)]
     return _told(verify(predictor, exported, pictures, batch_size=arguments.batch or 1))
 

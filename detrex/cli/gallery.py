@@ -1,4 +1,4 @@
-"""Pictures of images of a data set, for tools that show data and results."""
+"""Writes pictures of images in a data set, for commands that show data and results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELL = {False: 768, True: 512}  # longer side of a picture in pixels, alone and
 
 @dataclass(frozen=True)
 class Row:
-    """What is shown of one image.
+    """A row of pictures about one image.
 
     Attributes:
         name: of the image's file.
@@ -42,7 +42,7 @@ def loader_config(config: DictConfig, split: str) -> DictConfig:
     """``dataloader.train`` or ``dataloader.test``.
 
     Raises:
-        ConfigError: the config has none, or one without data set.
+        ConfigError: the config has no such loader, or the loader has no data set.
     """
     node = config.get("dataloader", {}).get(split)
     if node is None or node.get("dataset") is None:
@@ -53,15 +53,15 @@ def loader_config(config: DictConfig, split: str) -> DictConfig:
 def find_images(
     dataset: ImageDataset, image_ids: Sequence[str], file_names: Sequence[str]
 ) -> list[int] | None:
-    """The indices of certain images, in the data set's order; None if none are named.
+    """The indices of the named images, in the data set's order; None if no image is named.
 
     Args:
-        dataset: to look in.
+        dataset: with the images.
         image_ids: as text.
         file_names: with or without their folders.
 
     Raises:
-        DataError: there is none of such an id or name.
+        DataError: there is no image with such an id or name.
     """
     if not (image_ids or file_names):
         return None
@@ -91,14 +91,14 @@ def save_gallery(
 ) -> None:
     """Draws ``items`` and writes PNGs; a terminal shows a progress bar.
 
-    A broken image is logged as an error, and the next one drawn.
+    A broken image is logged as an error, and the next one is drawn.
 
     Args:
         items: one for each row.
         draw: makes the row of an item.
         titles: of the columns.
-        output: folder; made if need be.
-        grid: whether to write all rows to one file, ``grid.png``, instead of a file each.
+        output: folder; created if need be.
+        grid: whether to write all rows to one file, ``grid.png``, instead of one file each.
 
     Raises:
         DataError: at the end, if images could not be drawn.
@@ -130,7 +130,7 @@ def save_gallery(
 
 
 def _plain_name(file_name: str) -> str:
-    """A file name without its suffix; folders below that of the images become a part of it."""
+    """A file name without its suffix, into which the names of subfolders are joined."""
     path = Path(file_name)
     parts = (path.name,) if path.is_absolute() else (p for p in path.parts if p not in ("..", "."))
     return Path("_".join(parts)).with_suffix("").name

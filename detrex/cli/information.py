@@ -1,4 +1,4 @@
-"""What is installed on this machine and what runs on it."""
+"""Describes what is installed on this machine and what runs on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detrex.runtime.cache import cache_folder
 from detrex.runtime.device import default_device
 from detrex.runtime.threads import SETTINGS
 
-# Import names of what is used where it is installed, by what it is for.
+# Import names of optional packages, by purpose.
 _EXTRAS = {
     "videos and cameras": "cv2",
     "Slurm": "submitit",

@@ -1,4 +1,4 @@
-"""``detrex COMMAND ...``, also as ``python -m detrex``; ``tools/`` has a file for each of the older names."""
+"""The command ``detrex COMMAND ...``, also ``python -m detrex``; ``tools/`` has files with older names."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Reads the arguments of a command and does what they say.
+    """Reads the arguments of a command and runs it.
 
     Args:
         name: in :data:`COMMANDS`.
-        arguments: words after its name; by default those of this process.
-        prog: how the user calls the command, for help and errors; by default the name of the script.
+        arguments: words after its name; by default, those of this process.
+        prog: how the user calls the command, for help and errors; by default, the name of the script.
 
     Raises:
         SystemExit: the arguments are wrong, or the command ended with an error.

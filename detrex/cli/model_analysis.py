@@ -26,7 +26,7 @@ from detrex.analysis import (
 from detrex.cli.arguments import read_config
 
 DEFAULT_INPUT = (800, 1333)
-WIDTH = 110  # of tables that go to a file
+WIDTH = 110  # width of tables in a file
 
 NOTES = {
     "path": "one image, inference, to the predictions of all decoder layers, and the product that makes the "

@@ -1,4 +1,4 @@
-"""``detrex train --data PATH``: what lies there, and a config with settings that fit it."""
+"""Chooses a config and settings that fit the data at a path, for ``detrex train --data PATH``."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ CONFIGS = {
     "semantic": "maskdino_custom_semantic",
     "detection": "dino_custom_detection",
 }
-_LOOKED_AT = 200  # images of which objects are measured
+_LOOKED_AT = 200  # images whose objects are measured
 
-# Of the longer side in pixels, for a model that trains on a CPU.
+# Lengths of the longer side in pixels, for a model that trains on a CPU.
 _SIZES = range(256, 641, 32)
-_PIXELS_OF_OBJECT = 24  # of the side of a small object, at that size
-_SMALL_OBJECTS = 1 / 200  # share of the image; below it masks need more points
+_PIXELS_OF_OBJECT = 24  # side of a small object in pixels, at that size
+_SMALL_OBJECTS = 1 / 200  # share of the image; masks of smaller objects need more points
 _FEWEST_STEPS, _EPOCHS = 2400, 12
 _BATCH = 2
-_VALIDATION_SHARE = 5  # every fifth image, where there are no others
-_PLAIN_QUOTES = re.compile(r"='([\w./-]+)'$")  # which a value does not need
+_VALIDATION_SHARE = 5  # every fifth image, if there are no others
+_PLAIN_QUOTES = re.compile(r"='([\w./-]+)'$")  # quotes that a value does not need
 
 
 @dataclass(frozen=True)
 class FoundData:
-    """A data set as it lies on the disk.
+    """A data set on the disk.
 
     Attributes:
         kind: for people, such as ``COCO instances``.
         task: a key of :data:`CONFIGS`.
-        settings: of the config, in nested dicts: where the images and annotations are.
+        settings: of the config, in nested dicts: the paths of images and annotations.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Choice:
     Attributes:
         config: name of the config.
         settings: changes to it, in nested dicts.
-        words: what was found and what was chosen, a line each.
+        words: lines that describe what was found and what was chosen.
     """
 
     config: str
@@ -76,11 +76,11 @@ class Choice:
 
     @property
     def overrides(self) -> list[str]:
-        """The settings as on a command line."""
+        """The settings in the form of a command line."""
         return overrides_of(self.settings)
 
     def command(self, more: Sequence[str] = ()) -> str:
-        """The command that does the same.
+        """The equivalent command.
 
         Args:
             more: further overrides.
@@ -90,11 +90,11 @@ class Choice:
 
 
 def choose(path: Path, overrides: Sequence[str] = ()) -> Choice:
-    """Finds the data at ``path`` and chooses what to train with.
+    """Finds the data at ``path`` and chooses a config and settings for training.
 
     Args:
         path: a folder, or an annotation file.
-        overrides: of the user, which will have precedence; the run's folder is taken from them.
+        overrides: of the user, which have precedence; they may contain the run's folder.
 
     Raises:
         FileNotFoundError, DataError: see :func:`find_data`; or there is nothing to learn from.
@@ -109,7 +109,7 @@ def choose(path: Path, overrides: Sequence[str] = ()) -> Choice:
     steps = _length(len(train))
     reasons: list[str] = []
     settings: dict[str, Any] = {}
-    if found.task != "semantic":  # whose classes are not counted as objects
+    if found.task != "semantic":  # semantic classes are not counted as objects
         settings, reasons = _fitting_settings(found.task, measure(train))
     settings = _merged(
         settings,
@@ -149,15 +149,15 @@ def _output_dir(path: Path, overrides: Sequence[str]) -> Path:
 
 @dataclass(frozen=True)
 class Measures:
-    """What the settings of a model depend on.
+    """Measurements on which the settings of a model depend.
 
     Attributes:
-        images: in the data set.
-        classes: in the data set.
-        most: objects in an image.
+        images: number of images.
+        classes: number of classes.
+        most: largest number of objects in an image.
         longer_side: of the median image, in pixels.
-        small_side: side of a small object (the lower quarter's border) as a share of the longer side.
-        small_share: area of it as a share of the image.
+        small_side: side of a small object (the lower quartile) as a share of the longer side.
+        small_share: its area as a share of the image.
     """
 
     images: int
@@ -169,7 +169,7 @@ class Measures:
 
 
 def measure(dataset: ImageDataset) -> Measures:
-    """Looks at the annotations of up to 200 images; opens none."""
+    """Measures the annotations of up to 200 images, without opening the images."""
     indices = spread(len(dataset), _LOOKED_AT)
     sides, shares, longer, most = [], [], [], 0
     for index in indices:
@@ -195,7 +195,7 @@ def measure(dataset: ImageDataset) -> Measures:
 
 
 def _fitting_settings(task: str, data: Measures) -> tuple[dict[str, Any], list[str]]:
-    """What depends on the objects, and the reasons."""
+    """The settings that depend on the objects, and their reasons."""
     wanted = _PIXELS_OF_OBJECT / max(data.small_side, 1e-6)
     size = next((s for s in _SIZES if s >= min(wanted, data.longer_side)), _SIZES[-1])
     queries = max(50, -(-data.most * 11 // 100) * 10)
@@ -215,14 +215,14 @@ def _fitting_settings(task: str, data: Measures) -> tuple[dict[str, Any], list[s
 
 
 def find_data(path: Path, output_dir: Path) -> FoundData:
-    """The data at a path, of any format that :func:`detrex.data.sources.find_sources` knows.
+    """The data at a path, in any format that :func:`detrex.data.sources.find_sources` knows.
 
-    Where it is not divided into training and validation, every fifth image of instances is for validation:
-    both lists are then written to ``output_dir/data``.
+    If instances are not divided into training and validation, every fifth image is for validation: both lists
+    are then written to ``output_dir/data``.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        DataError: nothing of a known format is there, or there is no validation.
+        FileNotFoundError: the path does not exist.
+        DataError: the path holds nothing in a known format, or there is no validation data.
     """
     sources = find_sources(path)
     train = sources.get("train") or next(iter(sources.values()))

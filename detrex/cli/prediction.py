@@ -27,7 +27,7 @@ from detrex.predict.result import by_content
 from detrex.predict.video import FrameFolder, VideoReader, VideoWriter, Window, opencv
 from detrex.runtime.progress import progress_bar
 
-# Pictures without results for which the best score is told. It takes a second look at the picture.
+# Number of pictures without results for which the best score is reported, which takes a second look.
 LOOKS_AGAIN = 5
 LOWEST_HINT = 0.01  # lower scores are noise
 
@@ -37,11 +37,11 @@ Screen = Callable[[Image.Image], bool]
 
 
 class PredictionRun:
-    """What the command line asks for, done with a model.
+    """Runs the command with a model.
 
     Attributes:
-        failures: how many files could not be read.
-        written: how many pictures and videos were made.
+        failures: number of files that could not be read.
+        written: number of pictures and videos that were written.
     """
 
     def __init__(self, predictor: Predictor, arguments: argparse.Namespace, console: Console):
@@ -55,14 +55,14 @@ class PredictionRun:
         self.failures = self.written = self.empty = 0
 
     def run_on_files(self, names: dict[Path, Path], open_video: OpenVideo) -> None:
-        """All images, then all videos.
+        """Predicts on all images, then on all videos.
 
         Args:
             names: of the files, see :func:`detrex.predict.files.output_names`.
             open_video: see :func:`run_prediction`.
 
         Raises:
-            FileExistsError: a picture would take the place of one of the files.
+            FileExistsError: a picture would replace one of the files.
         """
         self._check_outputs(names)
         images, videos = ([f for f in names if is_video(f) == wanted] for wanted in (False, True))
@@ -78,7 +78,7 @@ class PredictionRun:
                 self._video(partial(open_video, video), names[video], progress)
 
     def run_on_camera(self, open_video: OpenVideo) -> None:
-        """Predicts until Ctrl-C, a key in the window or the last frame that is wanted."""
+        """Predicts until Ctrl-C, a key in the window or the last wanted frame."""
         with progress_bar(self.console) as progress, open_video(self.arguments.webcam) as reader:
             self._say(f"{reader.name}: Ctrl-C ends")
             try:
@@ -87,7 +87,7 @@ class PredictionRun:
                 self._say("stopped")
 
     def finish(self) -> int:
-        """Writes the JSON files, says what was done, and returns the exit code."""
+        """Writes the JSON files, reports what was done, and returns the exit code."""
         for file in self.json:
             self._say(f"wrote {file.write()}")
         if self.output is not None:
@@ -120,7 +120,7 @@ class PredictionRun:
             progress.advance(bar)
 
     def _help_with(self, result: Result) -> None:
-        """Says how far a picture without results is from one with some."""
+        """Reports the best score in a picture without results."""
         self.empty += 1
         if self.empty > LOOKS_AGAIN:
             return
@@ -154,7 +154,7 @@ class PredictionRun:
             self._say(f"{reader.name} ended after {count} of {expected} frames", "yellow")
 
     def _frames(self, reader: Frames, name: Path, progress: Progress) -> int:
-        """Returns how many frames there were."""
+        """Predicts on the frames, and returns their number."""
         counts = [n for n in (reader.frame_count, self.arguments.max_frames) if n is not None]
         bar = progress.add_task(reader.name, total=min(counts, default=None))
         frames = islice(reader, self.arguments.max_frames)
@@ -169,7 +169,7 @@ class PredictionRun:
             for number, result in enumerate(results, start=1):
                 for file in self.json:
                     file.add(result, reader.name, frame=number - 1)
-                # All of them, and only then whether one asks for the end.
+                # Show all of them before checking whether one asks to end.
                 asked = [screen(result.draw(task, min_size=1)) for task, screen in screens]
                 progress.advance(bar)
                 if any(asked):
@@ -177,7 +177,7 @@ class PredictionRun:
         return number
 
     def _screens(self, reader: Frames, name: Path, stack: ExitStack) -> list[tuple[str, Screen]]:
-        """What takes the pictures of a task, and returns whether the user wants to end."""
+        """Functions that take the pictures of a task and return whether the user wants to end."""
         screens: list[tuple[str, Screen]] = []
         for task in self.tasks if self.output else ():
             path = self._picture(name, task, ".mp4")
@@ -197,7 +197,7 @@ class PredictionRun:
         return {"instance": DEFAULT_CONFIDENCE} if self.predictor.score_thresholds is None else "best"
 
     def say_thresholds(self) -> None:
-        """Says which scores count, where that is not the user's word."""
+        """Reports which scores count, unless the user chose them."""
         known = [t for t in self.predictor.score_thresholds or () if t is not None]
         chosen = self.arguments.confidence_threshold is not None or self.arguments.precision is not None
         if known and not chosen and "instance" in self.tasks:
@@ -253,15 +253,15 @@ class PredictionRun:
 
 
 def found_anything(result: Result) -> bool:
-    """Whether there is an object, a segment or a semantic class."""
+    """Whether the result has an object, a segment or a semantic class."""
     segments = [] if result.panoptic is None else result.panoptic[1]
     return len(result) > 0 or len(segments) > 0 or result.semantic is not None
 
 
 def _recorder(writer: VideoWriter, reader: Frames) -> Screen:
-    """Writes frames of a file one by one; those of a camera as often as the clock says.
+    """Writes frames of a file once each; frames of a camera are repeated to keep real time.
 
-    A model is slower than a camera; the video would run too fast.
+    A model is slower than a camera, so that the video would otherwise run too fast.
     """
     start, written = monotonic(), 0
 
@@ -290,15 +290,15 @@ def _json_paths(path: str, tasks: list[str]) -> dict[str, Path]:
 
 
 def run_prediction(arguments: argparse.Namespace, open_video: OpenVideo = VideoReader) -> None:
-    """Does what the command line says.
+    """Runs the command.
 
     Args:
         arguments: of :func:`detrex.cli.commands.predict.parse_arguments`.
-        open_video: from a file's path or a camera's number to its frames.
+        open_video: opens a file by its path, or a camera by its number.
 
     Raises:
-        SystemExit: with code 1, if a file could not be read, or after an error that is the user's to solve
-            has been logged.
+        SystemExit: with code 1, if a file could not be read, or after an error that the user can solve was
+            logged.
     """
     names = {} if arguments.webcam is not None else output_names(*arguments.input)
     if arguments.webcam is not None or arguments.track or any(map(is_video, names)):

@@ -27,7 +27,7 @@ PanopticSegments = tuple[Tensor, list[dict[str, int]]]
 
 
 def draw_results(options: argparse.Namespace) -> int:
-    """Does what the command line says, and returns how many images were drawn."""
+    """Runs the command, and returns the number of images that were drawn."""
     config = read_config(options)
     dataset = build_dataset(loader_config(config, "test"))
     results = read_saved_results(options.predictions, dataset.categories, dict(dataset.image_names()))
@@ -50,14 +50,14 @@ def draw_results(options: argparse.Namespace) -> int:
 
 
 class InstanceComparison:
-    """Boxes and masks beside those of the things in the ground truth."""
+    """Compares boxes and masks with the things in the ground truth."""
 
     def __init__(self, results: SavedInstances, dataset: ImageDataset, labels: bool, score_threshold: float):
         self._results, self._dataset = results, dataset
         self._labels, self._threshold = labels, score_threshold
 
     def quality(self, index: int) -> float:
-        """How good the results for an image are, in [0, 1]."""
+        """The quality of the results for an image, in [0, 1]."""
         return match_instances(*self._read(self._dataset[index])).f1
 
     def draw(self, index: int) -> Row:
@@ -88,13 +88,13 @@ class InstanceComparison:
 
 
 class PanopticComparison:
-    """Panoptic segments beside those of the ground truth."""
+    """Compares panoptic segments with those of the ground truth."""
 
     def __init__(self, results: SavedPanoptic, dataset: ImageDataset, labels: bool):
         self._results, self._dataset, self._labels = results, dataset, labels
 
     def quality(self, index: int) -> float:
-        """How good the result for an image is, in [0, 1]."""
+        """The quality of the result for an image, in [0, 1]."""
         return panoptic_quality(*self._read(self._dataset[index]), len(self._dataset.categories))
 
     def draw(self, index: int) -> Row:
@@ -116,10 +116,10 @@ class PanopticComparison:
 
 
 def images_to_compare(results: SavedInstances | SavedPanoptic, dataset: ImageDataset) -> list[int]:
-    """Indices of the images to choose from; warns of images that only one side has.
+    """Indices of the images to choose from; warns about images that only results or data set have.
 
     Raises:
-        DataError: none of the results are for images of the data set.
+        DataError: no result belongs to an image of the data set.
     """
     ids = [image_id for image_id, _ in dataset.image_names()]
     known, found = set(ids), set(results.image_ids)
@@ -144,13 +144,13 @@ def images_to_compare(results: SavedInstances | SavedPanoptic, dataset: ImageDat
 def worst_first(
     comparison: InstanceComparison | PanopticComparison, indices: Sequence[int], count: int
 ) -> list[int]:
-    """The ``count`` images with the worst results, and before them those that cannot be read."""
+    """All images that cannot be read, followed by the ``count`` images with the worst results."""
     qualities: dict[int, float] = {}
     broken = []
     for index in with_progress(indices, "measuring"):
         try:
             qualities[index] = comparison.quality(index)
-        except (DataError, OSError):  # what is wrong is said when it is to be drawn
+        except (DataError, OSError):  # drawing it will report the error
             broken.append(index)
     return broken + sorted(qualities, key=qualities.__getitem__)[:count]
 

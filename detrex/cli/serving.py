@@ -1,4 +1,4 @@
-"""A server from the words of a command line."""
+"""Runs a server, for ``detrex serve``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from detrex.predict import load
 from detrex.serve.settings import MEBIBYTE, ServerSettings
 
-_GRACE = 5  # seconds beyond the time of a request, for those that are on their way when the server is stopped
+_GRACE = 5  # seconds beyond the time limit of requests, for those in progress when the server is stopped
 
 
 def serve(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Training as a job of Slurm, or of a stand-in for it on this machine, through submitit."""
+"""Submits training as a job of Slurm, or as local processes in its place, with submitit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _MAX_RESTARTS = 1000  # after time-outs; submitit would stop after 3
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One process of a run, as submitit calls it: in as many tasks as processes train together.
+    """One process of a run, which submitit calls in as many tasks as processes train together.
 
-    Before its time is over the job gets SIGUSR2: the run then saves a checkpoint, the job goes back into the
-    queue, and goes on from there when it comes up again. On SIGTERM, with which Slurm announces a preemption
-    (and ``scancel`` the end), the run saves a checkpoint too; then it is Slurm that starts the job again, or
-    does not.
+    Before its time is over, the job gets SIGUSR2: the run then saves a checkpoint, the job returns to the
+        queue,
+    and continues from the checkpoint when it starts again. On SIGTERM, with which Slurm announces a
+    preemption (and ``scancel`` the end), the run also saves a checkpoint; then Slurm decides whether the job
+    starts again.
 
     Attributes:
         config, eval_only, resume, overwrite, debug: see :func:`detrex.cli.train.main`.
@@ -63,7 +64,7 @@ class TrainingJob:
             launch(main, arguments, timeout=self.config.train.process_timeout)
 
     def checkpoint(self) -> Any:
-        """What submitit puts into the queue in the place of this job."""
+        """The job that submitit puts into the queue in place of this one."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(replace(self, resume=not self.eval_only))
@@ -80,16 +81,16 @@ def submit(
     signal_delay: int = 120,
     options: Mapping[str, str] | None = None,
 ) -> Any:
-    """Hands a job to the batch system; its logs and what submitit needs go to ``output_dir/submitit``.
+    """Submits a job to the batch system; its logs and submitit's files go to ``output_dir/submitit``.
 
     Args:
-        job: what to run.
+        job: the job to run.
         executor: ``slurm``, or ``local`` for processes on this machine.
-        num_machines: how many take part.
-        num_gpus: processes on each of them: one per GPU, or on the CPU with ``train.device=cpu``.
+        num_machines: number of machines.
+        num_gpus: processes on each machine: one per GPU, or on the CPU with ``train.device=cpu``.
         cpus_per_gpu: cores for each process and the workers of its data loaders.
-        minutes: that the job may run before it goes back into the queue.
-        signal_delay: seconds before that in which it has to finish a step and save a checkpoint.
+        minutes: how long the job may run before it returns to the queue.
+        signal_delay: seconds before that limit in which it has to finish a step and save a checkpoint.
         options: of ``sbatch``, such as ``partition``.
 
     Returns:
@@ -97,7 +98,7 @@ def submit(
 
     Raises:
         ImportError: submitit is not installed.
-        ValueError: there is no such executor, or it cannot do what is asked.
+        ValueError: there is no such executor, or it cannot fulfil the request.
     """
     submitit = _imported_submitit()
     if executor not in ("slurm", "local"):
@@ -122,7 +123,7 @@ def submit(
 
 
 def _imported_submitit() -> ModuleType:
-    """The package, kept from setting up logging when it is imported, which closes every handler there is."""
+    """The package, prevented from setting up logging on import, which would close all existing handlers."""
     before = os.environ.get(_LOG_LEVEL)
     os.environ[_LOG_LEVEL] = "NOCONFIG"
     try:
@@ -139,14 +140,14 @@ def _imported_submitit() -> ModuleType:
 
 @contextmanager
 def _saved_before_requeueing() -> Iterator[None]:
-    """Lets SIGUSR2 end training with a checkpoint first, and only then do what submitit does with it."""
+    """Makes SIGUSR2 first end training with a checkpoint, and only then act as submitit wants."""
     requeue = signal.getsignal(signal.SIGUSR2)
     process = os.getpid()
     asked = False
 
     def handle(_number: int, _frame: Any) -> None:
         nonlocal asked
-        if os.getpid() == process:  # else a loader's worker, which has inherited this
+        if os.getpid() == process:  # otherwise, it is a loader's worker, which has inherited this
             asked = True
             signal.raise_signal(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""A run as a command: its folder, its log and errors that users can read."""
+"""Runs training as a command, with its folder, its log and readable errors."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def main(
     debug: bool = False,
     resume_command: str = "",
 ) -> dict[str, float]:
-    """Trains and evaluates, or only evaluates; to be called in every process of a run.
+    """Trains and evaluates, or only evaluates; call it in every process of a run.
 
     Args:
         config: with ``model``, ``dataloader``, ``optimizer``, ``scheduler`` and ``train``.
         eval_only: evaluate ``train.init_checkpoint`` or, with ``resume``, the last checkpoint of the run.
-        resume: go on from the last checkpoint in ``train.output_dir``, if there is one.
+        resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         overwrite: delete an earlier run in ``train.output_dir``.
-        debug: let errors pass with their traceback.
-        resume_command: what the user can enter to go on with a run that was interrupted.
+        debug: raise errors with their traceback.
+        resume_command: the command with which the user can resume an interrupted run.
 
     Returns:
         The metrics of the last evaluation, empty if the config evaluates nothing.
 
     Raises:
-        SystemExit: with code 1, after an error that is the user's to solve has been logged; with code 75 if
-            it was asked to stop.
+        SystemExit: with code 1, after an error that the user can solve was logged; with code 75, if the run
+            was asked to stop.
     """
     output_dir = Path(config.train.output_dir)
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Loads the input into the configured model and writes what it holds then.
+    """Loads the input into the configured model and writes the weights of that model.
 
     Raises:
         CheckpointError: the input does not fit, or the output's suffix is not that of its format.

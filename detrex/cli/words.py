@@ -1,4 +1,4 @@
-"""The classes of a model that reads words, in its config."""
+"""Sets the classes of a model that reads words in its config."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def set_words(config: DictConfig, words: str) -> None:
     """Writes other names for the classes of the data into a config, in place.
 
     Args:
-        config: with ``model``, and with ``dataloader.categories`` where the data's classes are known.
+        config: with ``model``, and with ``dataloader.categories`` if the data's classes are known.
         words: see :func:`detrex.data.read_words`.
 
     Raises:
-        ConfigError: the model does not read words, or there are not as many names as classes.
+        ConfigError: the model does not read words, or the numbers of names and classes differ.
         FileNotFoundError, DataError, ValueError: see :func:`detrex.data.read_words`.
     """
     if OmegaConf.select(config, "model.vocabulary") is None:

@@ -48,10 +48,10 @@ def _results(entry: ZooEntry) -> str:
 
 
 def matching(name: str) -> list[ZooEntry]:
-    """The row called ``name``, or all rows with that in their name.
+    """The row called ``name``, or all rows whose name contains it.
 
     Raises:
-        CheckpointError: there are none; the message names the nearest ones.
+        CheckpointError: there is no such row; the message names the nearest ones.
     """
     rows = zoo_entries()
     if name in rows:

@@ -1,6 +1,7 @@
 """The native operator: multi-scale deformable attention, in PyTorch and as kernels for CPUs and CUDA.
 
-``ops/README.md`` tells how the kernels are built and chosen; ``python -m detrex.ops_info`` what runs here.
+``ops/README.md`` explains how kernels are built and chosen; ``python -m detrex.ops_info`` tells which one
+runs.
 """
 
 from detrex.ops.dispatch import attend_around, force_implementation, multi_scale_deformable_attention

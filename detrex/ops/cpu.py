@@ -1,4 +1,4 @@
-"""Runs the compiled CPU kernel. Tensors come dense and checked, from ``detrex.ops.operator``."""
+"""Runs the compiled CPU kernel. Tensors are dense and were checked by ``detrex.ops.operator``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def forward(sizes: Sizes, shapes: Sequence[int], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """The output, (B, Q, M, D). Values of half precision become those of sums first.
+    """The output, (B, Q, M, D). Values in half precision are first converted to the dtype of sums.
 
     Raises:
         KernelError: if the kernel is not built.
@@ -27,10 +27,10 @@ def forward(sizes: Sizes, shapes: Sequence[int], value: Tensor, locations: Tenso
 def attend(
     sizes: Sizes, shapes: Sequence[int], value: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor
 ) -> Tensor:
-    """The output, (B, Q, M, D) float32, from offsets and logits as layers give them.
+    """The output, (B, Q, M, D) float32, from the offsets and logits of layers.
 
     Args:
-        sizes, shapes, value: as of :func:`forward`, the value float32.
+        sizes, shapes, value: see :func:`forward`; the value is float32.
         reference: (B or 1, Q, L or 1, 2 or 4) float32, the last axis dense.
         offsets: (B, Q, M, L, P, 2) float32.
         logits: (B, Q, M, L, P) float32.
@@ -69,7 +69,7 @@ def backward(
         KernelError: if the kernel is not built.
     """
     sums = locations.dtype
-    grad_value = torch.zeros_like(value, dtype=sums)  # the kernel adds to this one
+    grad_value = torch.zeros_like(value, dtype=sums)  # the kernel adds to it
     grads = [grad_value, torch.empty_like(locations), torch.empty_like(weights)]
     _call("backward", sizes, shapes, [value.to(sums), locations, weights, grad_output.to(sums)], grads)
     return grad_value.to(value.dtype), grads[1], grads[2]
@@ -82,7 +82,7 @@ def _call(
 
 
 def _places(*tensors: Tensor) -> list[int]:
-    """Where tensors are in memory."""
+    """Addresses of tensors in memory."""
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -1,7 +1,7 @@
-"""Compiles and runs the CUDA kernel. Tensors come dense and checked, from ``detrex.ops.operator``.
+"""Compiles and runs the CUDA kernel. Tensors are dense and were checked by ``detrex.ops.operator``.
 
-``ops/msda_cuda.cu`` is compiled for one set of sizes of a model at a time, a :class:`Variant`, at its first
-use on a device.
+``ops/msda_cuda.cu`` is compiled for each set of a model's sizes, a :class:`Variant`, at its first use on a
+device.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from detrex.ops.reference import dtype_of_sums
 
 logger = logging.getLogger(__name__)
 
-MAX_DIM = 1024  # channels of a head; beyond, a thread's sums do not fit into registers
-MAX_LEVELS = 240  # their shapes are arguments of the kernel, of 4 KB in all
-_MAX_CELLS = 2**31 - 1  # of a level
+MAX_DIM = 1024  # channels of a head; with more, a thread's sums do not fit into registers
+MAX_LEVELS = 240  # their shapes are arguments of the kernel, which has 4 KB for arguments
+_MAX_CELLS = 2**31 - 1  # cells of a level
 
 _THREADS = (
     128  # of a block: few, so that the decoder's few hundred queries make blocks for all multiprocessors
@@ -37,13 +37,13 @@ _VECTOR_BYTES = 16  # the widest access of a thread
 MAX_GRID_Y = 65535
 _ALIGNMENT = 16  # bytes
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Bfloat"}
-# From here on four float32 numbers are added to memory by one instruction.
+# From this capability on, one instruction adds four float32 numbers to memory.
 _CAPABILITY_OF_VECTOR_ATOMICS = 90
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the kernel is compiled for.
+    """The constants that the kernel is compiled for.
 
     Attributes:
         dtype: of the value.
@@ -59,17 +59,17 @@ class Variant:
     capability: int
 
     def vector(self, direction: str) -> int:
-        """How many channels a thread takes at once: a power of two that divides D.
+        """Number of channels that a thread processes at once: a power of two that divides D.
 
-        Where atomic additions are of single numbers, neighbouring threads add to neighbouring numbers.
+        If atomic additions take single numbers, neighbouring threads add to neighbouring numbers.
         """
         widest = _VECTOR_BYTES // self.dtype.itemsize
         if direction == "backward" and self.capability < _CAPABILITY_OF_VECTOR_ATOMICS:
-            widest = 2 if self.dtype.itemsize == 2 else 1  # loads of 4 bytes at least
+            widest = 2 if self.dtype.itemsize == 2 else 1  # loads of at least 4 bytes
         return min(widest, self.dim & -self.dim)
 
     def lanes(self, direction: str) -> int:
-        """How many threads share the channels of a query and head: a power of two, at most a warp."""
+        """Number of threads that share the channels of a query and head: a power of two, at most a warp."""
         vectors = self.dim // self.vector(direction)
         return min(_WARP, 1 << (vectors - 1).bit_length())
 
@@ -157,7 +157,7 @@ def kernel_of(variant: Variant, device: int) -> Kernel:
     """The kernel, compiled and loaded once per device and process.
 
     Raises:
-        KernelError: if it cannot be.
+        KernelError: if the kernel cannot be compiled or loaded.
     """
     key = variant, device
     if key not in LOADED_KERNELS:
@@ -171,16 +171,16 @@ def kernel_source() -> str:
     """The text of ``msda_cuda.cu``.
 
     Raises:
-        KernelError: if it is not there.
+        KernelError: if the file is missing.
     """
     return source_file("msda_cuda.cu").read_text()
 
 
 def compiler_or_error() -> Nvrtc:
-    """NVRTC.
+    """The compiler NVRTC.
 
     Raises:
-        KernelError: if there is none.
+        KernelError: if it is not installed.
     """
     compiler = nvrtc()
     if isinstance(compiler, KernelError):
@@ -197,7 +197,7 @@ def capability_of(device: int) -> int:
 
 @functools.cache
 def cuda_obstacle(device: int) -> str | None:
-    """Why the kernel does not run on a device; None if it does. A small variant is tried once."""
+    """The reason why the kernel does not run on a device; None if it does. A small variant is tried once."""
     try:
         driver()
         compiler_or_error()
@@ -230,15 +230,15 @@ def backward(
     weights: Tensor,
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of value, locations and weights. That of the value is summed in float32 at least.
+    """The gradients of value, locations and weights. That of the value is summed in at least float32.
 
     Raises:
         KernelError: if the kernel cannot be compiled or launched.
         ValueError: if a level has too many cells.
-        RuntimeError: if PyTorch is told to use deterministic algorithms only.
+        RuntimeError: if PyTorch may only use deterministic algorithms.
     """
     _alert_not_deterministic()
-    grad_value = torch.zeros_like(value, dtype=locations.dtype)  # the kernel adds to this one
+    grad_value = torch.zeros_like(value, dtype=locations.dtype)  # the kernel adds to it
     grads = [grad_value, torch.empty_like(locations), torch.empty_like(weights)]
     if _has_samples(sizes):
         _run("backward", sizes, shapes, [value, locations, weights, grad_output], grads)
@@ -264,7 +264,7 @@ def _run(
 
 
 def _alert_not_deterministic() -> None:
-    """Warns as PyTorch's operators do that add to memory in any order, ``grid_sample`` among them."""
+    """Warns like PyTorch's operators that add to memory in any order, such as ``grid_sample``."""
     if not torch.are_deterministic_algorithms_enabled():
         return
     words = (

@@ -1,4 +1,4 @@
-"""Which implementation of multi-scale deformable attention runs."""
+"""Chooses the implementation of multi-scale deformable attention."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _wanted = _checked(os.environ.get(VARIABLE, "auto"), f"the environment variable 
 
 
 def wanted_implementation() -> str:
-    """What the environment variable or the innermost :func:`force_implementation` asks for."""
+    """The implementation that the environment variable or the innermost :func:`force_implementation` sets."""
     return _wanted
 
 
 @contextmanager
 def force_implementation(name: str) -> Iterator[None]:
-    """Runs deformable attention as ``"reference"`` (PyTorch), ``"kernel"`` or ``"auto"`` inside.
+    """Inside the block, deformable attention runs as ``"reference"`` (PyTorch), ``"kernel"`` or ``"auto"``.
 
-    ``"kernel"`` is that of the tensors' device, and an error where there is none; ``"auto"`` takes the kernel
-    where it can. Holds for the whole process, other threads included. Backward passes follow their forward
-    pass. Put it around compiled functions, not into them.
+    ``"kernel"`` is the kernel of the tensors' device, and an error if there is none; ``"auto"`` uses the
+    kernel if it can. It applies to the whole process, including other threads. Backward passes follow their
+    forward pass. Put it around compiled functions, not inside them.
 
     Raises:
         ValueError: for another name.
@@ -60,9 +60,9 @@ def multi_scale_deformable_attention(
     Shape letters: B images, S tokens of all levels, Q queries, M heads, L levels, P points, D channels per
     head. A location that is not finite makes the output of its query and head NaN.
 
-    Values of float64 are summed in float64, all others in float32, under autocast, too. Locations and weights
-    are best given in the dtype of the sums, whatever the value's: rounded to bfloat16, a location moves by up
-    to half a cell on a level of 256.
+    Values of float64 are summed in float64, all others in float32, also under autocast. Locations and weights
+    should have the dtype of the sums, whatever the value's: rounded to bfloat16, a location moves by up to
+    half a cell on a level of 256.
 
     Args:
         value: (B, S, M, D).
@@ -75,7 +75,7 @@ def multi_scale_deformable_attention(
 
     Raises:
         RuntimeError: if the kernel is forced and cannot run.
-        ValueError: if some are float64 and others not; by the kernels, for shapes that do not fit together.
+        ValueError: if only some tensors are float64; from the kernels, for shapes that do not fit together.
     """
     sums = dtype_of_sums(value.dtype)
     if not sums == dtype_of_sums(locations.dtype) == dtype_of_sums(weights.dtype):
@@ -85,7 +85,7 @@ def multi_scale_deformable_attention(
         )
     locations, weights = locations.to(sums), weights.to(sums)
     if value.device.type == "meta":
-        # Nothing is computed, so nothing is chosen: shapes and FLOPs are the operator's, whatever will run.
+        # Nothing is computed here, so the operator gives shapes and FLOPs, whichever implementation will run.
         return _by_kernel(value, shapes, locations, weights)
     if _wanted != "reference":
         obstacle = kernel_obstacle(value, locations)
@@ -99,17 +99,17 @@ def multi_scale_deformable_attention(
 def attend_around(
     value: Tensor, shapes: tuple[tuple[int, int], ...], reference: Tensor, offsets: Tensor, logits: Tensor
 ) -> Tensor | None:
-    """The same from what the layers before it give, without gradients, in one pass of the CPU's kernel.
+    """Deformable attention from offsets and logits, without gradients, in one pass of the CPU's kernel.
 
     Args:
         value: (B, S, M, D) float32 or bfloat16.
-        shapes: as of :func:`multi_scale_deformable_attention`.
-        reference: (B or 1, Q, L or 1, 2 or 4) where queries are: normalised (x, y) or cxcywh.
-        offsets: (B, Q, M, L, P, 2) from there, in cells of the level, or in parts of half a box.
-        logits: (B, Q, M, L, P) whose softmax over L and P are the weights.
+        shapes: see :func:`multi_scale_deformable_attention`.
+        reference: (B or 1, Q, L or 1, 2 or 4) positions of queries: normalised (x, y) or cxcywh.
+        offsets: (B, Q, M, L, P, 2) from these, in cells of the level for points, in half sides for boxes.
+        logits: (B, Q, M, L, P), whose softmax over L and P gives the weights.
 
     Returns:
-        (B, Q, M * D) in the dtype of the value; None where the kernel cannot do this.
+        (B, Q, M * D) in the dtype of the value; None if the kernel cannot do this.
 
     Raises:
         ValueError: for shapes that do not fit together.
@@ -136,7 +136,7 @@ def attend_around(
 
 
 def kernel_obstacle(value: Tensor, locations: Tensor) -> str | None:
-    """Why no kernel can take these tensors; None if one can."""
+    """The reason why no kernel can take these tensors; None if one can."""
     device = value.device
     if device.type not in KERNELS:
         return f"there is no kernel for {device.type} tensors"
@@ -149,7 +149,7 @@ def kernel_obstacle(value: Tensor, locations: Tensor) -> str | None:
     return _cuda_obstacle(device.index)
 
 
-# Traced as constants: loading a library is nothing to compile.
+# Traced as constants, because loading a library cannot be compiled.
 @torch.compiler.assume_constant_result
 def _library_obstacle() -> str | None:
     library = cpu_library()

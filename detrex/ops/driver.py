@@ -1,4 +1,4 @@
-"""What is needed of the CUDA driver's interface: loading machine code and launching its kernels."""
+"""The needed part of the CUDA driver's interface: loads machine code and launches its kernels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Module:
         self._driver = driver()
         number, self.context = ctypes.c_int(), ctypes.c_void_p()
         self._driver.call("cuDeviceGet", ctypes.byref(number), device)
-        # Kept until the process ends, as are the module and PyTorch's own use of the context.
+        # Kept until the process ends, like the module and PyTorch's use of the context.
         self._driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), number)
         self._module = ctypes.c_void_p()
         with self._current():
@@ -74,7 +74,7 @@ class Module:
         """A kernel of the code, for :meth:`launch`.
 
         Raises:
-            KernelError: if there is none of this name.
+            KernelError: if there is no kernel of this name.
         """
         function = ctypes.c_void_p()
         with self._current():
@@ -119,7 +119,7 @@ class Module:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """The thread's context is this device's inside, whichever it was before."""
+        """Inside the block, the thread's context is that of this device."""
         self._driver.call("cuCtxPushCurrent_v2", self.context)
         try:
             yield

@@ -1,8 +1,8 @@
-"""How many floating-point operations deformable attention takes, told to ``torch.utils.flop_counter``.
+"""Registers the number of floating-point operations of deformable attention in ``torch.utils.flop_counter``.
 
-``FlopCounterMode`` counts by operator, so it sees deformable attention where ``torch.ops.detrex.msda`` runs:
-always on the meta device, and elsewhere with a kernel. The reference is made of operators for which
-PyTorch has no formulas. So count on the meta device, where nothing depends on what is installed.
+``FlopCounterMode`` counts by operator, so it sees deformable attention if ``torch.ops.detrex.msda`` runs:
+always on the meta device, and elsewhere with a kernel. The reference consists of operators for which PyTorch
+has no formulas. So count on the meta device, where nothing depends on what is installed.
 
 A multiply-add counts as two operations, as in PyTorch's own formulas.
 """
@@ -18,9 +18,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from detrex.ops import operator  # noqa: F401  registers the operators
 
-# Multiply-adds for each channel of each sample: the four corners of the bilinear sample, and the weight.
+# Multiply-adds per channel of each sample: the four corners of the bilinear sample, and the weight.
 SAMPLE_MACS = 5
-# Each takes as many multiply-adds as the output: the gradients of values, weights, x and y of the locations.
+# Gradients that each take as many multiply-adds as the output: of values, weights, x and y of locations.
 GRADIENTS = 4
 
 

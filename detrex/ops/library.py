@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: where their library is, whether it fits this source, and its C interface."""
+"""Finds the library of compiled CPU kernels, checks that it fits the source, and declares its interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parent
 LIBRARY = PACKAGE / "_msda_cpu.so"  # ops/build.py writes it
 CPU_SOURCES = ("msda_cpu.cpp", "masks_cpu.cpp", "points_cpu.cpp")
-# An installed package has copies of the sources; a checkout has them in ops/.
+# An installed package contains copies of the sources; a checkout has them in ops/.
 SOURCE_FOLDERS = (PACKAGE, PACKAGE.parent.parent / "ops")
 
 _POINTER, _INT, _NUMBER = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -76,10 +76,10 @@ class KernelLibrary:
 
     Attributes:
         path: its file.
-        flags: what the compiler was called with.
-        instructions: the fastest vector instructions that it has code for and this machine runs.
+        flags: of the compiler.
+        instructions: the fastest vector instructions that the library contains and this machine supports.
         threaded: whether it was built with OpenMP.
-        baseline: whether to keep to the instructions that every machine has.
+        baseline: whether to use only instructions that every machine has.
     """
 
     path: Path
@@ -135,11 +135,11 @@ def open_library(path: Path) -> KernelLibrary:
 
 @functools.cache
 def cpu_library() -> KernelLibrary | KernelError:
-    """The library of this installation, or why there is none. Looked for once per process."""
+    """The library of this installation, or the reason why there is none. It is looked up once per process."""
     try:
         return open_library(LIBRARY)
     except KernelError as error:
-        # A kernel that was never built is a choice of the installation; a useless one is worth a word.
+        # A kernel that was never built is a choice of the installation; an unusable one deserves a message.
         level = logging.WARNING if LIBRARY.exists() else logging.INFO
         logger.log(level, "the CPU kernels are not used, PyTorch code runs: %s", error)
         return error
@@ -149,7 +149,7 @@ def source_file(name: str) -> Path:
     """A kernel's source.
 
     Raises:
-        KernelError: if it is not there.
+        KernelError: if the file is missing.
     """
     for folder in SOURCE_FOLDERS:
         if (folder / name).is_file():
@@ -163,6 +163,6 @@ def _source_digest() -> str:
 
 
 def _declare(function: Any, tensors: int) -> None:
-    """For one that takes the sizes, the shapes, tensors, the number of threads and the baseline switch."""
+    """Declares a function of sizes, shapes, tensors, the number of threads and the baseline switch."""
     function.argtypes = [ctypes.POINTER(Sizes), *[_POINTER] * (1 + tensors), _INT, _INT]
     function.restype = None

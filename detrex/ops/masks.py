@@ -1,4 +1,4 @@
-"""Masks resized and compressed in one pass by the compiled CPU kernel, ``ops/masks_cpu.cpp``.
+"""Resizes and compresses masks in one pass with the compiled CPU kernel, ``ops/masks_cpu.cpp``.
 
 Shape letters: N masks, h and w cells, H and W pixels.
 """
@@ -18,13 +18,13 @@ from detrex.ops.library import KernelError, KernelLibrary, MaskAxis, MaskResult,
 
 @dataclass(frozen=True)
 class ResizedAxis:
-    """How the cells of one axis become pixels: each is a weighted sum of neighbouring cells.
+    """How the cells of one axis become pixels: each pixel is a weighted sum of neighbouring cells.
 
     Attributes:
-        first: (pixels,) int32 first cell of each pixel's sum; never falling, and all cells of a sum exist.
-        weights: (pixels, taps) float32 of the cells from there on.
-        pixels_of: (cells, 2) int32 first pixel that a cell has a part in, and the one after the last; none
-            where they are equal.
+        first: (pixels,) int32, first cell of each pixel's sum; not decreasing, and all cells of a sum exist.
+        weights: (pixels, taps) float32, weights of the cells from there on.
+        pixels_of: (cells, 2) int32, first pixel that a cell has a part in, and the one after the last; the
+            cell has no pixels if they are equal.
     """
 
     first: np.ndarray
@@ -34,7 +34,7 @@ class ResizedAxis:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: arrays that the kernel cannot read by these numbers.
+            ValueError: the arrays do not fit together.
         """
         pixels, taps = self.weights.shape
         cells = len(self.pixels_of)
@@ -51,7 +51,7 @@ class ResizedAxis:
             raise ValueError(f"the pixels of some cells are not among 0 to {pixels - 1}")
 
     def structure(self) -> MaskAxis:
-        """What the kernel takes; it points to these arrays."""
+        """The argument of the kernel, which points to these arrays."""
         pixels, taps = self.weights.shape
         return MaskAxis(
             len(self.pixels_of),
@@ -67,8 +67,8 @@ class CompressedMasks:
 
     Attributes:
         counts: of each mask.
-        areas: (N,) int64 pixels.
-        probabilities: (N,) float64 sums of the sigmoid of the logits inside.
+        areas: (N,) int64, in pixels.
+        probabilities: (N,) float64, sums of the sigmoid of the logits inside.
     """
 
     counts: list[bytes]
@@ -77,7 +77,7 @@ class CompressedMasks:
 
 
 def masks_kernel() -> KernelLibrary | None:
-    """The compiled kernel; None where there is none, or where only PyTorch's code is wanted."""
+    """The compiled kernel; None if there is none, or if only PyTorch's code is wanted."""
     library = cpu_library()
     if isinstance(library, KernelError) or wanted_implementation() == "reference":
         return None
@@ -87,17 +87,17 @@ def masks_kernel() -> KernelLibrary | None:
 def compress_resized(
     library: KernelLibrary, masks: Tensor, rows: ResizedAxis, columns: ResizedAxis, signed_weights: bool
 ) -> CompressedMasks:
-    """Pixels whose resized logit is positive.
+    """Compresses the masks of pixels whose resized logits are positive.
 
     Args:
         library: of :func:`masks_kernel`.
         masks: logits (N, h, w) float32 on the CPU.
         rows, columns: from h cells to H pixels, and from w to W.
-        signed_weights: whether some weights are negative, so that pixels can be inside where no cell is.
+        signed_weights: whether some weights are negative, so that pixels can be inside without such cells.
 
     Raises:
-        ValueError: the masks are of another kind or size.
-        MemoryError: if memory does not suffice.
+        ValueError: the masks have the wrong kind or size.
+        MemoryError: if there is not enough memory.
     """
     cells = (len(rows.pixels_of), len(columns.pixels_of))
     if (

@@ -1,4 +1,4 @@
-"""CUDA C++ to machine code by NVRTC, NVIDIA's compiler in a library, and a cache of the results on the disk.
+"""Compiles CUDA C++ with NVRTC, NVIDIA's compiler in a library, and caches the results on the disk.
 
 PyTorch's own packages bring the library, so no CUDA toolkit is needed.
 """
@@ -43,10 +43,10 @@ class Nvrtc:
     handle: ctypes.CDLL
 
     def target(self, capability: int) -> str:
-        """The architecture to compile for, given a device: itself, or code that its driver makes fit.
+        """The architecture to compile for: that of the device, or one that its driver can translate.
 
         Raises:
-            KernelError: if this NVRTC knows none that runs on the device.
+            KernelError: if this NVRTC knows no architecture that runs on the device.
         """
         if capability in self.architectures:
             return f"sm_{capability}"
@@ -59,7 +59,7 @@ class Nvrtc:
         return f"compute_{max(older)}"
 
     def compile(self, source: str, options: tuple[str, ...]) -> bytes:
-        """Machine code for the driver: a cubin, or PTX where the options name a ``compute_`` architecture.
+        """Machine code for the driver: a cubin, or PTX if the options name a ``compute_`` architecture.
 
         Raises:
             KernelError: with the compiler's first error.
@@ -114,7 +114,7 @@ def open_nvrtc(path: Path) -> Nvrtc:
 
 @functools.cache
 def nvrtc() -> Nvrtc | KernelError:
-    """The NVRTC of this installation, or why there is none. Looked for once per process."""
+    """The NVRTC of this installation, or the reason why there is none. It is looked up once per process."""
     version = torch.version.cuda
     if version is None:
         return KernelError("this PyTorch is built without CUDA")
@@ -135,17 +135,16 @@ def candidates(major: str) -> Iterator[Path]:
     folders += [Path(torch.__file__).parent / "lib", Path(sys.prefix) / "lib"]
     toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders += [Path(toolkit, "lib64") for toolkit in toolkits if toolkit]
-    for pattern in (f"libnvrtc.so.{major}*", f"libnvrtc-*.so.{major}*"):  # PyTorch renames files of its own
+    for pattern in (f"libnvrtc.so.{major}*", f"libnvrtc-*.so.{major}*"):  # PyTorch renames its copies
         for folder in folders:
             yield from sorted(path for path in folder.glob(pattern) if "builtins" not in path.name)
     yield Path(f"libnvrtc.so.{major}")  # wherever the system looks for libraries
 
 
 def compiled(source: str, options: tuple[str, ...], compiler: Nvrtc) -> bytes:
-    """What ``compiler.compile`` returns, from the cache where it is.
+    """The result of ``compiler.compile``, from the cache if it is there.
 
-    A file of the cache begins with the SHA-256 of the rest; where that is wrong, it is compiled
-    again.
+    A file in the cache begins with the SHA-256 of the rest; if that is wrong, the source is compiled again.
 
     Raises:
         KernelError: with the compiler's first error.
@@ -173,7 +172,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, code: bytes) -> None:
-    """Never a half-written file under the final name, however many processes compile at the same time."""
+    """Writes atomically, so that several processes may compile at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as temporary:
         temporary.write_bytes(hashlib.sha256(code).digest() + code)

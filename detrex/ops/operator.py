@@ -1,6 +1,6 @@
 """The kernels as PyTorch operators: ``torch.ops.detrex.msda`` and ``torch.ops.detrex.msda_backward``.
 
-Both take values of float32, float64, bfloat16 or float16, locations and weights of the dtype of sums (float64
+Both take values in float32, float64, bfloat16 or float16, locations and weights in the dtype of sums (float64
 for float64, else float32), and the level shapes flattened to (height, width, height, width, ...).
 """
 
@@ -17,16 +17,16 @@ from detrex.ops.library import Sizes
 from detrex.ops.reference import dtype_of_sums
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# By the type of device: modules with the functions `forward` and `backward`.
+# Modules with the functions `forward` and `backward`, by type of device.
 KERNELS = {"cpu": cpu, "cuda": cuda}
 
 
 @torch.library.custom_op("detrex::msda", mutates_args=(), device_types=tuple(KERNELS))
 def msda(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """Forward: (B, S, M, D), 2L numbers, (B, Q, M, L, P, 2) and (B, Q, M, L, P) to (B, Q, M * D).
+    """Forward pass: (B, S, M, D), 2L numbers, (B, Q, M, L, P, 2) and (B, Q, M, L, P) to (B, Q, M * D).
 
     Returns:
-        In the dtype of the value, rounded once.
+        The output in the dtype of the value, rounded once.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit together.
@@ -47,7 +47,7 @@ def msda_backward(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit together.
         KernelError: if the kernel is not built, or cannot be.
-        RuntimeError: on a GPU if PyTorch is told to use deterministic algorithms only.
+        RuntimeError: on a GPU, if PyTorch may only use deterministic algorithms.
     """
     sizes = check_sizes(value, shapes, locations, weights)
     expected = (sizes.batch, sizes.queries, sizes.heads * sizes.dim)
@@ -102,7 +102,7 @@ msda_backward.register_autograd(_second_backward)
 
 
 def check_sizes(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Sizes:
-    """Checks everything that the kernels take for granted: they read memory by these numbers.
+    """Checks everything that the kernels assume, because they read memory by these numbers.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit together.

@@ -1,7 +1,7 @@
-"""Reading maps and masks at points through the compiled kernels of ``ops/points_cpu.cpp``, for mask losses.
+"""Reads maps and masks at points with the compiled kernels of ``ops/points_cpu.cpp``, for mask losses.
 
-They take float32 tensors on CPUs. Whoever calls them asks :func:`points_kernels_run` first, and has PyTorch
-code for everything else.
+They take float32 tensors on CPUs. Callers ask :func:`points_kernels_run` first, and have PyTorch code for
+everything else.
 
 Shape letters: M maps or masks, D channels, K points, H and W cells of a map or pixels of a mask, N packed
 masks, C bytes.
@@ -18,7 +18,7 @@ from torch import Tensor
 from detrex.ops.dispatch import wanted_implementation
 from detrex.ops.library import KernelError, cpu_library
 
-# Cells are numbered with 32 bits, random numbers of a map too.
+# Cells are numbered with 32 bits, and so are random numbers of a map.
 MOST_CELLS = MOST_CANDIDATES = 2**30
 
 
@@ -32,15 +32,15 @@ def points_kernels_run(*tensors: Tensor) -> bool:
 
 
 def uncertain_points(maps: Tensor, candidates: int, keep: int, total: int) -> Tensor:
-    """Random points, with preference to where maps are near 0 (PointRend, arXiv 1912.08193).
+    """Random points with a preference for places where maps are near 0 (PointRend, arXiv 1912.08193).
 
-    The random numbers come from a generator of the kernel's, whose seeds PyTorch draws.
+    Random numbers come from the kernel's generator, whose seeds PyTorch draws.
 
     Args:
         maps: (M, H, W), without gradient.
         candidates: uniform points of each map that are looked at.
-        keep: how many of those are returned: the ones with the least absolute values.
-        total: K, so that ``total - keep`` other uniform points follow.
+        keep: how many of them are returned: those with the smallest absolute values.
+        total: K; ``total - keep`` other uniform points follow.
 
     Returns:
         (M, K, 2) normalised (x, y).
@@ -74,14 +74,14 @@ def read_packed_masks(rows: Tensor, size: tuple[int, int], index: Tensor, points
     """Bilinear values in [0, 1] of masks at points, zero outside: (M, K).
 
     Args:
-        rows: (N, H + 3, C) uint8, as :class:`~detrex.structures.PackedMasks` has them.
+        rows: (N, H + 3, C) uint8, from :class:`~detrex.structures.PackedMasks`.
         size: (H, W).
         index: (M,) int64, which mask each row of points is for.
         points: (M, K, 2) normalised (x, y).
 
     Raises:
         ValueError: shapes do not fit together, or a mask is too large.
-        IndexError: there is no mask of such a number.
+        IndexError: there is no mask with such an index.
     """
     (height, width), (count, lines, columns) = size, rows.shape
     if lines != height + 3 or 7 * columns < width + 2 or points.shape != (len(index), points.shape[1], 2):
@@ -100,7 +100,7 @@ def read_packed_masks(rows: Tensor, size: tuple[int, int], index: Tensor, points
 
 
 class _Read(torch.autograd.Function):
-    """Values with the gradient of the maps."""
+    """Reads values, with the gradient of the maps."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, points: Tensor) -> Tensor:
@@ -121,13 +121,13 @@ class _Read(torch.autograd.Function):
 
 
 def _check_cells(height: int, width: int) -> None:
-    """The kernels add a border to maps."""
+    """Checks that maps are not too large; the kernels add a border to them."""
     if (cells := math.prod((height + 3, width + 3))) > MOST_CELLS:
         raise ValueError(f"a map of {height} x {width} has {cells} cells with its border; {MOST_CELLS} fit")
 
 
 def _call(name: str, *arguments: Tensor | int) -> None:
-    """Runs ``points_<name>`` on dense tensors, which live at least until it returns."""
+    """Runs ``points_<name>`` on dense tensors, which stay alive until it returns."""
     library = cpu_library()
     if isinstance(library, KernelError):
         raise KernelError(str(library))

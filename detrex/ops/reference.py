@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in plain PyTorch: any device and dtype, and the measure of the kernels."""
+"""Multi-scale deformable attention in plain PyTorch, for any device and dtype; the standard for kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
-    """What deformable attention of values of ``dtype`` is summed in: float32 for half precision."""
+    """The dtype in which deformable attention sums values of ``dtype``: float32 for half precision."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 

@@ -5,7 +5,7 @@ float in 0..255), an (H, W, 3) uint8 array or a PIL image. If results are at ano
 image is resized to theirs. Small images are enlarged by a whole factor before drawing, until their longer
 side has ``min_size`` pixels, so that outlines and labels are legible.
 
-Outlines have two tones, the object's colour beside black or white, of which one shows on any background.
+Outlines have two tones, the object's colour and black or white, one of which is visible on any background.
 Text has a contrast of at least 4.5 (WCAG 2). Labels do not overlap, and one that would hide other objects is
 left out.
 """

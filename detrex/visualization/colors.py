@@ -1,4 +1,4 @@
-"""Colours that can be told apart: contrast as WCAG 2 defines it, and shades for instances of a class."""
+"""Distinguishable colours: contrast as defined by WCAG 2, and shades for instances of a class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Color = tuple[int, int, int]  # RGB in 0..255
 
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
-# How instances of one class differ: the class's colour, mixed with some white or black.
+# Instances of a class have the class's colour, mixed with these shares of white or black.
 _SHADES = ((WHITE, 0.0), (WHITE, 0.45), (BLACK, 0.35), (WHITE, 0.25), (BLACK, 0.18))
 
 
@@ -25,12 +25,12 @@ def contrast(first: Color, second: Color) -> float:
 
 
 def contrasting(color: Color) -> Color:
-    """Black or white, whichever stands out more from ``color``: by a contrast of 4.58 at least."""
+    """Black or white, whichever has more contrast with ``color``, at least 4.58."""
     return max(WHITE, BLACK, key=lambda c: contrast(c, color))
 
 
 def instance_color(categories: Categories, k: int, number: int) -> Color:
-    """The colour of instance ``number`` of class ``k``: a shade of its class's; any, of a single class."""
+    """The colour of instance ``number`` of class ``k``, a shade of the class's; any if there is one class."""
     if len(categories) == 1:
         return distinct_colors(number + 1)[-1]
     other, share = _SHADES[number % len(_SHADES)]

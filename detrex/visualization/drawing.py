@@ -1,4 +1,4 @@
-"""Predictions and ground truth drawn over images."""
+"""Draws predictions and ground truth over images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_instances(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """Detections with at least ``score_threshold``: the best ``max_detections`` of them."""
+    """Draws detections with at least ``score_threshold``, at most the best ``max_detections``."""
     order = instances.scores.argsort(descending=True, stable=True)[:max_detections]
     chosen = instances[order[instances.scores[order] >= score_threshold]].to("cpu")
     rows = zip(chosen.pred_classes.tolist(), chosen.scores.tolist(), strict=True)
@@ -53,7 +53,7 @@ def draw_targets(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """Ground truth in the frame of ``image``; stuff is drawn without boxes where there are masks."""
+    """Draws ground truth in the frame of ``image``; if there are masks, stuff has no boxes."""
     targets = targets.to("cpu")
     names = [categories.names[label] for label in targets.labels.tolist()]
     regions = _object_regions(targets.labels, names, targets.boxes, targets.masks, categories)
@@ -73,12 +73,12 @@ def draw_panoptic(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """A panoptic segmentation.
+    """Draws a panoptic segmentation.
 
     Args:
         image: see :mod:`detrex.visualization`.
-        panoptic_seg: (H, W) integer segment ids, 0 for none, and for every segment a dictionary of ``id`` and
-            ``category_id`` (class index).
+        panoptic_seg: (H, W) integer segment ids, 0 for no segment, and for every segment a dictionary of
+            ``id`` and ``category_id`` (class index).
         categories: the model's classes.
         min_size: see :mod:`detrex.visualization`.
         labels: whether to write class names.
@@ -101,7 +101,7 @@ def draw_semantic(
     min_size: int = 512,
     labels: bool = True,
 ) -> Image.Image:
-    """A (H, W) map of class indices; pixels with values that are no class index stay as they are."""
+    """Draws an (H, W) map of class indices; pixels whose values are not class indices do not change."""
     class_map = class_map.cpu().numpy() if isinstance(class_map, Tensor) else class_map
     present = [k for k in np.unique(class_map).tolist() if 0 <= k < len(categories)]
     regions = [Region.from_mask(categories.colors[k], categories.names[k], class_map == k) for k in present]

@@ -1,4 +1,4 @@
-"""Pictures side by side, with titles and captions."""
+"""Arranges pictures side by side, with titles and captions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def image_grid(
         titles: one for each column, or none.
         cell_size: longer side of every picture in the grid, in pixels.
         padding: pixels between pictures and around them.
-        captions: one for each row, or none; lines that are longer than the grid is wide are cut.
+        captions: one for each row, or none; lines that are wider than the grid are cut.
 
     Raises:
-        ValueError: there is no picture, or there are titles or captions, but not one for each column or row.
+        ValueError: there is no picture, or the number of titles or captions is wrong.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:

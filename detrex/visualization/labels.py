@@ -1,4 +1,4 @@
-"""Writing labels where they can be read and hide little."""
+"""Writes labels where they can be read and hide little."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from detrex.visualization.text import Line, typeset
 
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, both ends inclusive
 
-_SHARE = 0.15  # of a picture's area that labels cover, at most
-_LONGEST = 0.35  # width of a label, as a share of the picture's,
+_SHARE = 0.15  # largest share of a picture's area that labels cover
+_LONGEST = 0.35  # largest width of a label as a share of the picture's,
 _MIN_LONGEST = 12  # or, if that is more, in heights of letters
-_MIN_SIZE = 11  # of letters, in pixels
-_CROWDED = 0.65  # how much smaller letters may get to make room for more labels
-_MAX_COVERED = 0.6  # how much a label may hide, in whole objects
-_DEPTH_SIDE = 128  # pixels of the grid on which the middle of a mask is looked for
+_MIN_SIZE = 11  # smallest height of letters in pixels
+_CROWDED = 0.65  # factor by which letters may shrink to make room for more labels
+_MAX_COVERED = 0.6  # largest number of objects that a label may hide
+_DEPTH_SIDE = 128  # side in pixels of the grid on which the middle of a mask is searched
 
 
 def write_labels(canvas: Image.Image, regions: Sequence[Region], scale: int) -> None:
@@ -46,10 +46,10 @@ def write_labels(canvas: Image.Image, regions: Sequence[Region], scale: int) -> 
 def place_labels(
     regions: Sequence[Region], extents: Sequence[tuple[int, int]], scale: int, size: tuple[int, int]
 ) -> list[Rectangle | None]:
-    """A rectangle for each region's label; None where there is no good place for it.
+    """A rectangle for each region's label; None if there is no good place for it.
 
-    They lie in the picture, do not overlap, cover a small share of the picture together and hide little of
-    small objects each.
+    Rectangles lie in the picture and do not overlap; together they cover a small share of the picture, and
+    each hides little of small objects.
 
     Args:
         regions: in pixels of the frame; the first ones choose first.
@@ -80,14 +80,14 @@ def _best_place(
     objects: tuple[np.ndarray, int],
     taken: np.ndarray,
 ) -> Rectangle | None:
-    """The rectangle of ``extent`` at one of ``corners``, wanted in this order, that hides the least.
+    """The rectangle of ``extent`` at one of ``corners``, in order of preference, that hides the least.
 
     Args:
         corners: (x, y) of the rectangle's upper left corner; moved into the picture if need be.
         extent: (width, height).
         size: (width, height) of the picture.
         objects: (N, 4) xyxy of all objects, and which of them is the label's own.
-        taken: (M, 4) xyxy where other labels are.
+        taken: (M, 4) xyxy of other labels.
     """
     boxes, own_index = objects
     if not corners:
@@ -96,19 +96,19 @@ def _best_place(
     moved = np.round(np.clip(wanted, 0, np.array(size) - extent))
     places = np.concatenate([moved, moved + extent], 1)
     hidden = _overlap(places, boxes) / np.maximum(_area(boxes), 1)
-    hidden[:, own_index] /= 2  # a label may rather lie on its own object than on others
+    hidden[:, own_index] /= 2  # a label should rather lie on its own object than on others
     cost = hidden.sum(1)
     free = (_overlap(places, taken).sum(1) == 0) & (cost <= _MAX_COVERED)
     if not free.any():
         return None
-    # Far from where it was wanted, it is harder to see what the label belongs to.
+    # Far from its preferred place, it is harder to see what a label belongs to.
     far = np.abs(moved - wanted).max(1) > 0.75 * extent[1]
     x0, y0, x1, y1 = places[np.where(free, cost + 0.3 * far + 0.02 * np.arange(len(cost)), np.inf).argmin()]
     return int(x0), int(y0), int(x1) - 1, int(y1) - 1
 
 
 def _places(region: Region, scale: int, width: int, height: int) -> list[tuple[float, float]]:
-    """Where the label's upper left corner may go, the best first; nowhere if there is nothing to draw."""
+    """Possible places of the label's upper left corner, the best first; empty if there is nothing to draw."""
     if region.extent is None:
         return []
     x0, y0, x1, y1 = (scale * c for c in region.extent)
@@ -131,7 +131,7 @@ def _places(region: Region, scale: int, width: int, height: int) -> list[tuple[f
 
 
 def _deepest_point(mask: np.ndarray, corner: tuple[int, int]) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the edges of an (H, W) mask at ``corner``; nearly, if it is large."""
+    """The pixel (x, y) farthest from the edges of an (H, W) mask at ``corner``, roughly for large masks."""
     step = math.ceil(max(mask.shape) / _DEPTH_SIDE)
     coarse = mask[::step, ::step]
     if not coarse.any():
@@ -142,7 +142,7 @@ def _deepest_point(mask: np.ndarray, corner: tuple[int, int]) -> tuple[int, int]
 
 
 def _set_lines(labels: Sequence[str], size: tuple[int, int]) -> list[Line]:
-    """The labels, in letters that fit the picture and, as far as they stay legible, their number."""
+    """The labels, in letters whose size fits the picture and, while legible, the number of labels."""
     width, height = size
     letters = max(_MIN_SIZE, min(max(14, round(max(size) / 36)), height // 6))
     lines = _set(labels, letters, width)
@@ -159,7 +159,7 @@ def _set(labels: Sequence[str], letters: int, width: int) -> list[Line]:
 
 
 def _overlap(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(K, N) areas that (K, 4) and (N, 4) xyxy rectangles share."""
+    """Areas (K, N) that (K, 4) and (N, 4) xyxy rectangles share."""
     low = np.maximum(places[:, None, :2], boxes[None, :, :2])
     high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
     return (high - low).clip(0).prod(2)

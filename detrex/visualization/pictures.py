@@ -1,4 +1,4 @@
-"""Images of any kind as PIL images."""
+"""Converts images of any kind to PIL images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Picture = Tensor | np.ndarray | Image.Image
 
 
 def to_pil(image: Picture) -> Image.Image:
-    """An RGB PIL image of a (3, H, W) tensor, an (H, W, 3) array (uint8, or float in 0..255) or a PIL image.
+    """An RGB PIL image from a (3, H, W) tensor, an (H, W, 3) array (uint8 or float in 0..255) or a PIL image.
 
     Raises:
-        ValueError: it is of another shape.
+        ValueError: the shape is wrong.
     """
     if isinstance(image, Image.Image):
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What is drawn: coloured masks and boxes, with outlines that show on any background."""
+"""Coloured masks and boxes, with outlines that are visible on any background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detrex.visualization.colors import Color, contrasting
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 _OPACITY = 0.45  # of an object's mask
-_MAP_OPACITY = 0.6  # of segments of a map of the whole image, which has no boxes
+_MAP_OPACITY = 0.6  # of segments in a map of the whole image, which has no boxes
 _CASING_OPACITY = 0.8
 _FAINT = 0.4  # opacity of the casing of boxes that have masks
 
@@ -26,7 +26,7 @@ class Region:
         color: of mask and lines.
         label: the text beside it.
         box: absolute xyxy, or None.
-        mask: (h, w) bool, cut out of the frame around what it covers, or None.
+        mask: (h, w) bool, cropped to the pixels that it covers, or None.
         corner: (x, y) of the mask's upper left pixel in the frame.
     """
 
@@ -40,7 +40,7 @@ class Region:
     def from_mask(
         cls, color: Color, label: str, mask: np.ndarray | None = None, box: Box | None = None
     ) -> Region:
-        """Crops a mask of the whole frame, (H, W) bool. If it covers nothing, only the box is left."""
+        """Crops a mask of the whole frame, (H, W) bool. If the mask is empty, only the box is left."""
         if mask is None or not mask.any():
             return cls(color, label, box)
         rows = np.flatnonzero(mask.any(1))
@@ -51,14 +51,14 @@ class Region:
 
     @cached_property
     def area(self) -> float:
-        """Pixels of the frame that are covered."""
+        """Number of pixels of the frame that are covered."""
         if self.mask is not None:
             return float(np.count_nonzero(self.mask))
         return 0.0 if self.box is None else (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
     @property
     def extent(self) -> Box | None:
-        """The box, or one around the mask; None if there is nothing to draw."""
+        """The box, or a box around the mask; None if there is nothing to draw."""
         if self.box is not None or self.mask is None:
             return self.box
         (x, y), (height, width) = self.corner, self.mask.shape
@@ -66,20 +66,20 @@ class Region:
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Pixels of an outline in a picture of (width, height) ``size``."""
+    """Width in pixels of outlines in a picture of (width, height) ``size``."""
     return max(1, round(max(size) / 350))
 
 
 def paint_mask(canvas: Image.Image, region: Region, scale: int) -> None:
     """Blends the region's mask, if it has one, into ``canvas``, with an outline in two tones.
 
-    A line in the region's colour lies inside the mask. A thin one around the mask is black or white,
-    whichever contrasts with that colour. On any background at least one of the two shows.
+    A line in the region's colour lies inside the mask. A thin line around the mask is black or white,
+    whichever contrasts with that colour. On any background, at least one of the two is visible.
     """
     if region.mask is None:
         return
     mask = region.mask.repeat(scale, 0).repeat(scale, 1)
-    # Thinner lines for the smallest, of which nothing but the line would be seen.
+    # Thinner lines for the smallest masks, which would otherwise be nothing but lines.
     line = min(line_width(canvas.size), 1 + min(mask.shape) // 12)
     casing = (line + 1) // 2
     room = np.pad(mask, casing)
@@ -110,7 +110,7 @@ def paint_box(canvas: Image.Image, region: Region, scale: int) -> None:
 def _paint_frame(
     canvas: Image.Image, frame: tuple[int, int, int, int], line: int, color: Color, opacity: float
 ) -> None:
-    """Lines of ``line`` pixels inside of a rectangle, of which ``frame`` are the first and last pixels."""
+    """Draws lines of ``line`` pixels inside a rectangle; ``frame`` holds its first and last pixels."""
     x0, y0, x1, y1 = frame[0], frame[1], frame[2] + 1, frame[3] + 1
     inner_top, inner_bottom = min(y0 + line, y1), max(y1 - line, y0 + line)
     sides = (
@@ -147,7 +147,7 @@ def _alpha(mask: np.ndarray, opacity: float) -> Image.Image:
 
 
 def _covered(box: Box, scale: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """First and last pixels, x0, y0, x1, y1, that a box covers of a picture of (width, height) ``size``."""
+    """First and last pixels, x0, y0, x1, y1, that a box covers in a picture of (width, height) ``size``."""
     x0, y0 = (round(max(0, min(scale * c, limit - 1))) for c, limit in zip(box[:2], size, strict=True))
     x1, y1 = (round(max(0, min(scale * c, limit))) - 1 for c, limit in zip(box[2:], size, strict=True))
     return x0, y0, max(x0, x1), max(y0, y1)

@@ -1,4 +1,4 @@
-"""Lines of text in a font that has their letters, cut to the room there is."""
+"""Lines of text in a font that has their letters, shortened to the available width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Pillow's own font has ASCII only. These come with systems, or with packages such as fonts-noto-cjk.
+# Pillow's own font has only ASCII. These come with systems, or with packages such as fonts-noto-cjk.
 SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -29,7 +29,7 @@ SYSTEM_FONTS = (
     "malgun.ttf",
     "unifont.otf",
 )
-_NO_CHARACTER = "\uffff"  # no font has a letter for it, so it shows what a font draws for letters it lacks
+_NO_CHARACTER = "\uffff"  # no font has this letter, so it shows what a font draws for missing letters
 _ELLIPSIS = "..."
 _PADDING = 2  # pixels around text
 
@@ -40,8 +40,8 @@ class Line:
 
     Attributes:
         text: without line breaks, and with letters that ``font`` has.
-        font: of the size in pixels that was asked for.
-        width, height: pixels that it takes, with a little air.
+        font: in the wanted size in pixels.
+        width, height: in pixels, with some padding.
     """
 
     text: str
@@ -53,15 +53,15 @@ class Line:
 def typeset(text: str, size: int, max_width: float = math.inf, fonts: tuple[str, ...] = SYSTEM_FONTS) -> Line:
     """``text`` as one line.
 
-    If Pillow's own font lacks a letter, the first of ``fonts`` that has all of them is taken. If none has,
-    accents are left out, and other letters are written as JSON escapes them, with a warning. Text that is too
-    long loses its middle: class names are at the start and scores at the end.
+    If Pillow's own font lacks a letter, the first of ``fonts`` that has all letters is used. If no font has
+    them, accents are left out, and other letters are escaped as in JSON, with a warning. Text that is too
+    long loses its middle, because class names are at the start and scores at the end.
 
     Args:
         text: any; line breaks become spaces.
         size: of letters, in pixels.
         max_width: of the line, in pixels.
-        fonts: files of fonts, as :func:`PIL.ImageFont.truetype` finds them.
+        fonts: files of fonts that :func:`PIL.ImageFont.truetype` finds.
     """
     name, text = _readable(" ".join(text.split()), fonts)
     font = _font(name, size)

@@ -1,5 +1,5 @@
-"""The arguments of each command, a module for each; nothing here imports PyTorch before a command runs.
+"""A module with the arguments of each command; nothing here imports PyTorch before a command runs.
 
-Every module has ``parse_arguments(arguments, prog)``, which returns what the command line says, and ``run``,
-which does it.
+Every module has ``parse_arguments(arguments, prog)``, which reads the command line, and ``run``, which runs
+the command.
 """

@@ -175,7 +175,7 @@ def _scaling(parser: argparse.ArgumentParser, options: Sequence[str]) -> argpars
 
 
 def _axis(text: str) -> tuple[str, tuple[int, ...]]:
-    """``objects=1,10`` as the name of an axis and its values, which are empty where none are given."""
+    """Parses ``objects=1,10`` into the name of an axis and its values, which may be empty."""
     name, _, values = text.partition("=")
     numbers = tuple(positive(value) for value in values.split(",")) if values else ()
     if name not in AXES or list(numbers) != sorted(set(numbers)):

@@ -80,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Checks; ends with exit code 1 if it finds what ``--fail-on`` says."""
+    """Checks; ends with exit code 1 if there are findings of the kind given by ``--fail-on``."""
     with readable_errors(arguments.debug):
         from detrex.cli.data_check import check
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from detrex.cli.arguments import command_parser
 from detrex.cli.errors import readable_errors
 
-_ROOM_FOR_SUMMARY = 60  # columns beside the names; else it stands below
+_ROOM_FOR_SUMMARY = 60  # columns needed beside the names; otherwise, the summary stands below
 
 DESCRIPTION = "Lists the configs that come with this package, or shows one."
 EXAMPLES = """\

@@ -169,11 +169,11 @@ def _check_web(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> N
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Does what the command line says.
+    """Runs the command.
 
     Raises:
-        SystemExit: with code 1, if the file finds something else than the model, or after an error that is
-            the user's to solve has been logged.
+        SystemExit: with code 1, if the results of the file and the model differ, or after an error that the
+            user can solve was logged.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with readable_errors(arguments.debug, allows_pickle=True):

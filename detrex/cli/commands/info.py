@@ -1,4 +1,4 @@
-"""Says what is installed here and what runs on it."""
+"""Tells what is installed here and what runs on this machine."""
 
 from __future__ import annotations
 

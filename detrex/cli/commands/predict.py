@@ -40,7 +40,7 @@ many seconds. Files that cannot be read are named and left out; the exit code is
 """
 TASKS = ("instance", "panoptic", "semantic")
 DEFAULT_OUTPUT = "output/demo"
-DEFAULT_CONFIDENCE = 0.5  # of instances
+DEFAULT_CONFIDENCE = 0.5  # default score threshold of instances
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -136,15 +136,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
-    """Does what the command line says.
+    """Runs the command.
 
     Args:
         arguments: of :func:`parse_arguments`.
         options: of :func:`detrex.cli.prediction.run_prediction`.
 
     Raises:
-        SystemExit: with code 1, if a file could not be read, or after an error that is the user's to solve
-            has been logged.
+        SystemExit: with code 1, if a file could not be read, or after an error that the user can solve was
+            logged.
     """
     with readable_errors(arguments.debug, allows_pickle=True):
         from detrex.cli.prediction import run_prediction

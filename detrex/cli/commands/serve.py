@@ -95,10 +95,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serves until it is stopped (Ctrl-C, SIGTERM), and answers then what was asked before.
+    """Serves until it is stopped (Ctrl-C, SIGTERM), and then answers the requests that are waiting.
 
     Raises:
-        SystemExit: with code 1, after an error that is the user's to solve has been logged.
+        SystemExit: with code 1, after an error that the user can solve was logged.
     """
     with readable_errors(arguments.debug, allows_pickle=True):
         from detrex.cli.serving import serve

@@ -1,4 +1,4 @@
-"""Submits training to Slurm: one machine or many, with restarts that go on where the run was; see --help."""
+"""Submits training to Slurm, on one machine or many; restarts continue the run; see --help."""
 
 from __future__ import annotations
 

@@ -118,10 +118,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def resume_command(words: Sequence[str]) -> str:
-    """The command line that goes on with the run of another one.
+    """The command line that resumes the run of another one.
 
     Args:
-        words: as of ``sys.argv``.
+        words: in the form of ``sys.argv``.
     """
     program = Path(words[0])
     start = ["python", words[0]] if program.suffix == ".py" else [program.name]
