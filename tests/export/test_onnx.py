@@ -1,6 +1,7 @@
 """ONNX files: the same results as the model's, in any batch and size, without PyTorch."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -209,6 +210,24 @@ def test_it_predicts_where_pytorch_is_not_installed(onnx_file, exported, tmp_pat
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = exported.predict(path, score_threshold=0.2)
     assert printed.split() == [str(len(expected)), expected.to_coco()[0]["segmentation"]["counts"]]
+
+
+def test_the_script_of_the_docs_finds_the_same_without_this_package(
+    onnx_file, exported, tmp_path, monkeypatch, capsys
+):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text()
+    (script,) = re.findall(r"```python\n(import json\n.*?)```", page, re.DOTALL)
+    assert "detrex" not in script
+    (tmp_path / "mine.onnx").symlink_to(onnx_file)
+    save_noise(tmp_path / "photos" / "first.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "docs/deploy.md", "exec"), {})
+    expected = exported.predict("photos/first.jpg", score_threshold=0.5)
+    assert len(expected) > 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{one.class_name} {one.score:.2f} at {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f}, {mask.sum()} pixels"
+        for one, (x0, y0, x1, y1), mask in zip(expected, expected.boxes, expected.masks, strict=True)
+    ]
 
 
 def test_quantised_files_are_smaller_and_find_nearly_the_same(run, onnx_file, tmp_path):
