@@ -101,10 +101,10 @@ def test_a_model_travels_over_the_hub(hub, weights):
     push_to_hub(weights.parent, "hf://me/tiny", endpoint=hub, token="secret", license="apache-2.0")
     assert set(SmallHub.files) == {"model.safetensors", "README.md", "results.json"}
     path = download("hf://me/tiny", endpoint=hub)
-    ours, theirs = load(weights.parent, device="cpu"), load(path, device="cpu")
-    assert theirs.score_thresholds == ours.score_thresholds and theirs.names == ours.names
+    local, downloaded = load(weights.parent, device="cpu"), load(path, device="cpu")
+    assert downloaded.score_thresholds == local.score_thresholds and downloaded.names == local.names
     picture = noise(48, 64)
-    assert torch.equal(ours(picture).scores, theirs(picture).scores)
+    assert torch.equal(local(picture).scores, downloaded(picture).scores)
 
 
 def test_load_takes_a_name_on_the_hub(hub, weights):

@@ -60,9 +60,9 @@ def load(state, backbone):
 def agree(backbone, images, maps):
     """Whether the backbone computes these maps, given finest first."""
     with torch.no_grad():
-        own = list(backbone.eval()(images).values())
-    assert [m.shape for m in own] == [m.shape for m in maps]
-    return all((a - b).abs().max() < 1e-4 * b.abs().max() for a, b in zip(own, maps, strict=True))
+        outputs = list(backbone.eval()(images).values())
+    assert [m.shape for m in outputs] == [m.shape for m in maps]
+    return all((a - b).abs().max() < 1e-4 * b.abs().max() for a, b in zip(outputs, maps, strict=True))
 
 
 @torch.no_grad()
@@ -136,19 +136,19 @@ def test_names_without_counterpart():
 def test_names_of_a_resnet_there_and_back(name):
     with shapes_only():
         names = list(timm.create_model(name, features_only=True).state_dict())
-    theirs = [detectron2_resnet_name(n) for n in names]
-    assert not set(theirs) & set(names)
-    assert len(set(theirs)) == len(names)
-    assert [resnet_name(n) for n in theirs] == names
+    converted = [detectron2_resnet_name(n) for n in names]
+    assert not set(converted) & set(names)
+    assert len(set(converted)) == len(names)
+    assert [resnet_name(n) for n in converted] == names
 
 
 def test_names_of_a_swin_there_and_back():
     with shapes_only():
         names = list(SwinBackbone(SWIN).state_dict())
-    theirs = [detectron2_swin_name(n) for n in names]
-    assert not set(theirs) & set(names)
-    assert len(set(theirs)) == len(names)
-    assert [swin_name(n) for n in theirs] == names
+    converted = [detectron2_swin_name(n) for n in names]
+    assert not set(converted) & set(names)
+    assert len(set(converted)) == len(names)
+    assert [swin_name(n) for n in converted] == names
 
 
 # Weights: feature maps before and after the conversion

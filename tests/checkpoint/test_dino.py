@@ -82,9 +82,9 @@ def test_boxes_and_classes_start_as_dino_proposes_them(dino, started):
         logits, boxes = proposals_of_dino(dino, memory.tokens[0], memory.shapes)
     torch.testing.assert_close(proposals.boxes[0], boxes)
     # Mask DINO normalises once more before it classifies, so logits are near, not equal.
-    ours, theirs = proposals.logits[0] - proposals.logits[0].mean(), logits - logits.mean()
-    assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.95
-    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.8
+    found, expected = proposals.logits[0] - proposals.logits[0].mean(), logits - logits.mean()
+    assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.95
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.8
 
 
 def test_the_report_says_what_the_two_share(dino, started):
@@ -105,11 +105,11 @@ def test_the_report_says_what_the_two_share(dino, started):
     }
     expected = {n for n in dino if n.startswith(("class_embed.", "bbox_embed.")) and n.split(".")[1] != "6"}
     assert set(report.unused) == expected | {"transformer.tgt_embed.weight"}
-    own = model.state_dict()
-    assert torch.equal(own["denoising.label_embed.weight"], dino["label_enc.weight"])
-    assert torch.equal(own["encoder.projections.3.0.weight"], dino["neck.extra_convs.0.conv.weight"])
+    state = model.state_dict()
+    assert torch.equal(state["denoising.label_embed.weight"], dino["label_enc.weight"])
+    assert torch.equal(state["encoder.projections.3.0.weight"], dino["neck.extra_convs.0.conv.weight"])
     shared = "decoder.layers.5.self_attention.in_proj_weight"
-    assert torch.equal(own[shared], dino["transformer.decoder.layers.5.attentions.0.attn.in_proj_weight"])
+    assert torch.equal(state[shared], dino["transformer.decoder.layers.5.attentions.0.attn.in_proj_weight"])
 
 
 def test_decoder_layers_that_dino_has_not_start_as_identities(started):

@@ -297,8 +297,8 @@ def test_a_name_of_the_zoo_is_loaded_with_its_classes(tmp_path, monkeypatch):
     few = built(config, "model.num_classes=3", seed=1)
     before = few.decoder.heads.sets[0].classes.weight.clone()
     report = load_pretrained(few, "mine", categories=Categories.from_names(["bicycle", "unicorn", "person"]))
-    weight, theirs = few.decoder.heads.sets[0].classes.weight, model.decoder.heads.sets[0].classes.weight
-    assert torch.equal(weight, torch.stack([theirs[1], before[1], theirs[0], theirs[80]]))
+    weight, full_weight = few.decoder.heads.sets[0].classes.weight, model.decoder.heads.sets[0].classes.weight
+    assert torch.equal(weight, torch.stack([full_weight[1], before[1], full_weight[0], full_weight[80]]))
     assert set(report.kept_rows["decoder.heads.sets.0.classes.bias"]) == {"bicycle", "person"}
     assert "partly loaded: decoder.heads.sets.0.classes.weight" in report.table()
 
@@ -353,20 +353,24 @@ def test_a_large_focalnet_of_the_zoo_fits():
     config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_focalnet_large.py")
     with shapes_only():
         model = instantiate(config.model)
-    theirs = {}
+    published = {}
     for name, value in model.state_dict().items():
         if not name.startswith("backbone."):
             continue
-        own = name.replace("backbone.model.stem.", "backbone.patch_embed.")
-        own = re.sub(r"model\.layers_(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", own)
-        own = re.sub(r"model\.layers_", "layers.", own)
-        own = re.sub(r"norm(\d)_post\.", r"norm\1.", own)
-        own = re.sub(r"ls(\d)\.gamma", r"gamma_\1", own)
-        own = re.sub(r"backbone\.norms\.(\d)", lambda m: f"backbone.norm{int(m[1]) + 1}", own)
-        linear = re.search(r"(modulation\.[f]|modulation\.proj|mlp\.fc\d)\.weight", own)
-        theirs[own] = value[..., 0, 0] if linear else value
+        published_name = name.replace("backbone.model.stem.", "backbone.patch_embed.")
+        published_name = re.sub(
+            r"model\.layers_(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", published_name
+        )
+        published_name = re.sub(r"model\.layers_", "layers.", published_name)
+        published_name = re.sub(r"norm(\d)_post\.", r"norm\1.", published_name)
+        published_name = re.sub(r"ls(\d)\.gamma", r"gamma_\1", published_name)
+        published_name = re.sub(
+            r"backbone\.norms\.(\d)", lambda m: f"backbone.norm{int(m[1]) + 1}", published_name
+        )
+        linear = re.search(r"(modulation\.[f]|modulation\.proj|mlp\.fc\d)\.weight", published_name)
+        published[published_name] = value[..., 0, 0] if linear else value
     marker = {"transformer.encoder.layers.0.norms.0.weight": torch.zeros(1)}
-    found = convert({**theirs, **marker}, model).tensors
+    found = convert({**published, **marker}, model).tensors
     expected = {n: v.shape for n, v in model.state_dict().items() if n.startswith("backbone.")}
     assert {n: v.shape for n, v in found.items() if n.startswith("backbone.")} == expected
 
@@ -376,8 +380,8 @@ def test_pretrained_weights_of_a_plain_vit_fit_that_of_vitdet():
     config = LazyConfig.load(ROOT / "projects/dino/configs/models/dino_vitdet_base.py")
     with shapes_only():
         model = instantiate(config.model)
-        theirs = timm.create_model("vit_base_patch16_224").state_dict()
-    found = convert(theirs, model)
+        state = timm.create_model("vit_base_patch16_224").state_dict()
+    found = convert(state, model)
     missing = {n for n in model.state_dict() if n.startswith("backbone.") and n not in found.tensors}
     assert all(".rel_pos_" in n or ".scales." in n for n in missing)
     assert set(found.unused) == {"cls_token", "norm.weight", "norm.bias", "head.weight", "head.bias"}

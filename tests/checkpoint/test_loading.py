@@ -102,8 +102,11 @@ def test_fine_tuning_with_other_classes_keeps_rows_by_name(build, tmp_path):
         "decoder.heads.sets.0.classes.bias",
         "denoising.label_embed.weight",
     }
-    own, theirs = other.decoder.heads.sets[0].classes.weight, build().decoder.heads.sets[0].classes.weight
-    assert torch.equal(own[1], theirs[3])
+    weight, source_weight = (
+        other.decoder.heads.sets[0].classes.weight,
+        build().decoder.heads.sets[0].classes.weight,
+    )
+    assert torch.equal(weight[1], source_weight[3])
 
 
 def test_a_url_is_downloaded_once(build, tmp_path, server, monkeypatch):

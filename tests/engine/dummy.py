@@ -174,4 +174,4 @@ class Broken(Given):
         super().__init__("dummy/accuracy", [])
 
     def evaluate(self) -> dict[str, float]:
-        raise RuntimeError("no figures")
+        raise RuntimeError("no metrics")

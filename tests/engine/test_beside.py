@@ -29,10 +29,10 @@ def test_a_run_is_the_same_with_evaluation_beside_it(tmp_path, caplog):
     caplog.set_level("INFO")
     average = ("train.ema.enabled=true", "train.ema.decay=0.5")
     usual, beside = tmp_path / "usual", tmp_path / "beside"
-    figures = [
+    metrics = [
         do_train(load(folder, *average, *BEST, *more)) for folder, more in ((usual, ()), (beside, BESIDE))
     ]
-    assert figures[0] == figures[1] and "ema/dummy/accuracy" in figures[0]
+    assert metrics[0] == metrics[1] and "ema/dummy/accuracy" in metrics[0]
     assert evaluations(beside) == evaluations(usual) and set(evaluations(usual)) == {2, 4, 6}
     assert runs.losses(beside) == runs.losses(usual)
     written = [m["iteration"] for m in runs.metrics(beside) if "dummy/accuracy" in m]
@@ -44,15 +44,15 @@ def test_a_run_is_the_same_with_evaluation_beside_it(tmp_path, caplog):
 
 def test_a_failure_costs_one_evaluation_alone(tmp_path, caplog):
     # Each process counts from the first value on. The second one ends the process.
-    figures = do_train(load(tmp_path, *LONG, *BESIDE, *BEST, evaluating(1.0, None)))
-    assert figures == {"dummy/accuracy": 1.0}
+    metrics = do_train(load(tmp_path, *LONG, *BESIDE, *BEST, evaluating(1.0, None)))
+    assert metrics == {"dummy/accuracy": 1.0}
     assert set(evaluations(tmp_path)) == {2, 6, 8}
     assert "the evaluation after iteration 4, beside training, failed: its process has ended" in caplog.text
     caplog.clear()
     broken = "dataloader.evaluators=[{_target_: tests.engine.dummy.Broken}]"
-    with pytest.raises(RuntimeError, match="no figures"):  # at the end, as without a process beside
+    with pytest.raises(RuntimeError, match="no metrics"):  # at the end, as without a process beside
         do_train(load(tmp_path / "broken", *LONG, *BESIDE, broken))
-    assert caplog.text.count("beside training, failed: RuntimeError: no figures") == 3
+    assert caplog.text.count("beside training, failed: RuntimeError: no metrics") == 3
 
 
 def test_a_resumed_run_makes_up_for_what_was_not_done(tmp_path):

@@ -24,12 +24,12 @@ def compiled(modules, overrides=(NO_NOISE,), **options):
 
 
 def assert_same(one, other):
-    for mine, theirs in zip(one, other, strict=True):
-        assert mine.keys() == theirs.keys()
-        for name in mine:
+    for found, expected in zip(one, other, strict=True):
+        assert found.keys() == expected.keys()
+        for name in found:
             # Gradients sum many terms, so their rounding is measured by the largest of them.
-            atol = 1e-4 * max(1.0, theirs[name].abs().max().item())
-            torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=atol, msg=name)
+            atol = 1e-4 * max(1.0, expected[name].abs().max().item())
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=atol, msg=name)
 
 
 @pytest.mark.parametrize(("modules", "dynamic"), [(EVERYTHING, None), (["decoder.layers.0"], True)])
@@ -46,8 +46,10 @@ def test_they_take_part_in_evaluation_and_other_sizes():
     for size in ((64, 64), (64, 96)):
         samples = [{"image": torch.randint(0, 256, (3, *size), dtype=torch.uint8)}]
         with torch.inference_mode():
-            (mine,), (theirs,) = model(samples), plain(samples)
-        torch.testing.assert_close(mine["instances"].scores, theirs["instances"].scores, rtol=1e-3, atol=1e-4)
+            (found,), (expected,) = model(samples), plain(samples)
+        torch.testing.assert_close(
+            found["instances"].scores, expected["instances"].scores, rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
@@ -65,8 +67,8 @@ def test_a_run_compiles_what_its_config_names(tmp_path, caplog):
     do_train(load(compiled, *switches))
     assert losses(compiled) == losses(eager)
     with caplog.at_level("INFO"):
-        figures = do_eval(load(compiled, *switches), resume=True)
-    assert "torch.compile (eager): " in caplog.text and figures == do_eval(load(compiled), resume=True)
+        metrics = do_eval(load(compiled, *switches), resume=True)
+    assert "torch.compile (eager): " in caplog.text and metrics == do_eval(load(compiled), resume=True)
 
 
 def test_a_name_of_no_module_is_an_error(tmp_path):

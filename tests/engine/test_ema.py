@@ -136,7 +136,7 @@ def test_settings_out_of_range_are_errors(tmp_path, setting, message):
 
 def test_both_are_evaluated_and_saved_and_a_resumed_run_has_the_same_average(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    figures = do_train(load(whole, *EMA))
+    evaluated = do_train(load(whole, *EMA))
     with pytest.raises(dummy.Killed):
         do_train(load(parts, *EMA, killed_at(3)))
     torch.manual_seed(12345)
@@ -147,9 +147,9 @@ def test_both_are_evaluated_and_saved_and_a_resumed_run_has_the_same_average(tmp
         assert all(torch.equal(one[key], other[key]) for key in one), name
     raw, averaged = (read_weights(whole / name)[0]["head.weight"] for name in FINAL)
     assert not torch.equal(raw, averaged)
-    assert figures.keys() == {"dummy/accuracy", "ema/dummy/accuracy"}
+    assert evaluated.keys() == {"dummy/accuracy", "ema/dummy/accuracy"}
     assert [m["iteration"] for m in metrics(whole) if "ema/dummy/accuracy" in m] == [2, 4, 6]
-    assert json.loads((whole / "results.json").read_text())["metrics"] == figures
+    assert json.loads((whole / "results.json").read_text())["metrics"] == evaluated
 
 
 def test_averaging_does_not_change_training(tmp_path):

@@ -175,13 +175,13 @@ def test_history_survives_and_forgets_what_comes_again(tmp_path):
 def test_rates_and_norms_by_part_of_the_model(tmp_path):
     settings = ("train.max_iter=3", "optimizer.lr_factors={backbone: 0.1}", "train.clip_grad.max_norm=1e-3")
     do_train(load(tmp_path, *settings))
-    for _, figures in losses(tmp_path):
-        assert figures["lr/backbone"] == pytest.approx(0.1 * figures["lr"])
-        assert figures["lr/head"] == figures["lr/level_embed"] == pytest.approx(figures["lr"])
-        parts = [value for name, value in figures.items() if name.startswith("grad_norm/")]
+    for _, logged in losses(tmp_path):
+        assert logged["lr/backbone"] == pytest.approx(0.1 * logged["lr"])
+        assert logged["lr/head"] == logged["lr/level_embed"] == pytest.approx(logged["lr"])
+        parts = [value for name, value in logged.items() if name.startswith("grad_norm/")]
         # Of the whole gradient before clipping, though clipping has long been done.
-        assert math.hypot(*parts) == pytest.approx(figures["grad_norm"], rel=1e-4)
-        assert figures["grad_norm"] > 1e-2
+        assert math.hypot(*parts) == pytest.approx(logged["grad_norm"], rel=1e-4)
+        assert logged["grad_norm"] > 1e-2
 
 
 def test_steps_left_out_do_not_count_in_what_is_logged(tmp_path, caplog):
@@ -204,9 +204,9 @@ def test_another_norm(tmp_path):
     config = load(tmp_path, "train.max_iter=1")
     config.train.clip_grad.norm_type = math.inf
     do_train(config)
-    ((_, figures),) = losses(tmp_path)
-    parts = [value for name, value in figures.items() if name.startswith("grad_norm/")]
-    assert max(parts) == pytest.approx(figures["grad_norm"], rel=1e-4)
+    ((_, logged),) = losses(tmp_path)
+    parts = [value for name, value in logged.items() if name.startswith("grad_norm/")]
+    assert max(parts) == pytest.approx(logged["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process has")
@@ -277,6 +277,6 @@ def test_memory_and_profile_of_a_gpu(tmp_path):
     settings = ("train.device=auto", "train.profiler.stop=3")
     assert profiled(tmp_path, *settings) == ["step 2", "step 3"]
     assert "CUDA" in next((tmp_path / "profile").glob("*.txt")).read_text()
-    for _, figures in [(m["iteration"], m) for m in metrics(tmp_path) if "loss" in m]:
-        assert figures["reserved_memory_mb"] >= figures["max_memory_mb"] > 0
+    for _, logged in [(m["iteration"], m) for m in metrics(tmp_path) if "loss" in m]:
+        assert logged["reserved_memory_mb"] >= logged["max_memory_mb"] > 0
     assert torch.cuda.is_available()

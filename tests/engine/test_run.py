@@ -18,8 +18,8 @@ from tests.engine.runs import evaluating, killed_at, load, losses, metrics
 
 
 def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
-    figures = do_train(load(tmp_path, "train.max_iter=4", "train.eval_period=2"))
-    assert figures.keys() == {"dummy/accuracy"}
+    evaluated = do_train(load(tmp_path, "train.max_iter=4", "train.eval_period=2"))
+    assert evaluated.keys() == {"dummy/accuracy"}
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "categories.json",
@@ -39,9 +39,9 @@ def test_a_run_leaves_all_that_belongs_to_it(tmp_path):
     assert categories.names == ("class 0", "class 1", "class 2")
     environment = (tmp_path / "environment.txt").read_text()
     assert f"torch: {torch.__version__.partition('+')[0]}" in environment and "device: cpu" in environment
-    assert json.loads((tmp_path / "results.json").read_text())["metrics"] == figures
-    evaluated = [m["iteration"] for m in metrics(tmp_path) if "dummy/accuracy" in m]
-    assert evaluated == [2, 4]
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"] == evaluated
+    evaluations = [m["iteration"] for m in metrics(tmp_path) if "dummy/accuracy" in m]
+    assert evaluations == [2, 4]
 
 
 def test_the_log_says_how_many_images_a_step_sees(tmp_path, caplog):
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, log_peri
     assert [i for i, _ in losses(parts)][-1] < 6
     torch.manual_seed(12345)  # another process would be in another state
     do_train(load(parts, period), resume=True)
-    assert losses(parts) == losses(whole)  # every figure of every step, exactly
+    assert losses(parts) == losses(whole)  # every number of every step, exactly
     final = [read_weights(d / "model_final.safetensors")[0] for d in (whole, parts)]
     assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
 

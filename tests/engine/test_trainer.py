@@ -37,12 +37,12 @@ def test_means_over_the_period_and_over_the_steps_that_had_a_loss(tmp_path):
     memory = Memory()
     hook = LogHook(2, Writers([memory]))
     make_trainer(tmp_path, forever([1.0, 1.0], [2.0, 0.0]), [hook], max_iter=3, lr=0.0).train()
-    (first, figures), (last, rest) = memory.kept
+    (first, logged), (last, rest) = memory.kept
     assert (first, last) == (2, 3)
-    assert figures["main"] == pytest.approx((7 + 6) / 2) and figures["extra"] == pytest.approx(7)
-    assert figures["loss"] == pytest.approx((7 + 13) / 2) and figures["lr"] == 0.0
+    assert logged["main"] == pytest.approx((7 + 6) / 2) and logged["extra"] == pytest.approx(7)
+    assert logged["loss"] == pytest.approx((7 + 13) / 2) and logged["lr"] == 0.0
     assert rest["main"] == pytest.approx(7) and "extra" not in rest
-    assert figures["step_time"] > figures["data_time"] > 0
+    assert logged["step_time"] > logged["data_time"] > 0
 
 
 def test_hooks_are_called_in_order_and_closed_after_an_error(tmp_path):

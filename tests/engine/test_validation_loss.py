@@ -97,10 +97,10 @@ def test_a_run_measures_it_at_every_evaluation_without_a_trace(tmp_path):
     settings = ("train.eval_period=2", "train.max_iter=4")
     with_loss = (*settings, "train.validation_loss.enabled=true", "train.checkpoint.best_metric=val/loss")
     do_train(load(tmp_path / "a", *settings))
-    figures = do_train(load(tmp_path / "b", *with_loss, "train.checkpoint.best_mode=min"))
+    evaluated = do_train(load(tmp_path / "b", *with_loss, "train.checkpoint.best_mode=min"))
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
     measured = {m["iteration"]: m["val/loss"] for m in metrics(tmp_path / "b") if "val/loss" in m}
-    assert list(measured) == [2, 4] and measured[4] == figures["val/loss"] != measured[2]
+    assert list(measured) == [2, 4] and measured[4] == evaluated["val/loss"] != measured[2]
     best = json.loads((tmp_path / "b" / "checkpoints" / "best_checkpoint").read_text())
     assert best["value"] == min(measured.values())
 

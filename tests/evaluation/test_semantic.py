@@ -60,9 +60,9 @@ def test_agrees_with_sets():
         predicted = np.where(rng.random(truth.shape) < 0.6, truth, rng.choice([0, 1, 2, 4], truth.shape))
         predicted[(predicted == 3) | (predicted < 0)] = 0
         confusion = sum(count_pixels(t, p, 6) for t, p in zip(truth, predicted, strict=True))
-        figures, ious = semantic_metrics(confusion)
+        metrics, ious = semantic_metrics(confusion)
         pairs = [(t.ravel().tolist(), p.ravel().tolist()) for t, p in zip(truth, predicted, strict=True)]
-        assert figures == pytest.approx(by_sets(pairs, 6))
+        assert metrics == pytest.approx(by_sets(pairs, 6))
         assert ious[3] == ious[4] == 0 and math.isnan(ious[5])
 
 

@@ -58,11 +58,11 @@ def test_perfect_tracks(folder):
 
 
 def test_objects_that_are_missed(folder):
-    every, some = counted(folder)[0], counted(folder, least=2)[0]
+    all_rows, counted_rows = counted(folder)[0], counted(folder, least=2)[0]
     found = measured(folder, least=2)
-    assert found["track/MOTA"] == pytest.approx(100 * some / every)
-    assert found["track/IDF1"] == pytest.approx(100 * 2 * some / (every + some))
-    assert found["track/DetA"] == pytest.approx(100 * some / every)
+    assert found["track/MOTA"] == pytest.approx(100 * counted_rows / all_rows)
+    assert found["track/IDF1"] == pytest.approx(100 * 2 * counted_rows / (all_rows + counted_rows))
+    assert found["track/DetA"] == pytest.approx(100 * counted_rows / all_rows)
     assert found["track/HOTA"] == pytest.approx(
         math.sqrt(found["track/DetA"] * found["track/AssA"]), rel=1e-3
     )

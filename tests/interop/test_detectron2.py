@@ -72,9 +72,9 @@ def model():
 
 
 def test_a_data_set_of_the_catalogue_is_what_the_file_says(name, files):
-    theirs, ours = interop.CatalogDataset(name), CocoInstances(files, files / "instances.json")
-    assert theirs.categories == ours.categories and len(theirs) == len(ours)
-    for a, b in zip(theirs, ours, strict=True):
+    catalog, listed = interop.CatalogDataset(name), CocoInstances(files, files / "instances.json")
+    assert catalog.categories == listed.categories and len(catalog) == len(listed)
+    for a, b in zip(catalog, listed, strict=True):
         assert a["image_id"] == b["image_id"] and torch.equal(a["image"], b["image"])
         for key in ("labels", "boxes", "masks", "is_thing"):
             assert torch.equal(getattr(a["targets"], key), getattr(b["targets"], key)), key
@@ -126,18 +126,18 @@ def test_its_evaluator_measures_what_ours_does(name, files, tmp_path):
     from detectron2.evaluation import COCOEvaluator
 
     ours = CocoEvaluator(files / "instances.json")
-    theirs = COCOEvaluator(
+    reference = COCOEvaluator(
         name, ("bbox", "segm"), distributed=False, output_dir=str(tmp_path), use_fast_impl=False
     )
-    theirs.reset()
+    reference.reset()
     for image_id, shift in ((11, 0), (12, 3), (13, 8)):
         found = square_instances(
             (0, 0.9, 4 + shift, 8, 30), (1, 0.6, 44, 18 + shift, 28), (1, 0.3, 5, 60, 9), size=SIZE
         )
         sample, result = {"image_id": image_id, "file_name": f"{image_id}.png"}, {"instances": found}
         ours.process([sample], [result])
-        theirs.process([sample], [interop.to_output(result)])
-    expected, metrics = theirs.evaluate(), ours.evaluate()
+        reference.process([sample], [interop.to_output(result)])
+    expected, metrics = reference.evaluate(), ours.evaluate()
     for task in ("bbox", "segm"):
         for key in ("AP", "AP50", "AP75"):
             assert metrics[f"{task}/{key}"] == pytest.approx(expected[task][key], abs=1e-9)

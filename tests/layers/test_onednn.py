@@ -42,8 +42,8 @@ def doubles(*tensors):
 
 
 def assert_agree(found, expected):
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, atol=1e-3, rtol=1e-4)
+    for output, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(output.double(), reference, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("out", [DIM // 2, 2 * DIM])

@@ -65,10 +65,10 @@ def test_masked_padding_does_not_count(offset):
     fine, coarse = pyramid_sine_encoding(pyramid, 8, offset=offset)
     assert fine.shape == (2, 24, 8) and coarse.shape == (2, 6, 8)
     torch.testing.assert_close(fine[0], of_map(4, 6, 8, offset=offset))
-    own = fine[1].unflatten(0, (4, 6))[:3, :2]
-    torch.testing.assert_close(own, of_map(3, 2, 8, offset=offset).unflatten(0, (3, 2)))
-    own = coarse[1].unflatten(0, (2, 3))[:, :1]
-    torch.testing.assert_close(own, of_map(2, 1, 8, offset=offset).unflatten(0, (2, 1)))
+    unpadded = fine[1].unflatten(0, (4, 6))[:3, :2]
+    torch.testing.assert_close(unpadded, of_map(3, 2, 8, offset=offset).unflatten(0, (3, 2)))
+    unpadded = coarse[1].unflatten(0, (2, 3))[:, :1]
+    torch.testing.assert_close(unpadded, of_map(2, 1, 8, offset=offset).unflatten(0, (2, 1)))
 
 
 def test_boxes_are_encoded_as_y_x_w_h():

@@ -66,8 +66,8 @@ def image():
 
 
 def assert_agree(found, expected, **tolerance):
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, **tolerance)
+    for output, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(output, reference, **tolerance)
 
 
 def test_what_is_folded(nets):

@@ -38,41 +38,41 @@ def memory(masked=False, position=None):
     return pyramid.with_position(torch.zeros(24, DIM).double() if position is None else position)
 
 
-def copy_attention(theirs, ours):
-    theirs.load_state_dict(ours.state_dict())
+def copy_attention(reference, ours):
+    reference.load_state_dict(ours.state_dict())
 
 
-def copy_feed_forward(theirs, ours, norm):
-    theirs.linear1.load_state_dict(ours.linear1.state_dict())
-    theirs.linear2.load_state_dict(ours.linear2.state_dict())
+def copy_feed_forward(reference, ours, norm):
+    reference.linear1.load_state_dict(ours.linear1.state_dict())
+    reference.linear2.load_state_dict(ours.linear2.state_dict())
     norm.load_state_dict(ours.norm.state_dict())
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_plain_encoder_layer_is_that_of_torch(masked):
     ours = scattered(EncoderLayer(DIM, FFN, HEADS))
-    theirs = nn.TransformerEncoderLayer(DIM, HEADS, FFN, dropout=0.0, batch_first=True).double()
-    copy_attention(theirs.self_attn, ours.attention)
-    theirs.norm1.load_state_dict(ours.norm.state_dict())
-    copy_feed_forward(theirs, ours.feed_forward, theirs.norm2)
+    reference = nn.TransformerEncoderLayer(DIM, HEADS, FFN, dropout=0.0, batch_first=True).double()
+    copy_attention(reference.self_attn, ours.attention)
+    reference.norm1.load_state_dict(ours.norm.state_dict())
+    copy_feed_forward(reference, ours.feed_forward, reference.norm2)
     tokens = memory(masked)
-    expected = theirs(tokens.tokens, src_key_padding_mask=tokens.padding)
+    expected = reference(tokens.tokens, src_key_padding_mask=tokens.padding)
     torch.testing.assert_close(ours(tokens, tokens.position).tokens, expected)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_plain_decoder_layer_is_that_of_torch(masked):
     ours = scattered(PlainDecoderLayer(DIM, FFN, HEADS))
-    theirs = nn.TransformerDecoderLayer(DIM, HEADS, FFN, dropout=0.0, batch_first=True).double()
-    copy_attention(theirs.self_attn, ours.self_attention)
-    copy_attention(theirs.multihead_attn, ours.cross_attention)
-    theirs.norm1.load_state_dict(ours.self_norm.state_dict())
-    theirs.norm2.load_state_dict(ours.cross_norm.state_dict())
-    copy_feed_forward(theirs, ours.feed_forward, theirs.norm3)
+    reference = nn.TransformerDecoderLayer(DIM, HEADS, FFN, dropout=0.0, batch_first=True).double()
+    copy_attention(reference.self_attn, ours.self_attention)
+    copy_attention(reference.multihead_attn, ours.cross_attention)
+    reference.norm1.load_state_dict(ours.self_norm.state_dict())
+    reference.norm2.load_state_dict(ours.cross_norm.state_dict())
+    copy_feed_forward(reference, ours.feed_forward, reference.norm3)
     content, tokens = torch.randn(2, QUERIES, DIM).double(), memory(masked)
     blocked = (torch.rand(QUERIES, QUERIES) < 0.5).fill_diagonal_(False)
     nowhere = QueryPosition(torch.zeros_like(content))
-    expected = theirs(content, tokens.tokens, tgt_mask=blocked, memory_key_padding_mask=tokens.padding)
+    expected = reference(content, tokens.tokens, tgt_mask=blocked, memory_key_padding_mask=tokens.padding)
     torch.testing.assert_close(ours(content, nowhere, tokens, blocked), expected)
 
 
@@ -102,10 +102,10 @@ def test_positions_are_added_to_queries_and_keys_and_not_to_values():
 
 def test_a_learned_leak_in_place_of_relu():
     leaky, plain = FeedForward(DIM, FFN, prelu=True), FeedForward(DIM, FFN)
-    own = leaky.state_dict()
-    slope = own.pop("activation.weight")
+    state = leaky.state_dict()
+    slope = state.pop("activation.weight")
     assert slope.tolist() == [0.25]
-    plain.load_state_dict(own)
+    plain.load_state_dict(state)
     x = torch.randn(3, DIM)
     assert not torch.allclose(leaky(x), plain(x))
     nn.init.zeros_(leaky.activation.weight)

@@ -254,8 +254,8 @@ def test_it_can_be_traced():
     exported = torch.export.export(backbone, (images,)).module()
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
     for traced in (exported, compiled):
-        for ours, theirs in zip(traced(images).values(), expected.values(), strict=True):
-            torch.testing.assert_close(ours, theirs)
+        for output, reference in zip(traced(images).values(), expected.values(), strict=True):
+            torch.testing.assert_close(output, reference)
 
 
 @pytest.mark.parametrize(

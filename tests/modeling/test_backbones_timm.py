@@ -66,9 +66,9 @@ def test_swin_maps_have_channels_first(size):
     maps = backbone(images)
     plain = timm.create_model(name, features_only=True, pretrained=False, **SMALL_SWIN).eval()
     plain.load_state_dict(backbone.model.state_dict())
-    for ours, theirs, channels in zip(maps.values(), plain(images), (16, 32, 64, 128), strict=True):
-        assert ours.shape[1] == channels
-        torch.testing.assert_close(ours[0, 3], theirs[0, :, :, 3])
+    for output, reference, channels in zip(maps.values(), plain(images), (16, 32, 64, 128), strict=True):
+        assert output.shape[1] == channels
+        torch.testing.assert_close(output[0, 3], reference[0, :, :, 3])
 
 
 def test_frozen_norms_do_not_train():

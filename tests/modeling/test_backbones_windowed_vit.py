@@ -25,24 +25,26 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 def test_vitdet_is_that_of_segment_anything_in_timm():
     """A map of 4 x 4, whose windows of 3 are padded; the second block sees the whole map."""
     ours = randomised(VitDet(**SMALL, global_blocks=[1], image_size=64, pretrain_size=64, strides=[16]))
-    theirs = VisionTransformerSAM(
+    reference = VisionTransformerSAM(
         64, 16, embed_dim=16, depth=2, num_heads=2, mlp_ratio=1.5, window_size=3, global_attn_indexes=(1,),
         neck_chans=0, num_classes=0, use_rel_pos=True,
     ).eval()  # fmt: skip
     state = ours.state_dict()
-    for name, value in theirs.state_dict().items():
+    for name, value in reference.state_dict().items():
         if name == "pos_embed":
             value.copy_(state["pos_embed"][:, 1:].unflatten(1, (4, 4)))
         elif name in state:
             value.copy_(state[name])
-    assert {n for n in state if n not in theirs.state_dict()} == {n for n in state if n.startswith("scales.")}
+    assert {n for n in state if n not in reference.state_dict()} == {
+        n for n in state if n.startswith("scales.")
+    }
     images = torch.randn(2, 3, 64, 64)
     found = []
     ours.scales[0].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     with torch.no_grad():
         ours(images)
-        x = theirs.patch_embed(images) + theirs.pos_embed
-        expected = theirs.blocks(x)
+        x = reference.patch_embed(images) + reference.pos_embed
+        expected = reference.blocks(x)
     torch.testing.assert_close(found[0].permute(0, 2, 3, 1), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -59,25 +61,27 @@ def test_rotary_positions_are_those_of_timm(shape):
 
 def test_attention_of_eva_02_is_that_of_timm():
     ours = randomised(RotaryAttention(16, 2))
-    theirs = EvaAttention(16, 2, qkv_bias=True, qkv_fused=False, num_prefix_tokens=0, scale_norm=False).eval()
+    reference = EvaAttention(
+        16, 2, qkv_bias=True, qkv_fused=False, num_prefix_tokens=0, scale_norm=False
+    ).eval()
     names = {"q_proj.bias": "q_bias", "v_proj.bias": "v_bias"}
-    for name, value in theirs.state_dict().items():
+    for name, value in reference.state_dict().items():
         value.copy_(ours.state_dict()[names.get(name, name)])
     x = torch.randn(2, 4, 4, 16)
     rope = RotaryEmbeddingCat(8, in_pixels=False, feat_shape=[4, 4], ref_feat_shape=[16, 16]).get_embed()
-    expected = theirs(x.flatten(1, 2), rope=rope).view_as(x)
+    expected = reference(x.flatten(1, 2), rope=rope).view_as(x)
     torch.testing.assert_close(ours(x, RotaryTable(8, 4)), expected)
 
 
 def test_the_gated_mlp_is_that_of_timm():
     ours = randomised(SwigluMlp(16, 24))
-    theirs = SwiGLU(16, 24, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6)).eval()
-    for name, value in theirs.state_dict().items():
-        own = {"fc1_g": "w1", "fc1_x": "w2", "norm": "ffn_ln", "fc2": "w3"}
+    reference = SwiGLU(16, 24, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6)).eval()
+    for name, value in reference.state_dict().items():
+        renamed = {"fc1_g": "w1", "fc1_x": "w2", "norm": "ffn_ln", "fc2": "w3"}
         first, _, rest = name.partition(".")
-        value.copy_(ours.state_dict()[f"{own[first]}.{rest}"])
+        value.copy_(ours.state_dict()[f"{renamed[first]}.{rest}"])
     x = torch.randn(3, 16)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), reference(x))
 
 
 def test_keys_of_eva_have_no_bias():

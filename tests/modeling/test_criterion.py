@@ -297,11 +297,13 @@ def test_two_stage_proposals(collate, random_boxes, supervise, class_agnostic):
     losses = SetCriterion()(both, None, targets)
     for suffix, prediction in (("", layer), ("_interm", proposals)):
         labels = torch.zeros_like(targets.labels) if suffix and class_agnostic else targets.labels
-        own = replace(targets, labels=labels)
-        rows = matched_by_hand(prediction, own)
-        expected = focal_by_hand(prediction, own, rows) / 4
+        relabelled = replace(targets, labels=labels)
+        rows = matched_by_hand(prediction, relabelled)
+        expected = focal_by_hand(prediction, relabelled, rows) / 4
         torch.testing.assert_close(losses["loss_ce" + suffix], expected)
-        torch.testing.assert_close(losses["loss_bbox" + suffix], box_losses_by_hand(prediction, own, rows)[0])
+        torch.testing.assert_close(
+            losses["loss_bbox" + suffix], box_losses_by_hand(prediction, relabelled, rows)[0]
+        )
 
 
 def test_contrastive_denoising(collate, random_boxes, supervise):

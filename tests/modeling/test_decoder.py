@@ -140,8 +140,8 @@ def test_a_padded_batch_is_its_images_one_by_one(kind):
         for ours, by_itself in zip(stages(found), stages(alone), strict=True):
             torch.testing.assert_close(values(ours)[index], values(by_itself)[0])
         if kind == "two stages":
-            own = ~together.padding[index]
-            torch.testing.assert_close(values(proposals(found))[index, own], values(proposals(alone))[0])
+            unpadded = ~together.padding[index]
+            torch.testing.assert_close(values(proposals(found))[index, unpadded], values(proposals(alone))[0])
 
 
 @torch.no_grad()

@@ -23,8 +23,8 @@ def results(model, samples):
     return model.eval()(samples)
 
 
-def assert_same_results(ours, theirs, **tolerance):
-    for a, b in zip(ours, theirs, strict=True):
+def assert_same_results(found, expected, **tolerance):
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a["instances"].scores, b["instances"].scores, **tolerance)
         torch.testing.assert_close(a["instances"].pred_boxes, b["instances"].pred_boxes, **tolerance)
         different = (a["instances"].pred_masks != b["instances"].pred_masks).float().mean()
@@ -243,18 +243,20 @@ def test_cuda_agrees_with_the_cpu(build, make_sample):
     samples = [make_sample([0, 1, 3]), make_sample([2], height=50, width=60, seed=1), make_sample([], seed=2)]
     cpu, cuda = build(*QUIET, *ALL_TASKS), build(*QUIET, *ALL_TASKS).cuda()
     on_cuda = results(cuda, samples)
-    for ours, theirs in zip(on_cuda, results(cpu, samples), strict=True):
+    for on_gpu, on_cpu in zip(on_cuda, results(cpu, samples), strict=True):
         assert (
-            ours["instances"].scores.is_cuda and ours["panoptic_seg"][0].is_cuda and ours["sem_seg"].is_cuda
+            on_gpu["instances"].scores.is_cuda
+            and on_gpu["panoptic_seg"][0].is_cuda
+            and on_gpu["sem_seg"].is_cuda
         )
-        torch.testing.assert_close(ours["sem_seg"].cpu(), theirs["sem_seg"], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(on_gpu["sem_seg"].cpu(), on_cpu["sem_seg"], atol=1e-3, rtol=1e-3)
     moved = [{"instances": r["instances"].to("cpu")} for r in on_cuda]
     assert_same_results(moved, results(cpu, samples), atol=1e-2, rtol=1e-3)
-    ours, theirs = cuda.train()(samples), cpu.train()(samples)
-    assert set(ours) == set(theirs)
-    for name in theirs:
-        torch.testing.assert_close(ours[name].cpu(), theirs[name], atol=2e-3, rtol=2e-3)
-    sum(ours.values()).backward()
+    on_gpu, on_cpu = cuda.train()(samples), cpu.train()(samples)
+    assert set(on_gpu) == set(on_cpu)
+    for name in on_cpu:
+        torch.testing.assert_close(on_gpu[name].cpu(), on_cpu[name], atol=2e-3, rtol=2e-3)
+    sum(on_gpu.values()).backward()
     assert all(p.grad.isfinite().all() for p in cuda.parameters())
 
 

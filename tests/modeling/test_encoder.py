@@ -58,9 +58,9 @@ def masked_features():
 
 def alone(maps, images, index):
     """Maps and images of one image of the batch by itself, without padding."""
-    (height, width), own = images.sizes[index], slice(index, index + 1)
-    cut = {stride: m[own, :, : height // stride, : width // stride] for stride, m in maps.items()}
-    return cut, PaddedImages(images.tensor[own, :, :height, :width], [(height, width)])
+    (height, width), image = images.sizes[index], slice(index, index + 1)
+    cut = {stride: m[image, :, : height // stride, : width // stride] for stride, m in maps.items()}
+    return cut, PaddedImages(images.tensor[image, :, :height, :width], [(height, width)])
 
 
 @pytest.mark.parametrize("strides", [(8,), (8, 16), (16, 32), (8, 16, 32, 64)])
@@ -114,9 +114,9 @@ def test_a_padded_batch_is_its_images_one_by_one(kind):
     assert together.padding[1].any()
     for index in range(2):
         by_itself = module(*alone(maps, images, index))
-        own = ~together.padding[index]
-        torch.testing.assert_close(together.tokens[index, own], by_itself.tokens[0])
-        torch.testing.assert_close(together.position[index, own], by_itself.position[0])
+        unpadded = ~together.padding[index]
+        torch.testing.assert_close(together.tokens[index, unpadded], by_itself.tokens[0])
+        torch.testing.assert_close(together.position[index, unpadded], by_itself.position[0])
 
 
 @pytest.mark.parametrize("kind", MASKED)

@@ -78,8 +78,8 @@ def test_clicks_are_answered_by_all_masks_around_their_pixel_and_boxes_by_their_
             x, y = box[:2].round().long().tolist()
             assert answers == masks[:, y, x].nonzero().squeeze(1).tolist() and box[2:].tolist() == [6, 6]
         else:
-            (own,) = answers
-            assert torch.equal(box[2:], targets().boxes[own, 2:] - targets().boxes[own, :2])
+            (answer,) = answers
+            assert torch.equal(box[2:], targets().boxes[answer, 2:] - targets().boxes[answer, :2])
     noisy = RandomPrompts(num_prompts=12, noise=0.4)(targets())
     assert noisy.boxes.min() >= 0 and noisy.boxes.max() <= 1
     assert RandomPrompts()(Targets.empty(8, 8)) is None

@@ -165,9 +165,9 @@ def direct_panoptic(kept, scores, labels, masks, frame, things, overlap):
             won[winner].add((y, x))
     rows = []
     for q in kept:
-        own = {tuple(p) for p in (probability[q] >= 0.5).nonzero().tolist()}
-        visible = won[q] & own
-        if visible and len(won[q]) / len(own) >= overlap:
+        pixels = {tuple(p) for p in (probability[q] >= 0.5).nonzero().tolist()}
+        visible = won[q] & pixels
+        if visible and len(won[q]) / len(pixels) >= overlap:
             rows.append((labels[q], visible, scores[q]))
     merged = {}
     for i, (label, pixels, score) in enumerate(rows):

@@ -123,14 +123,14 @@ def test_maps_are_those_of_the_whole(monkeypatch, in_memory):
     assert sorted(ids.unique().tolist()) == list(range(len(segments) + 1))
     by_id = {segment["id"]: segment for segment in segments}
     for number in range(1, 41):
-        own = (image[1].long() == number).numpy()
-        found = set(ids.numpy()[own].tolist())
+        pixels = (image[1].long() == number).numpy()
+        found = set(ids.numpy()[pixels].tolist())
         assert len(found) <= 1
         if found:
             (one,) = found
             assert by_id[one]["category_id"] == number % CLASSES
             if by_id[one]["isthing"]:
-                assert np.array_equal(ids.numpy() == one, own)
+                assert np.array_equal(ids.numpy() == one, pixels)
     stuff = [segment["category_id"] for segment in segments if not segment["isthing"]]
     assert stuff == [0]
     ids[0, 0] = 1  # users may change it

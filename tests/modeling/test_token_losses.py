@@ -36,7 +36,7 @@ def test_tokens_in_a_box_of_the_size_of_their_level_are_foreground():
     loss = ForegroundLoss((32, 64), weight=1.5)(memory, images, targets)["select_loss"]
 
     means = []
-    for image, own in enumerate(([0, 1], [2])):
+    for image, objects in enumerate(([0, 1], [2])):
         wanted = []
         for stride, (height, width), (low, high) in zip(
             (32, 64), shapes, ((-1, 64), (64, 999999)), strict=True
@@ -44,7 +44,7 @@ def test_tokens_in_a_box_of_the_size_of_their_level_are_foreground():
             for row in range(height):
                 for column in range(width):
                     x, y = column * stride + stride // 2, row * stride + stride // 2
-                    sides = [(x - a, y - b, c - x, d - y) for a, b, c, d in corners[own].tolist()]
+                    sides = [(x - a, y - b, c - x, d - y) for a, b, c, d in corners[objects].tolist()]
                     wanted.append(any(min(s) > 0 and low < max(s) <= high for s in sides))
         assert 0 < sum(wanted) < 20
         total = sum(focal(score, w) for score, w in zip(scores[image].tolist(), wanted, strict=True))

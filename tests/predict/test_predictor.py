@@ -135,10 +135,10 @@ def test_batches_are_as_large_as_they_may_be(tiny_run):
 def test_a_threshold_leaves_out_what_is_below(predictor):
     everything = predictor.predict(noise(40, 60))
     middle = float(everything.scores.median())
-    some = predictor.predict(noise(40, 60), score_threshold=middle)
+    above = predictor.predict(noise(40, 60), score_threshold=middle)
     expected = everything.instances[everything.scores >= middle]
-    assert 0 < len(some) < len(everything)
-    assert torch.equal(some.scores, expected.scores) and torch.equal(some.boxes, expected.pred_boxes)
+    assert 0 < len(above) < len(everything)
+    assert torch.equal(above.scores, expected.scores) and torch.equal(above.boxes, expected.pred_boxes)
     assert len(predictor.predict(noise(40, 60), score_threshold=1.0)) == 0
     assert_equal(predictor.predict(noise(40, 60)), everything)
 

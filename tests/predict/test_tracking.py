@@ -119,10 +119,10 @@ def test_nothing_changes_its_number_where_nothing_crosses(predictor, tmp_path, f
     with reader:
         results = list(predictor.track(reader, score_threshold=0.5, frame_rate=reader.fps))
     numbers = numbers_of(results)
-    assert [len(set(own)) for own in numbers] == [1, 1, 1, 1]
-    assert len({own[0] for own in numbers}) == 4
+    assert [len(set(track)) for track in numbers] == [1, 1, 1, 1]
+    assert len({track[0] for track in numbers}) == 4
     # The first is missed once; the second one's track begins when it is sure, and goes on when it is not.
-    assert [len(own) for own in numbers] == [24, 23, 25, 25]
+    assert [len(track) for track in numbers] == [24, 23, 25, 25]
     tracked = results[3]
     assert (
         tracked.to_coco()[0]["track_id"]

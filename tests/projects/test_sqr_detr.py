@@ -36,9 +36,9 @@ def decoder() -> RecollectingDecoder:
 def test_inference_is_that_of_the_plain_decoder(decoder):
     plain = Decoder(**parts(), refine_boxes=True, look_forward_twice=True)
     plain.load_state_dict(decoder.state_dict())
-    ours, theirs = (d.eval()(memory()).final for d in (decoder, plain))
-    torch.testing.assert_close(ours.boxes, theirs.boxes)
-    torch.testing.assert_close(ours.logits, theirs.logits)
+    output, reference = (d.eval()(memory()).final for d in (decoder, plain))
+    torch.testing.assert_close(output.boxes, reference.boxes)
+    torch.testing.assert_close(output.logits, reference.logits)
 
 
 def test_every_path_that_skips_no_two_layers_is_supervised(decoder):

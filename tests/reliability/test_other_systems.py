@@ -48,7 +48,7 @@ except SystemExit as ended:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
+def output(tmp_path_factory):
     """What a program prints that trains, evaluates and predicts without them."""
     folder = tmp_path_factory.mktemp("elsewhere")
     data = Data(folder / "data")
@@ -71,13 +71,13 @@ def said(tmp_path_factory):
     return done.stdout
 
 
-def test_training_evaluation_and_prediction(said):
-    assert "metrics bbox/AP" in said and "result (48, 64)" in said and "machine None" in said
+def test_training_evaluation_and_prediction(output):
+    assert "metrics bbox/AP" in output and "result (48, 64)" in output and "machine None" in output
 
 
-def test_a_run_has_its_folder_for_itself(said):
-    assert "is in use by another run" in said and "locked twice" not in said
+def test_a_run_has_its_folder_for_itself(output):
+    assert "is in use by another run" in output and "locked twice" not in output
 
 
-def test_a_wait_can_be_ended(said):
-    assert "ended 75" in said
+def test_a_wait_can_be_ended(output):
+    assert "ended 75" in output

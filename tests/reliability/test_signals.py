@@ -125,14 +125,14 @@ def run_listening(code: str, *numbers: int, pause: float = 0.0) -> tuple[int, st
 
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_program_that_has_nothing_to_lose_ends_at_once(number):
-    code, said = run_listening(f"{READY}\n{FOREVER}", number)
-    assert code == EXIT_INTERRUPTED and signal.Signals(number).name in said and "Traceback" not in said
+    code, output = run_listening(f"{READY}\n{FOREVER}", number)
+    assert code == EXIT_INTERRUPTED and signal.Signals(number).name in output and "Traceback" not in output
 
 
 def test_a_deferred_block_is_not_cut_through():
     block = f"with deferred():\n {READY}; time.sleep(1); print('complete')\nprint('on')"
-    code, said = run_listening(block, signal.SIGTERM)
-    assert code == EXIT_INTERRUPTED and "complete" in said and "on" not in said.split()
+    code, output = run_listening(block, signal.SIGTERM)
+    assert code == EXIT_INTERRUPTED and "complete" in output and "on" not in output.split()
 
 
 def test_in_a_deferred_block_only_what_may_be_interrupted_is():
@@ -142,10 +142,10 @@ def test_in_a_deferred_block_only_what_may_be_interrupted_is():
 
 def test_the_same_request_twice_is_one_and_a_second_one_ends_at_once():
     block = f"with deferred():\n {READY}; time.sleep(3); print('complete')"
-    code, said = run_listening(block, signal.SIGTERM, signal.SIGUSR1, pause=0.1)
-    assert code == EXIT_INTERRUPTED and "complete" in said
-    code, said = run_listening(block, signal.SIGTERM, signal.SIGTERM, pause=1.2)
-    assert code == -signal.SIGTERM and "complete" not in said
+    code, output = run_listening(block, signal.SIGTERM, signal.SIGUSR1, pause=0.1)
+    assert code == EXIT_INTERRUPTED and "complete" in output
+    code, output = run_listening(block, signal.SIGTERM, signal.SIGTERM, pause=1.2)
+    assert code == -signal.SIGTERM and "complete" not in output
 
 
 def test_signals_act_as_before_after_the_block():

@@ -47,7 +47,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.texts.append((self.open[-1] if self.open else "", data))
 
-    def of(self, tag) -> list[str]:
+    def texts_in(self, tag) -> list[str]:
         return [text for where, text in self.texts if where == tag]
 
 
@@ -70,25 +70,27 @@ def test_the_page_of_a_run(tmp_path):
     config.train.output_dir = str(folder)
     do_train(config)
     page = page_of(folder)
-    assert page.of("h1") == ["a <b> & c"]
-    assert page.of("h2") == ["Evaluation", "Losses", "Optimization", "Results", "Settings"]
-    titles = page.of("b")
+    assert page.texts_in("h1") == ["a <b> & c"]
+    assert page.texts_in("h2") == ["Evaluation", "Losses", "Optimization", "Results", "Settings"]
+    titles = page.texts_in("b")
     assert {"loss", "loss_class", "loss_size", "dummy/accuracy", "gradient norm"} <= set(titles)
-    assert "max_iter: 4" in "".join(page.of("pre"))
-    assert "torch" in page.of("td") and torch.__version__.partition("+")[0] in " ".join(page.of("td"))
+    assert "max_iter: 4" in "".join(page.texts_in("pre"))
+    assert "torch" in page.texts_in("td") and torch.__version__.partition("+")[0] in " ".join(
+        page.texts_in("td")
+    )
     accuracy = json.loads((folder / "results.json").read_text())["metrics"]["dummy/accuracy"]
-    assert f"{accuracy:.2f}" in page.of("td")
-    hints = page.of("title")
+    assert f"{accuracy:.2f}" in page.texts_in("td")
+    hints = page.texts_in("title")
     last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][-2]
     assert f"training: {last['loss']:.4g} at iteration 4" in hints
 
 
 def test_a_run_without_evaluation_and_an_evaluation_without_run(tmp_path):
     do_train(load(tmp_path / "a", "train.max_iter=1", "dataloader.evaluators=[]"))
-    assert page_of(tmp_path / "a").of("h2") == ["Losses", "Optimization", "Settings"]
+    assert page_of(tmp_path / "a").texts_in("h2") == ["Losses", "Optimization", "Settings"]
     weights = tmp_path / "a" / "model_final.safetensors"
     do_eval(load(tmp_path / "b", f"train.init_checkpoint={weights}"))
-    assert page_of(tmp_path / "b").of("h2") == ["Results", "Settings"]
+    assert page_of(tmp_path / "b").texts_in("h2") == ["Results", "Settings"]
 
 
 def test_best_and_worst_images_and_classes(tmp_path):
@@ -106,12 +108,14 @@ def test_best_and_worst_images_and_classes(tmp_path):
     save_report(tmp_path / "report.html", tmp_path / "none.jsonl", "a: 1", "torch: 2", results, census)
     page = page_of(tmp_path)
     titles = ["Results", "Results per class", "Best images", "Worst images", "Data", "Settings"]
-    assert page.of("h2") == titles
-    assert {"objects", "5", "left out: are <odd>", "3.5"} <= set(page.of("td"))
-    assert "train: 1 of 2 classes have no objects (dog)" in page.of("p")
-    assert "box AP" in page.of("span") and "51.2" in page.of("b")
-    assert {"cat <1>", "10.00", "dog", "-"} <= set(page.of("td"))
-    assert page.of("figcaption") == ["a&b.png", "c.png"] and {"F1 100.0%", "F1 0.0%"} <= set(page.of("b"))
+    assert page.texts_in("h2") == titles
+    assert {"objects", "5", "left out: are <odd>", "3.5"} <= set(page.texts_in("td"))
+    assert "train: 1 of 2 classes have no objects (dog)" in page.texts_in("p")
+    assert "box AP" in page.texts_in("span") and "51.2" in page.texts_in("b")
+    assert {"cat <1>", "10.00", "dog", "-"} <= set(page.texts_in("td"))
+    assert page.texts_in("figcaption") == ["a&b.png", "c.png"] and {"F1 100.0%", "F1 0.0%"} <= set(
+        page.texts_in("b")
+    )
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     shown = [Image.open(BytesIO(base64.b64decode(s.partition(",")[2]))) for s in sources]
     assert [picture.size for picture in shown] == [(1400, 233)] * 2  # no larger than can be seen

@@ -23,16 +23,16 @@ def measured(model, tmp_path, *words):
 
 
 def test_a_short_load(model, tmp_path):
-    figures = measured(model, tmp_path, "--clients", "1", "4", "--requests", "8", "--repeats", "1")
-    assert figures["wrong"] == 0 and figures["answered"] == 32
-    assert [row["clients"] for row in figures["clients"]] == [1, 4]
-    for row in figures["clients"]:
+    measurements = measured(model, tmp_path, "--clients", "1", "4", "--requests", "8", "--repeats", "1")
+    assert measurements["wrong"] == 0 and measurements["answered"] == 32
+    assert [row["clients"] for row in measurements["clients"]] == [1, 4]
+    for row in measurements["clients"]:
         assert 0 < row["batched"]["p50"] <= row["batched"]["p99"] and row["ratio"] > 0
 
 
 @pytest.mark.slow
 def test_memory_is_flat_over_two_thousand_requests(model, tmp_path):
-    figures = measured(model, tmp_path, "--clients", "8", "--requests", "250", "--repeats", "4")
-    assert figures["answered"] == 2000 and figures["wrong"] == 0
-    grown = (figures["memory"]["last"] - figures["memory"]["first"]) / 2**20
+    measurements = measured(model, tmp_path, "--clients", "8", "--requests", "250", "--repeats", "4")
+    assert measurements["answered"] == 2000 and measurements["wrong"] == 0
+    grown = (measurements["memory"]["last"] - measurements["memory"]["first"]) / 2**20
     assert grown < 50, f"{grown:.0f} MiB"

@@ -146,8 +146,10 @@ def test_centres_on_levels_are_the_centres_of_the_padded_level():
     padded = Pyramid(flat.tokens, flat.shapes).cell_centres()
     on_levels = flat.on_levels(flat.cell_centres())
     for level, (first, size) in enumerate([(0, 24), (24, 6)]):
-        own = slice(first, first + size)
-        torch.testing.assert_close(on_levels[:, own, level], padded[:, own].expand(2, -1, -1))
+        tokens_of_level = slice(first, first + size)
+        torch.testing.assert_close(
+            on_levels[:, tokens_of_level, level], padded[:, tokens_of_level].expand(2, -1, -1)
+        )
 
 
 def test_masked_geometry_of_half_precision_tokens_is_single_precision():
