@@ -127,8 +127,8 @@ class PredictionConv2d(_Kept, nn.Conv2d):
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         if norm is None:
             return weight, bias
-        scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
-        shift = -norm.running_mean if bias is None else bias - norm.running_mean
+        scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()  # (J,)
+        shift = -norm.running_mean if bias is None else bias - norm.running_mean  # (J,)
         return weight * scale[:, None, None, None], norm.bias.detach() + shift * scale
 
 

@@ -126,9 +126,9 @@ class OneToOne(Assignment):
             raise ValueError(f"{queries} queries cannot be divided into {self.blocks} equal blocks")
         size, pairs = queries // self.blocks, []
         # A diverged run must reach the trainer's check of the losses instead of failing in the assignment.
-        finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
+        finite = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)  # (Q, N)
         for block, rows in enumerate(finite.split(size)):
-            matched, query = linear_sum_assignment(rows.T.repeat(copies, 1).numpy())
+            matched, query = linear_sum_assignment(rows.T.repeat(copies, 1).numpy())  # (M of the block,) each
             pairs.append(np.stack([query + block * size, matched % max(objects, 1)]))  # (2, M of the block)
         query, matched = torch.from_numpy(np.concatenate(pairs, 1))  # (M,) each
         return query, matched
@@ -300,7 +300,7 @@ class Matches:
     def ordered_by_object(self) -> Matches:
         """The same pairs ordered by object, thus by image; queries of one object are in ascending order."""
         order = self.query.argsort(stable=True)  # (M,)
-        order = order[self.object[order].argsort(stable=True)]
+        order = order[self.object[order].argsort(stable=True)]  # (M,)
         return Matches(*(column[order] for column in vars(self).values()))
 
     def to(self, device: torch.device) -> Matches:

@@ -141,12 +141,12 @@ class SigmoidScore:
         positive = F.one_hot(targets.labels, logits.shape[-1] + 1)[..., :-1].to(logits.dtype)  # (B, Q, C)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")  # (B, Q, C)
         miss = (logits.sigmoid() - positive).abs()  # 1 - probability of the truth
-        balance = self.alpha * positive + (1 - self.alpha) * (1 - positive)
+        balance = self.alpha * positive + (1 - self.alpha) * (1 - positive)  # (B, Q, C)
         return (balance * cross_entropy * miss**self.gamma).sum(-1), None
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
         """See :meth:`ClassScore.probabilities`."""
-        independent = logits.sigmoid()
+        independent = logits.sigmoid()  # (..., Q, C)
         exclusive = (independent / self.temperature).softmax(-1)  # (..., Q, C)
         return ClassProbabilities(independent, exclusive, independent.amax(-1))
 
@@ -175,8 +175,8 @@ class SoftmaxScore:
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See :meth:`ClassScore.cost`."""
-        cost = focal_cost(logits) if self.focal_cost else -logits.softmax(-1)
-        return cost.gather(1, labels)
+        cost = focal_cost(logits) if self.focal_cost else -logits.softmax(-1)  # (Q, C + 1)
+        return cost.gather(1, labels)  # (Q, N)
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:  # noqa: ARG002
         """All pairs weigh 1."""
@@ -185,12 +185,12 @@ class SoftmaxScore:
     def loss(self, logits: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor | None]:
         """See :meth:`ClassScore.loss`: cross-entropy, and the weights of its mean."""
         absent = targets.labels == logits.shape[-1] - 1  # (B, Q)
-        weight = torch.where(absent, self.no_object_weight, 1.0).to(logits.dtype)
+        weight = torch.where(absent, self.no_object_weight, 1.0).to(logits.dtype)  # (B, Q)
         return weight * F.cross_entropy(logits.transpose(1, 2), targets.labels, reduction="none"), weight
 
     def probabilities(self, logits: Tensor) -> ClassProbabilities:
         """See :meth:`ClassScore.probabilities`; the same probabilities for both uses."""
-        probability = logits.softmax(-1)
+        probability = logits.softmax(-1)  # (..., Q, C + 1)
         certainty, label = probability.max(-1)  # (..., Q)
         certainty = certainty.masked_fill(label == logits.shape[-1] - 1, -1.0)
         classes = probability[..., :-1]  # (..., Q, C)

@@ -17,5 +17,5 @@ def mask_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
 def mask_dice(logits: Tensor, truth: Tensor) -> Tensor:
     """Dice loss over the points of a pair (V-Net, arXiv 1606.04797), smoothed by 1: (M, K) each, to (M,)."""
     probability = logits.sigmoid()
-    overlap = 2 * (probability * truth).sum(-1)
+    overlap = 2 * (probability * truth).sum(-1)  # (M,)
     return 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)

@@ -48,15 +48,16 @@ class ForegroundLoss:
         assert memory.scores is not None
         levels = zip(memory.shapes, self.strides, pairwise(self.bounds), strict=True)
         places = [self._places(*level, memory.scores.device) for level in levels]
-        points, bounds = (torch.cat(values) for values in zip(*places, strict=True))
+        points, bounds = (torch.cat(values) for values in zip(*places, strict=True))  # (S, 2) each
         objects = box_convert(targets.boxes, "cxcywh", "xyxy").split(targets.counts)
         losses = []
         for logits, (height, width), boxes in zip(memory.scores.float(), images.sizes, objects, strict=True):
-            corners = boxes * boxes.new_tensor([width, height, width, height])
+            corners = boxes * boxes.new_tensor([width, height, width, height])  # (N, 4)
+            # (S, N, 4): to the left, top, right and bottom side.
             distances = torch.cat([points[:, None] - corners[:, :2], corners[:, 2:] - points[:, None]], -1)
             largest = distances.amax(-1)  # (S, N)
-            fits = (distances.amin(-1) > 0) & (largest > bounds[:, :1]) & (largest <= bounds[:, 1:])
-            wanted = fits.any(1).float()
+            fits = (distances.amin(-1) > 0) & (largest > bounds[:, :1]) & (largest <= bounds[:, 1:])  # (S, N)
+            wanted = fits.any(1).float()  # (S,)
             losses.append(sigmoid_focal_loss(logits, wanted, reduction="sum") / wanted.sum().clamp(min=1))
         return {"select_loss": self.weight * torch.stack(losses).mean()}
 
@@ -65,6 +66,6 @@ class ForegroundLoss:
         shape: tuple[int, int], stride: int, bounds: tuple[float, float], device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Positions (x, y) in pixels (S, 2) of a level's tokens, and bounds (S, 2) of their distances."""
-        y, x = (torch.arange(n, device=device) * stride + stride // 2 for n in shape)
-        points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
+        y, x = (torch.arange(n, device=device) * stride + stride // 2 for n in shape)  # (rows,), (columns,)
+        points = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)  # (S, 2)
         return points, torch.tensor(bounds, device=device).expand(len(points), 2)

@@ -47,7 +47,7 @@ class DeformableConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolves a map: (B, H, W, C) to the same shape."""
         height, width = x.shape[1:3]
-        seen = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        seen = self.dw_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, H, W, C)
         seen = F.gelu(self.dw_norm(seen)).flatten(1, 2)  # (B, H * W, C)
         # (B, H * W, G, 1, P, 2), x before y, and (B, H * W, G, 1, P).
         offsets = self.offset(seen).unflatten(-1, (self.groups, 1, KERNEL**2, 2))
@@ -187,7 +187,7 @@ class InternImage(nn.Module):
             assert isinstance(level, InternImageStage)
             x = level(x)
             if stride in self.strides:
-                maps[stride] = x.permute(0, 3, 1, 2).contiguous()
+                maps[stride] = x.permute(0, 3, 1, 2).contiguous()  # (B, C, H / stride, W / stride)
             x = level.downsample(x)
         return maps
 

@@ -1,6 +1,6 @@
 """Swin Transformer (arXiv 2103.14030) as detectors compute it.
 
-Shape letters: B images, H and W of a map, C channels, M heads, N tokens of a window.
+Shape letters: B images, H and W of a map, C channels, M heads, h and w of a window, N = h * w tokens.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SwinBackbone(nn.Module):
             x = _run_stage(stage, x)
             stride = info["reduction"]
             if stride in norms:
-                maps[stride] = norms[stride](x).permute(0, 3, 1, 2).contiguous()
+                maps[stride] = norms[stride](x).permute(0, 3, 1, 2).contiguous()  # (B, C, H, W)
         return maps
 
 
@@ -147,8 +147,8 @@ class MapAttention(WindowAttention):
         if down or right:
             qkv = qkv.roll((-down, -right), dims=(1, 2))
         windows = window_partition(qkv, self.window_size).flatten(1, 2)  # (B * windows, N, 3 * C)
-        windows = self._attend(windows, mask).unflatten(1, self.window_size)
-        x = window_reverse(windows, self.window_size, *padded)
+        windows = self._attend(windows, mask).unflatten(1, self.window_size)  # (B * windows, h, w, C)
+        x = window_reverse(windows, self.window_size, *padded)  # (B, padded height, padded width, C)
         if down or right:
             x = x.roll((down, right), dims=(1, 2))
         return self.proj_drop(self.proj(x[:, :height, :width]))
@@ -170,13 +170,13 @@ class MapAttention(WindowAttention):
         bias = bias.unflatten(0, (size, size)).permute(2, 0, 1).contiguous()[None]  # (1, M, N, N)
         if mask is not None:
             bias = bias + mask[:, None]  # (windows, M, N, N)
-            bias = bias.repeat(len(query) // len(mask), 1, 1, 1)
+            bias = bias.repeat(len(query) // len(mask), 1, 1, 1)  # (B * windows, M, N, N)
         dropout = self.attn_drop.p if self.training else 0.0
         if self.fused_attn:
             found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         else:
-            logits = (query * self.scale) @ key.transpose(-2, -1) + bias
-            found = self.attn_drop(logits.softmax(-1)) @ value
+            logits = (query * self.scale) @ key.transpose(-2, -1) + bias  # (B * windows, M, N, N)
+            found = self.attn_drop(logits.softmax(-1)) @ value  # (B * windows, M, N, C / M)
         return found.transpose(1, 2).flatten(2)
 
 
@@ -202,5 +202,5 @@ def shift_mask(
     )
     regions = 2 * rows[:, None] + columns  # (height, width)
     regions = window_partition(regions[None, :, :, None], window).flatten(1)  # (windows, N)
-    different = regions[:, :, None] != regions[:, None, :]
+    different = regions[:, :, None] != regions[:, None, :]  # (windows, N, N)
     return torch.zeros_like(different, dtype=like.dtype).masked_fill(different, -100.0)

@@ -51,7 +51,7 @@ class RelativeAttention(nn.Module):
         height, width = x.shape[1:3]
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3 * C,)
         qkv = F.linear(x.flatten(1, 2), self.qkv.weight, bias)  # (B, N, 3 * C)
         query, key, value = (_heads(t, self.num_heads) for t in qkv.chunk(3, -1))  # (B, M, N, C / M)
         rows, columns = (_relative(*pair) for pair in ((self.rel_pos_h, height), (self.rel_pos_w, width)))
@@ -88,13 +88,13 @@ class RotaryTable(nn.Module):
         if size != (self.side, self.side):
             angles = self._angles(*size, x.device)
             cos, sin = angles.cos(), angles.sin()
-        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, M, N, dim / 2) each
         turned = torch.stack([-second, first], -1).flatten(-2)  # (B, M, N, dim)
         return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
     def _angles(self, height: int, width: int, device: torch.device) -> Tensor:
         """Angles (N, dim): half of the channels turn with the row, half with the column."""
-        quarter = torch.arange(self.dim // 4, device=device, dtype=torch.float32)
+        quarter = torch.arange(self.dim // 4, device=device, dtype=torch.float32)  # (dim / 4,)
         frequencies = ROTARY_TEMPERATURE ** (-quarter / (self.dim // 4))
         rows, columns = (
             torch.outer(torch.arange(n, device=device) / n * ROTARY_SIDE, frequencies).repeat_interleave(2, 1)
@@ -179,7 +179,7 @@ class WindowedBlock(nn.Module):
         attended = self.norm1(x)
         if self.window:
             down, right = -height % self.window, -width % self.window
-            padded = F.pad(attended, (0, 0, 0, right, 0, down))
+            padded = F.pad(attended, (0, 0, 0, right, 0, down))  # (B, H + down, W + right, C)
             size = (self.window, self.window)
             windows = self.attn(window_partition(padded, size), *table)  # (B * windows, window, window, C)
             attended = window_reverse(windows, size, height + down, width + right)[:, :height, :width]
@@ -276,7 +276,7 @@ class WindowedVit(nn.Module):
                 f"images of {tuple(images.shape[-2:])} pixels (height, width) are too small for this "
                 f"backbone, which needs {2 * PATCH_SIZE} a side: set model.size_divisor to a multiple of that"
             )
-        x = self.patch_embed(images)
+        x = self.patch_embed(images)  # (B, C, H / 16, W / 16)
         x = x.permute(0, 2, 3, 1) + self._positions(x.shape[-2], x.shape[-1])  # (B, H / 16, W / 16, C)
         for block in self.blocks:
             assert isinstance(block, WindowedBlock)
@@ -358,5 +358,5 @@ def _relative(table: Tensor, side: int) -> Tensor:
     """The rows of a table (2 * S - 1, C / M) for every pair of cells along a side: (side, side, C / M)."""
     if len(table) != 2 * side - 1:
         table = F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
-    place = torch.arange(side, device=table.device)
+    place = torch.arange(side, device=table.device)  # (side,)
     return table[place[:, None] - place + side - 1]

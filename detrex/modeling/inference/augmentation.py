@@ -1,6 +1,6 @@
 """Test-time augmentation: results of an image at several sizes and mirrored, fused.
 
-Shape letters: H and W pixels of results.
+Shape letters: N objects, C classes, H and W pixels of results.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TestTimeAugmentation:
             threshold = postprocess.panoptic.score_threshold
             result["panoptic_seg"] = fuse_panoptic([output["panoptic_seg"] for output in outputs], threshold)
         if postprocess.semantic is not None:
-            total = outputs[0]["sem_seg"].clone()
+            total = outputs[0]["sem_seg"].clone()  # (C, H, W)
             for output in outputs[1:]:
                 total += output["sem_seg"]
             result["sem_seg"] = total / len(outputs)
@@ -123,7 +123,7 @@ def _mirrored(output: dict[str, Any]) -> dict[str, Any]:
 def _mirrored_instances(found: Instances) -> Instances:
     width = found.image_size[1]
     x0, y0, x1, y1 = found.pred_boxes.unbind(-1)
-    boxes = torch.stack([width - x1, y0, width - x0, y1], -1)
+    boxes = torch.stack([width - x1, y0, width - x0, y1], -1)  # (N, 4)
     masks = found.masks
     if masks is not None:
         crops = [CroppedMask.decode(rle).flipped(width) for rle in masks.rles]

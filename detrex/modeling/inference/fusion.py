@@ -58,7 +58,7 @@ def fuse_boxes(
         weights = scores[members[k]] + np.finfo(float).tiny  # of the boxes in fused box k, (members,)
         fused[k] = (boxes[members[k]] * (weights / weights.sum())[:, None]).sum(0)
     means = np.array([scores[indices].mean() * min(len(indices), views) / views for indices in members])
-    order = np.argsort(-means, kind="stable") if members else np.zeros(0, int)
+    order = np.argsort(-means, kind="stable") if members else np.zeros(0, int)  # (M,)
     return fused[order], means[order] if members else means, [members[k] for k in order.tolist()]
 
 
@@ -107,8 +107,8 @@ def fuse_panoptic(views: Sequence[Panoptic], score_threshold: float) -> Panoptic
     groups = _segment_groups(views)
     groups = [group for group in groups if sum(group.scores) / len(views) >= score_threshold]
     first = views[0][0]
-    best = torch.zeros(first.shape, device=first.device)
-    owner = torch.zeros_like(first, dtype=torch.int64)
+    best = torch.zeros(first.shape, device=first.device)  # (H, W)
+    owner = torch.zeros_like(first, dtype=torch.int64)  # (H, W)
     for number, group in enumerate(groups, start=1):
         votes = torch.zeros_like(best)  # (H, W)
         for view, segment, score in zip(group.views, group.ids, group.scores, strict=True):
@@ -201,7 +201,7 @@ def _segment_groups(views: Sequence[Panoptic]) -> list[_SegmentGroup]:
 
 def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of one xyxy box (4,) with others (M, 4)."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])  # (M, 2)
     shared = sides.clip(min=0).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()  # (M,)
     return shared / np.maximum(areas - shared, np.finfo(float).tiny)

@@ -111,7 +111,7 @@ class InstanceSeams:
 
     def add(self, tile: Tile, found: Instances) -> None:
         """Adds the objects of a tile, in the frame of the tile."""
-        boxes = found.pred_boxes.double().cpu().numpy()
+        boxes = found.pred_boxes.double().cpu().numpy()  # (objects, 4)
         boxes = boxes + np.array([tile.place.left, tile.place.top] * 2, float)
         masks = found.masks
         self._has_masks |= masks is not None
@@ -137,7 +137,7 @@ class InstanceSeams:
         for joined in objects:
             whole = joined.whole
             pieces = joined.pieces if whole is None else [whole]
-            corners = np.stack([piece.box for piece in pieces])
+            corners = np.stack([piece.box for piece in pieces])  # (P, 4)
             boxes.append([*corners[:, :2].min(0), *corners[:, 2:].max(0)])
             scores.append(joined.pieces[0].score)
             labels.append(joined.pieces[0].label)
@@ -212,7 +212,7 @@ class InstanceSeams:
             others = placed.get((number, piece.label), [])
             if not others:
                 continue
-            boxes = np.stack([other.box for other in others])
+            boxes = np.stack([other.box for other in others])  # (others, 4)
             touching = (boxes[:, :2] < piece.box[2:] + 1).all(1) & (boxes[:, 2:] > piece.box[:2] - 1).all(1)
             for i in np.flatnonzero(touching).tolist():
                 other = others[i]
@@ -285,7 +285,7 @@ class PanopticSeams:
                 if not is_thing:
                     stuff[label] = number
             numbers[segment["id"]] = number + 1
-        placed = numbers[ids.cpu().numpy()]
+        placed = numbers[ids.cpu().numpy()]  # (h, w)
         self._recent = [(t, m) for t, m in self._recent if t.place.bottom > tile.place.top]
         for other, map_ in self._recent:
             self._link(tile, placed, other, map_)
@@ -296,7 +296,7 @@ class PanopticSeams:
     def joined(self) -> tuple[Tensor, list[dict[str, Any]]]:
         """Segment ids (H, W) int32 and segments; see :class:`detrex.modeling.PanopticInference`."""
         roots = np.array([0, *(1 + self._root(i) for i in range(len(self._parents)))], np.int32)
-        areas = np.zeros(len(roots), np.int64)
+        areas = np.zeros(len(roots), np.int64)  # (segments + 1,)
         for rows in self._bands():
             rows[:] = roots[rows]
             areas += np.bincount(rows.ravel(), minlength=len(roots))
@@ -374,7 +374,7 @@ class SemanticSeams:
     def add(self, tile: Tile, classes: Tensor) -> None:
         """Adds class indices (h, w) of a tile."""
         core = tile.core
-        class_ids = _inside(classes.cpu().numpy(), tile.place, core)
+        class_ids = _inside(classes.cpu().numpy(), tile.place, core)  # (rows, columns) of the core
         self._canvas[core.top : core.bottom, core.left : core.right] = class_ids
 
     def joined(self) -> Tensor:

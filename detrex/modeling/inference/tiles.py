@@ -1,6 +1,6 @@
 """Looks at large pictures with many small objects tile by tile.
 
-Shape letters: H and W pixels of the image.
+Shape letters: H and W pixels of the image, h and w of a tile.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Tiles:
     def __call__(self, detect: Detect, sample: Sample, postprocess: PostProcess) -> dict[str, Any]:
         """Joined results; see :class:`~detrex.modeling.inference.Inference`."""
         size = output_size(sample)
-        image = resized(original_of(sample), size)
+        image = resized(original_of(sample), size)  # (3, H, W)
         instances = None if postprocess.instance is None else InstanceSeams(size, self.iou_threshold)
         panoptic = None if postprocess.panoptic is None else PanopticSeams(size, self.iou_threshold)
         semantic = None if postprocess.semantic is None else SemanticSeams(size)
@@ -132,7 +132,7 @@ class Tiles:
             yield from ((tile, outputs[i]) for i, tile in enumerate(batch))
 
     def _sample(self, image: Tensor, place: Rectangle) -> Sample:
-        part = image[:, place.top : place.bottom, place.left : place.right]
+        part = image[:, place.top : place.bottom, place.left : place.right]  # (3, h, w)
         height, width = part.shape[-2:]
         scale = 1.0 if self.input_size is None else self.input_size / self.size
         size = max(1, round(height * scale)), max(1, round(width * scale))

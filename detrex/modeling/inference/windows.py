@@ -1,6 +1,6 @@
 """Sliding windows for semantic segmentation.
 
-Shape letters: C classes, h and w pixels of the model's input.
+Shape letters: C classes, H and W pixels of the model's input, h and w of a window.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class SlidingWindow:
         if len(corners) == 1:
             return detect([sample], postprocess)[0]
         total: Tensor | None = None
-        count = image.new_zeros((1, height, width), dtype=image.float().dtype)
+        count = image.new_zeros((1, height, width), dtype=image.float().dtype)  # (1, H, W)
         for first in range(0, len(corners), self.batch_size):
             places = [
                 (slice(top, top + window[0]), slice(left, left + window[1]))
@@ -89,7 +89,7 @@ class SlidingWindow:
                 for rows, columns in places
             ]
             for (rows, columns), output in zip(places, detect(crops, postprocess), strict=True):
-                scores = output["sem_seg"]
+                scores = output["sem_seg"]  # (C, h, w)
                 if total is None:
                     total = scores.new_zeros(len(scores), height, width)  # (C, H, W)
                     count = count.to(scores)

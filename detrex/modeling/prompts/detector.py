@@ -53,7 +53,7 @@ class EncodedImages:
 
     def of_images(self, index: Sequence[int]) -> EncodedImages:
         """A selection of the images."""
-        chosen = torch.tensor(list(index), device=self.pixel_embed.device)
+        chosen = torch.tensor(list(index), device=self.pixel_embed.device)  # (images,)
         images = PaddedImages(self.images.tensor[chosen], [self.images.sizes[i] for i in index])
         return EncodedImages(
             self.memory.of_images(index), self.pixel_embed[chosen], images, [self.frames[i] for i in index]
@@ -208,10 +208,10 @@ class PromptDetector(Detector):
         for sample in samples:
             encoded = self.encode_images([sample])
             found = self.everything(encoded)
-            scores = found.quality.clamp(0, 1)
+            scores = found.quality.clamp(0, 1)  # (N,)
             if chosen is not None:
                 found = found[scores >= chosen.score_threshold][: chosen.max_detections]
-            boxes = found.boxes + found.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+            boxes = found.boxes + found.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # (N, 4)
             instances = Instances(
                 encoded.frames[0].output, boxes, found.quality.clamp(0, 1), torch.zeros_like(found.prompt)
             )
@@ -292,13 +292,13 @@ class PromptDetector(Detector):
         """Masks with a higher expected IoU than ``quality``, prompt by prompt, and the stability of each."""
         output = self.answer(encoded, prompts, isolated)
         expected = output.final.logits[0, :, 0].float()  # (P * G,)
-        index = torch.arange(len(expected), device=expected.device)
+        index = torch.arange(len(expected), device=expected.device)  # (P * G,)
         level = expected.new_tensor([self.levels.index(g) + 1 for g in range(len(self.levels))]).long()
         level = level[index % len(self.levels)]  # (P * G,)
         kept = torch.ones_like(index, dtype=torch.bool) if quality is None else expected > quality
         if levels is not None:
             kept &= torch.isin(level, level.new_tensor(list(levels)))
-        index = index[kept]
+        index = index[kept]  # (N,)
         assert output.final.mask_embed is not None
         queries = QueryMasks(output.final.mask_embed[0, index], encoded.pixel_embed[0])
         frame = encoded.frames[0]
@@ -342,7 +342,7 @@ def _numbered(found: Sequence[PromptedMasks], counts: Sequence[int]) -> Prompted
 
 def _shown(found: PromptedMasks, min_quality: float, duplicate_iou: float, min_region: int) -> PromptedMasks:
     found = found[found.quality.argsort(descending=True, stable=True)]
-    dense = found.masks.dense()
+    dense = found.masks.dense()  # (N, H, W)
     kept: list[int] = []
     for i, expected in enumerate(found.quality.tolist()):
         last = i == len(found) - 1 and not kept
@@ -352,6 +352,6 @@ def _shown(found: PromptedMasks, min_quality: float, duplicate_iou: float, min_r
     shown = found[torch.tensor(kept, dtype=torch.int64, device=found.quality.device)]
     cleaned = [without_small_regions(mask, min_region)[0] for mask in dense[kept]]
     if cleaned:
-        masks = torch.stack(cleaned)
+        masks = torch.stack(cleaned)  # (N, H, W)
         shown.masks, shown.boxes = RunLengthMasks.encode(masks), mask_boxes(masks).to(shown.boxes)
     return shown

@@ -63,7 +63,7 @@ class LearnedBoxes(nn.Module):
         """See :class:`~detrex.modeling.queries.QuerySource`."""
         shape = (memory.tokens.shape[0], -1, -1)
         reference = at_least_single(self.reference.weight).sigmoid()  # (Q, 4)
-        reference = reference.repeat(max(self.num_patterns, 1), 1)
+        reference = reference.repeat(max(self.num_patterns, 1), 1)  # (Q, 4), or (num_patterns * Q, 4)
         group = QueryGroup(self.contents().expand(shape), reference.expand(shape), assignment=self.assignment)
         return InitialQueries([group])
 
@@ -89,7 +89,7 @@ class UniformBoxes(LearnedBoxes):
         assert self.content is not None
         nn.init.zeros_(self.content.weight)
         with torch.no_grad():
-            spread = inverse_sigmoid(torch.rand_like(self.reference.weight))
+            spread = inverse_sigmoid(torch.rand_like(self.reference.weight))  # (Q, 4)
             self.reference.weight.copy_(spread.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
 
 
@@ -171,7 +171,7 @@ class LearnedPositions(nn.Module):
         """See :class:`~detrex.modeling.queries.QuerySource`."""
         groups = self.num_groups if self.training else 1
         used = slice(groups * self.num_queries)
-        position = self.position.weight[used]
+        position = self.position.weight[used]  # (groups * num_queries, D)
         content = torch.zeros_like(position) if self.content is None else self.content.weight[used]
         shape = (memory.tokens.shape[0], -1, -1)
         reference = None

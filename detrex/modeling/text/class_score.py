@@ -57,4 +57,4 @@ class CosineClassifier(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """Logits (..., C) of content (..., D)."""
-        return unit_length(content @ self.projection) @ self.words.t().to(content.dtype)
+        return unit_length(content @ self.projection) @ self.words.t().to(content.dtype)  # (..., E) @ (E, C)

@@ -63,7 +63,7 @@ class WordContent(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Embeds labels (M,) as contents (M, D)."""
-        return self.words[labels] @ self.mapper
+        return self.words[labels] @ self.mapper  # (M, E) @ (E, D)
 
 
 class KnownMeanOverClasses(Known):

@@ -135,7 +135,7 @@ class TextDetector(Detector):
             ]
             mean = self.text(texts).unflatten(0, (len(missing), len(templates))).mean(1)  # (missing names, E)
             self._embedded |= zip(missing, mean / mean.norm(dim=-1, keepdim=True), strict=True)
-        return torch.stack([self._embedded[name] for name in names])
+        return torch.stack([self._embedded[name] for name in names])  # (C, E)
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
         """See :meth:`~detrex.modeling.Detector.losses`; each vocabulary's samples are handled separately.

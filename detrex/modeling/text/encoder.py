@@ -76,19 +76,19 @@ class TextEncoder(nn.Module):
         Raises:
             ImportError: the tokenizer is not installed.
         """
-        tokens = self.tokenizer(texts)
+        tokens = self.tokenizer(texts)  # (N, T)
         if torch.is_grad_enabled() or len(tokens) <= MOST_AT_ONCE:
             return self.embed(tokens)
         # Texts of equal length are encoded together, so that short ones take little time.
-        order = (tokens == END).int().argmax(1).argsort(stable=True)
-        found = torch.cat([self.embed(part) for part in tokens[order].split(MOST_AT_ONCE)])
+        order = (tokens == END).int().argmax(1).argsort(stable=True)  # (N,)
+        found = torch.cat([self.embed(part) for part in tokens[order].split(MOST_AT_ONCE)])  # (N, E)
         return torch.empty_like(found).index_copy(0, order.to(found.device), found)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (N, E) of length 1 of token ids (N, T), which are on any device."""
-        end = (tokens == END).int().argmax(1)  # the first end token
+        end = (tokens == END).int().argmax(1)  # (N,) place of the first end token
         # No token sees a later one, so tokens after the last end need not be computed.
-        states = self.hidden(tokens[:, : int(end.max()) + 1 if len(end) else 1])
+        states = self.hidden(tokens[:, : int(end.max()) + 1 if len(end) else 1])  # (N, last end + 1, W)
         read = states[torch.arange(len(end), device=states.device), end.to(states.device)]  # (N, W)
         return unit_length(read @ self.projection)
 

@@ -37,7 +37,7 @@ class ClipTokenizer:
             ImportError: ``open_clip_torch`` is not installed.
         """
         encoder = _byte_pair_encoder()
-        ids = torch.full((len(texts), self.context_length), END)
+        ids = torch.full((len(texts), self.context_length), END)  # (N, T)
         for row, text in zip(ids, texts, strict=True):
             tokens = [START, *encoder.encode(text)][: self.context_length - 1]
             row[: len(tokens)] = torch.tensor(tokens)

@@ -58,7 +58,7 @@ class Vocabulary:
     def _kept_attributes(self) -> list[bool]:
         """Whether each of the words before the last is read; in half of the steps, all are."""
         most = max((len(name.split()) for name in self.names), default=1) - 1
-        kept = torch.rand(most) < 0.5
+        kept = torch.rand(most) < 0.5  # (most,)
         return (kept | (torch.rand(()) < 0.5)).tolist()
 
 

@@ -45,7 +45,7 @@ class WordTokenizer:
             ValueError: a text has no word, or one that the vocabulary does not have.
         """
         rows = [self._encode(text) for text in texts]
-        ids = torch.full((len(rows), max(map(len, rows), default=0)), NO_WORD)
+        ids = torch.full((len(rows), max(map(len, rows), default=0)), NO_WORD)  # (N, T)
         for row, found in zip(ids, rows, strict=True):
             row[: len(found)] = torch.tensor(found)
         return ids
