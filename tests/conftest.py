@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -97,6 +98,18 @@ def tool(python_folder) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(tmp_path_factory) -> Path:
+    """A C++ compiler that optimises nothing, whatever it is told to: for tests of building."""
+    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if found is None:
+        pytest.skip("needs a C++ compiler")
+    path = tmp_path_factory.mktemp("compiler") / "quick"
+    path.write_text(f'#!/bin/sh\nexec {found} "$@" -O0\n')
+    path.chmod(0o755)
+    return path
 
 
 def _shared(name: str) -> Path:

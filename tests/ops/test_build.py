@@ -35,9 +35,9 @@ def build_with(monkeypatch, build, target, compiler):
     return build.try_to_compile(target)
 
 
-def test_it_compiles_from_cxx(build, library, monkeypatch, tmp_path, capfd):
+def test_it_compiles_from_cxx(build, library, monkeypatch, quick_compiler, tmp_path, capfd):
     target = tmp_path / build.LIBRARY_NAME
-    assert build_with(monkeypatch, build, target, f"{build.find_compiler()[0]} -g0")
+    assert build_with(monkeypatch, build, target, f"{quick_compiler} -g0")
     assert loader.open_library(target).flags == library.flags
     assert capfd.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [target]
@@ -70,11 +70,11 @@ def test_without_a_compiler_it_says_so(build, monkeypatch, tmp_path, capfd):
 
 
 def test_a_compiler_without_openmp_makes_a_library_of_one_thread(
-    build, library, monkeypatch, tmp_path, use_library, make_inputs
+    build, library, monkeypatch, quick_compiler, tmp_path, use_library, make_inputs
 ):
     compiler = tmp_path / "compiler"
     refuse = 'for a in "$@"; do case "$a" in -fopenmp*) exit 1;; esac; done'
-    compiler.write_text(f'#!/bin/sh\n{refuse}\nexec {build.find_compiler()[0]} "$@"\n')
+    compiler.write_text(f'#!/bin/sh\n{refuse}\nexec {quick_compiler} "$@"\n')
     compiler.chmod(0o755)
     target = tmp_path / build.LIBRARY_NAME
     assert build_with(monkeypatch, build, target, str(compiler))
@@ -96,7 +96,10 @@ def test_it_compiles_without_warnings(build, library, tmp_path):
 
 
 @pytest.mark.usefixtures("library")
-def test_a_library_of_another_source_is_stale(build, tmp_path, installed, caplog, make_inputs):
+def test_a_library_of_another_source_is_stale(
+    build, quick_compiler, tmp_path, installed, monkeypatch, caplog, make_inputs
+):
+    monkeypatch.setenv("CXX", str(quick_compiler))
     source = tmp_path / "other.cpp"
     source.write_text(build.SOURCES[0].read_text() + "// another version\n")
     build.compile_library(tmp_path / "stale.so", (source, *build.SOURCES[1:]))
