@@ -62,7 +62,7 @@ class CocoInstances(ListedImages):
         super().__init__(images, self.file, file_names, orientation, value_range)
         self.masks, self.reads_targets = masks, targets
         if targets:
-            self.file.require_annotations(masks)
+            self.file.require_objects(masks)
             self.warnings = self.file.warnings(masks)
             if skip_empty:
                 self.choose(self.file.learnable(masks) > 0, "without objects")

@@ -42,7 +42,7 @@ def write_coco(source: Source, target: Path, overwrite: bool = False) -> tuple[i
     if target.exists() and not overwrite:
         raise DataError(f"{target} exists. Give another folder, or --overwrite.")
     file = CocoFile(source.annotations, ReadOptions(source.images))
-    file.require_annotations(masks=False)
+    file.require_objects(masks=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(target) as path, path.open("w", encoding="utf-8") as out:
         images = [

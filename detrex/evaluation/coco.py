@@ -167,7 +167,7 @@ class CocoEvaluator:
 
     def _check_file(self) -> None:
         masks = self._masks
-        self._file.require_annotations(masks)
+        self._file.require_objects(masks)
         for warning in self._file.warnings(masks):
             logger.warning("%s: %s", self.annotations, warning)
         counts = self.counts()

@@ -79,7 +79,11 @@ def _annotation(
 
 
 class Memory(NamedTuple):
-    """Megabytes of a process: its own (USS), and with its share of what several have (PSS)."""
+    """Megabytes of a process: its own, and with its share of what several have.
+
+    Pages of files count only as far as the process has changed them. Those of PyTorch's libraries become a
+    process's own as soon as another one ends.
+    """
 
     own: float
     shared: float
@@ -88,8 +92,8 @@ class Memory(NamedTuple):
 def memory(process: int) -> Memory:
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name: int(value) for name, value, *_ in map(str.split, lines)}
-    own = kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"]
-    return Memory(own / 1e3, kilobytes["Pss:"] / 1e3)
+    shared = kilobytes["Pss_Anon:"] + kilobytes["Pss_Shmem:"]
+    return Memory(kilobytes["Private_Dirty:"] / 1e3, shared / 1e3)
 
 
 class Sizes(Dataset):

@@ -11,8 +11,8 @@ from tests.data.scale import Sizes, epoch_in_workers, write_coco
 
 IMAGES, OBJECTS = 2000, 20_000
 # Megabytes; the texts are about 8, and as Python's objects about 40. A worker that is forked from the process
-# of many tests grows by up to 5 as it touches what that holds.
-GROWTH = 9
+# of many tests grows by 3 as it touches what that holds.
+GROWTH = 5
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ import msgspec
 import numpy as np
 
 from detrex.data.census import ObjectCounts, count_objects
-from detrex.data.coco.cache import open_annotations
 from detrex.data.coco.categories import lists_things
 from detrex.data.coco.keys import PANOPTIC, SEGMENT, entry_name, read_entry
-from detrex.data.coco.reader import CocoReader, ImageEntry, ReadOptions, class_index
-from detrex.data.coco.store import Records
+from detrex.data.coco.opened import OpenedFile
+from detrex.data.coco.reader import CocoReader, ReadOptions, class_index
 from detrex.data.errors import DataError
 from detrex.data.file_names import check_name
 from detrex.data.image_io import read_label_map
@@ -44,7 +43,7 @@ class PanopticEntry(msgspec.Struct, array_like=True, frozen=True):
     segments: list[Segment]
 
 
-class PanopticFile:
+class PanopticFile(OpenedFile[PanopticEntry]):
     """A checked COCO panoptic file (https://cocodataset.org/#format-data, arXiv 1801.00868).
 
     Args:
@@ -52,43 +51,21 @@ class PanopticFile:
         options: how to read it.
 
     Attributes:
-        where: the file.
-        categories: the classes.
-        images: the images, in the file's order.
-        sizes: (M, 2) int32, height and width of each image in pixels.
-        annotated: whether the file has a key ``annotations``.
         warnings: for its users.
         counts: of segments, by class and size.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it has errors.
+    See :class:`~detrex.data.coco.opened.OpenedFile` for the others, and for errors.
     """
 
     def __init__(self, where: Path, options: ReadOptions):
-        reader = PanopticReader(where, options)
-        store = open_annotations(where, reader.settings, reader)
-        header = store.header
-        count = header["objects"]
-        self.where = where
-        self.categories = Categories.from_dict(header["categories"])
-        self.sizes = store.arrays["sizes"]
-        self.images: Records[ImageEntry] = store.records(count, count + len(self.sizes), ImageEntry)
-        self.annotated: bool = header["annotated"]
+        super().__init__(PanopticReader(where, options), PanopticEntry)
+        header = self._store.header
         self.warnings: list[str] = header["warnings"]
         self.counts = msgspec.convert(header["counts"], ObjectCounts)
-        self._entries: Records[PanopticEntry] = store.records(0, count, PanopticEntry)
-        self._order, self._ends = store.arrays["order"], store.arrays["groups"]
 
     def entry(self, index: int) -> PanopticEntry | None:
         """The annotation of image ``index``; None if it has none."""
-        start, end = self._ends[index - 1] if index else 0, self._ends[index]
-        return self._entries[int(self._order[start])] if end > start else None
-
-    def require_annotations(self) -> None:
-        """Raises :class:`DataError` unless the file has annotations."""
-        if not self.annotated:
-            raise DataError(f"{self.where} has no key 'annotations'. Is it a file of a test split?")
+        return next(iter(self._of_image(index)), None)
 
 
 def read_segment_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
