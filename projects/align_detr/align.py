@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detrex.modeling import Assignment, ClassTargets, OneToMany, SigmoidScore
 
-# Even a pair whose boxes do not overlap wants its class a little.
+# Lowest target of a pair's class, even if its boxes do not overlap.
 LEAST_ALIGNMENT = 0.01
 
 
@@ -21,9 +21,9 @@ class AlignedScore(SigmoidScore):
     """Sigmoid classes that learn a mean of probability and IoU (IA-BCE).
 
     Args:
-        probability_share: exponent of the probability; that of the IoU is the rest.
+        probability_share: exponent of the probability; that of the IoU is 1 minus this.
         background_gamma: exponent of the probability in the loss of classes that are not there.
-        rank_decay: of several queries for one object, that of rank r (from 0) counts exp(-r / rank_decay).
+        rank_decay: of several queries for one object, that of rank r (from 0) weighs exp(-r / rank_decay).
         temperature: see :class:`~detrex.modeling.SigmoidScore`.
     """
 
@@ -41,7 +41,7 @@ class AlignedScore(SigmoidScore):
         self.rank_decay = rank_decay
 
     def pair_weights(self, logits: Tensor, quality: Tensor, same_object: Tensor) -> Tensor:
-        """See :meth:`~detrex.modeling.ClassScore.pair_weights`: falling with the rank of the alignment."""
+        """See :meth:`~detrex.modeling.ClassScore.pair_weights`: they fall with the rank of the alignment."""
         alignment = self._alignment(logits, quality)
         best_first = alignment.argsort(descending=True, stable=True)
         order = best_first[same_object[best_first].argsort(stable=True)]  # object by object, best first
@@ -68,8 +68,8 @@ class AlignedScore(SigmoidScore):
 class MixedMatching(OneToMany):
     """Several queries for each object, and one in the last layer.
 
-    Losses are divided by the number of objects, not of queries. At most half of the queries are given away,
-    but at least one for each object.
+    Losses are divided by the number of objects, not of queries. At most half of the queries get an object,
+    unless there are more objects than that.
 
     Args:
         copies: queries of each object.

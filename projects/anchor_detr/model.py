@@ -26,7 +26,7 @@ from detrex.structures import BatchTargets, PaddedImages, Pyramid
 
 
 class AnchorDetector(Detector):
-    """A detector whose encoder encodes the places of its tokens as the decoder encodes anchor points."""
+    """A detector whose encoder encodes the positions of tokens like the decoder those of anchor points."""
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
         """See :meth:`~detrex.modeling.Detector.encode`."""
@@ -34,7 +34,7 @@ class AnchorDetector(Detector):
 
 
 class PointPosition(nn.Module):
-    """Anchor points as layers see them: in two dimensions among queries, along each axis in the memory.
+    """Encodes anchor points: in two dimensions for self-attention, along each axis for the memory.
 
     Args:
         hidden_dim: D.
@@ -91,7 +91,7 @@ class RowColumnEncoder(nn.Module):
     ) -> Pyramid:
         """Encodes the map; see :class:`~detrex.modeling.PlainEncoder`."""
         pyramid = Pyramid.from_maps([self.projection(features[self.stride])], images)
-        # Cells in padding count as the last one before it.
+        # Cells in padding get the position of the last cell before it.
         extent = pyramid.cells if pyramid.valid_sizes is None else pyramid.valid_sizes[:, 0]  # (B or 1, 2)
         last = (extent - 0.5) / extent
         places = pyramid.cell_centres().minimum(last[:, None])

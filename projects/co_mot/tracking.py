@@ -22,13 +22,13 @@ from detrex.structures import BatchTargets, Instances, Pyramid, Sample
 
 
 class TrackQueries(LearnedSets):
-    """Learned sets of queries that detect, and what makes tracks of them.
+    """Learned sets of queries that detect, and the layers and settings that turn them into tracks.
 
     Args:
         num_queries, set_size, hidden_dim: Q, S and D.
-        num_heads, ffn_dim: of what happens to tracks between two frames.
-        birth_score, keep_score: from which score on a detection becomes a track, and a track has its object.
-        patience: for so many frames a track without its object is kept.
+        num_heads, ffn_dim: of the layers that update tracks between two frames.
+        birth_score, keep_score: lowest score with which a detection becomes a track, and a track is seen.
+        patience: number of frames for which a track that is not seen is kept.
         forget: probability that a track is forgotten from one frame to the next in training.
     """
 
@@ -45,24 +45,24 @@ class TrackQueries(LearnedSets):
 
 @dataclass
 class Tracks:
-    """Contents (1, T * S, D) and boxes (1, T * S, 4) of sets; of each its object, and for how long unseen."""
+    """Contents (1, T * S, D) and boxes (1, T * S, 4) of sets, their objects, and how long each is unseen."""
 
     content: Tensor
     boxes: Tensor
     ids: list[int] = field(default_factory=list)
     unseen: list[int] = field(default_factory=list)
-    count: int = 0  # of ids that were given to objects of the video
+    count: int = 0  # ids given to objects of the video so far
 
 
 class TrackingDetector(Detector):
     """Learns clips, the ``frames`` of samples; follows objects from one frame of a ``video`` to the next."""
 
     follows_videos = True
-    tracks: Tracks | None = None  # of the video of which ``expected`` is the next frame
+    tracks: Tracks | None = None  # of the video whose next frame is ``expected``
     expected: tuple[str, int] | None = None
 
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
-        """See :meth:`~detrex.modeling.Detector.losses`: means over frames. An image is a clip of one."""
+        """See :meth:`~detrex.modeling.Detector.losses`: means over frames. An image is a one-frame clip."""
         clips: list[list[Any]] = [list(sample.get("frames", [sample])) for sample in samples]
         images = self.preprocess([frame for clip in clips for frame in clip])
         memory, total, place = self.features(images)[1], defaultdict(list), 0
@@ -95,7 +95,7 @@ class TrackingDetector(Detector):
         return self.criterion(output.supervised, None, targets), Tracks(content, boxes, [t for _, t in kept])
 
     def detect_once(self, samples: list[Sample], postprocess: PostProcess) -> list[dict[str, Any]]:
-        """See the base class; instances have ``track_ids``. Images of no video start anew."""
+        """See the base class; instances have ``track_ids``. Images without a video start without tracks."""
         return [self._follow(sample, postprocess) for sample in samples]
 
     def _follow(self, sample: Any, postprocess: PostProcess) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class TrackingDetector(Detector):
     def _carry(
         self, tracks: Tracks, output: DecoderOutput, sets: list[int], seen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Contents and boxes with which sets enter the next frame; unseen ones as they entered this one."""
+        """Contents and boxes with which sets enter the next frame; those of unseen sets stay as they were."""
         queries = self.decoder.query_init
         entered = zip((tracks.content, tracks.boxes), queries.start(), strict=True)
         values = *(torch.cat(v, 1) for v in entered), output.content, output.final.boxes.detach()

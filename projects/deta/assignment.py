@@ -19,14 +19,14 @@ from detrex.structures import Prediction, Pyramid, pairwise_iou
 
 
 class OverlapAssignment(Assignment):
-    """Objects go to the queries that started from boxes which overlap them most.
+    """Objects go to the queries whose initial boxes overlap them most.
 
     Args:
-        positive_iou: a query is positive if its box overlaps an object at least so much, or more than all
-            other boxes do.
-        most_positive: at most so many positive queries of an image count, drawn at random; a number below 1
-            is a share of the queries.
-        most_per_object: at most so many queries answer for an object.
+        positive_iou: a query is positive if the IoU of its box and an object is at least this, or higher
+            than that of all other boxes.
+        most_positive: largest number of positive queries of an image, drawn at random if there are more; a
+            number below 1 is a share of the queries.
+        most_per_object: largest number of queries that answer for an object.
         class_agnostic: see :class:`~detrex.modeling.Assignment`.
     """
 
@@ -43,7 +43,7 @@ class OverlapAssignment(Assignment):
         self.most_per_object, self.class_agnostic = most_per_object, class_agnostic
 
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor:  # noqa: ARG002
-        """IoU (Q, N) of the boxes that queries started from and the objects."""
+        """IoU (Q, N) of the queries' initial boxes and the objects."""
         return pairwise_iou(*(box_convert(b, "cxcywh", "xyxy") for b in (reference, truth.boxes)))
 
     def pairs(self, values: Sequence[Tensor | None], counts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -61,7 +61,7 @@ class OverlapAssignment(Assignment):
         if len(index) > most:
             index = index[torch.randperm(len(index))[:most]]
         wanted = torch.bincount(owner[index], minlength=objects).clamp(max=self.most_per_object).tolist()
-        # The highest overlaps of an object count, whether or not it owns these queries.
+        # An object's highest overlaps count even if other objects own these queries.
         query = torch.cat([overlap[:, j].topk(n).indices for j, n in enumerate(wanted)])
         return query, torch.arange(objects).repeat_interleave(torch.tensor(wanted))
 
@@ -72,8 +72,8 @@ class SuppressedProposals(EncodedProposals):
     Args:
         num_queries, hidden_dim, anchor_sizes, assignment, proposal_assignment: see
             :class:`~detrex.modeling.EncodedProposals`.
-        nms_iou: of two proposals of a level that overlap more, the better one is kept; None: the best of all.
-        candidates_per_level: the best so many of a level take part.
+        nms_iou: if two proposals of a level overlap more, the better one is kept; None: take the best of all.
+        candidates_per_level: number of best proposals of each level that take part.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SuppressedProposals(EncodedProposals):
         logits = proposals.logits.detach()[..., 0].float()  # (B, S)
         boxes = box_convert(proposals.boxes.detach(), "cxcywh", "xyxy").clamp(0, 1)
         number = at_most(self.num_queries, logits.shape[1])
-        # Levels with fewer tokens are filled up with others, which suppression removes as duplicates.
+        # Levels with fewer tokens are filled up with others' tokens, which suppression removes as duplicates.
         candidates = at_most(self.candidates_per_level, logits.shape[1])
         levels = torch.cat(
             [torch.full((size,), i, device=logits.device) for i, size in enumerate(memory.sizes)]
@@ -135,8 +135,8 @@ class SuppressedInstances(InstanceInference):
     """Instances of which no two of a class overlap much.
 
     Attributes:
-        nms_iou: of two boxes of a class that overlap more, the better one is kept.
-        candidates: the best so many pairs of query and class take part.
+        nms_iou: if two boxes of a class overlap more, the better one is kept.
+        candidates: number of best pairs of query and class that take part.
     """
 
     nms_iou: float = 0.7

@@ -1,4 +1,4 @@
-"""Focus-DETR (arXiv 2307.12612): the encoder works on the tokens that seem to belong to objects.
+"""Focus-DETR (arXiv 2307.12612): the encoder refines only the tokens that seem to belong to objects.
 
 Shape letters: B images, S tokens, Q tokens that a layer works on, C classes, D channels.
 """
@@ -18,7 +18,7 @@ from detrex.structures import PaddedImages, Pyramid
 
 
 class FocusDetector(Detector):
-    """A detector whose encoder looks at its tokens with the eyes of the proposals."""
+    """A detector whose encoder scores its tokens by the norm and class head of the proposals."""
 
     def encode(self, features: Mapping[int, Tensor], images: PaddedImages | None) -> Pyramid:
         """See :meth:`~detrex.modeling.Detector.encode`."""
@@ -34,11 +34,11 @@ class FocusEncoder(DeformableEncoder):
     Args:
         in_channels, strides, hidden_dim, ffn_dim, num_heads, num_points, num_layers, dropout,
             position_offset, checkpointing, temperature: see :class:`~detrex.modeling.DeformableEncoder`.
-        kept: share of an image's tokens that the first layer works on.
-        layer_shares: shares of these that the layers work on; the last one is that of further layers.
+        kept: share of an image's tokens that the first layer refines.
+        layer_shares: for each layer, the share of these that it refines; further layers have the last one.
         loss_weight: of :class:`~detrex.modeling.ForegroundLoss`.
-        object_tokens: so many tokens of each layer, those with the highest product of class logit and
-            foreground score, attend to one another.
+        object_tokens: number of tokens of each layer that attend to one another: those with the highest
+            product of class logit and foreground score.
     """
 
     layer_type = FocusEncoderLayer
@@ -102,14 +102,14 @@ class FocusEncoder(DeformableEncoder):
                 checkpointing=self.checkpointing and self.training,
             )  # fmt: skip
             if counts is not None:
-                # The batch's largest number is chosen in every image, of which smaller images keep fewer.
+                # In every image, as many are chosen as the largest needs; smaller images keep fewer of them.
                 within = torch.arange(index.shape[1], device=index.device) < counts[:, None]
                 refined = torch.where(within[..., None], refined, rows)
             tokens = put_rows(tokens, index, refined)
         return memory.with_tokens(tokens).with_scores(scores)
 
     def _foreground(self, tokens: Tensor, memory: Pyramid) -> Tensor:
-        """Logits (B, S) that tokens belong to objects; each level hears of the coarser one's."""
+        """Logits (B, S) that tokens belong to objects; each level also gets those of the coarser level."""
         scores: list[Tensor] = []  # (B, 1, H, W) of the levels, coarsest first
         levels = zip(tokens.split(memory.sizes, 1), memory.shapes, strict=True)
         for number, (level, shape) in enumerate(reversed(list(levels))):
@@ -120,9 +120,9 @@ class FocusEncoder(DeformableEncoder):
         return torch.cat([level.flatten(1) for level in reversed(scores)], 1)
 
     def _choose(self, scores: Tensor, memory: Pyramid) -> tuple[Tensor, Tensor | None]:
-        """The tokens (B, Q) with the highest scores, best first, and how many of them an image takes (B,).
+        """The tokens (B, Q) with the highest scores, best first, and how many of them each image takes (B,).
 
-        The second is None where no image is padded: all take all of them.
+        The second is None if no image is padded: then each image takes all of them.
         """
         counts = [
             torch.sym_int(self.kept * sum(h * w for h, w in levels)) + 1
@@ -138,7 +138,7 @@ class FocusEncoder(DeformableEncoder):
 def _stretch(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     """Maps (B, 1, H, W) resized linearly to ``shape``, corners to corners.
 
-    As of ``interpolate``, but without asking whether there is but one cell, which is not known in an export.
+    Like ``interpolate``, but without asking whether there is only one cell, which an export does not know.
     """
     y, x = (
         2 * torch.arange(n, device=maps.device, dtype=maps.dtype) / torch.sym_max(n - 1, 1) - 1 for n in shape

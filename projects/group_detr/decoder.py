@@ -12,11 +12,11 @@ from detrex.modeling import ConditionalDecoderLayers
 
 
 class MixedGroupsLayer(ConditionalDecoderLayer):
-    """A layer in whose training query i of group g gets what self-attention found for another query.
+    """A layer that, in training, gives a query the result of self-attention for another query.
 
     The paper (arXiv 2207.13085) keeps groups apart. The published code lets all queries see one another, and
-    hands the result for query q of group g to the query at place q * G + g. Inference, with one group, is
-    not concerned.
+    gives the result for query q of group g to the query at place q * G + g. This does not affect inference,
+    which has one group.
 
     Attributes:
         num_groups: G in training.

@@ -20,8 +20,8 @@ class HybridProposals(EncodedProposals):
 
     Args:
         num_queries: of the first group, which inference uses.
-        num_extra: of the second group; fewer where the image has fewer tokens.
-        extra_assignment: of objects to queries of the second group; six queries for each by default.
+        num_extra: of the second group; fewer if the image has fewer tokens.
+        extra_assignment: of objects to queries of the second group; by default six queries for each object.
         hidden_dim, anchor_sizes: see :class:`~detrex.modeling.EncodedProposals`.
     """
 
@@ -43,7 +43,7 @@ class HybridProposals(EncodedProposals):
         return self.content.weight[: tokens.shape[1]].expand_as(tokens), position
 
     def groups(self, content: Tensor, boxes: Tensor, position: Tensor) -> list[QueryGroup]:
-        """The best queries, and in training the others, of (B, Q, ...)."""
+        """The group of the best queries, and in training also that of the others."""
         best, rest = slice(self.first_group), slice(self.first_group, None)
         groups = [QueryGroup(content[:, best], boxes[:, best], position[:, best], self.assignment)]
         if self.training:

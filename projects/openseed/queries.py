@@ -23,10 +23,10 @@ FORBIDDEN = 1e4
 
 
 class OneToOneOfKind(OneToOne):
-    """Every thing, or else every stuff region, gets the query that costs least; the other kind gets none.
+    """Matches one to one the objects of one kind, things or stuff; those of the other kind get no query.
 
     Args:
-        things: whether things are assigned, or else stuff.
+        things: assign things; otherwise stuff.
     """
 
     def __init__(self, things: bool):
@@ -34,7 +34,7 @@ class OneToOneOfKind(OneToOne):
         self.things = things
 
     def values(self, cost: Tensor | None, reference: Tensor | None, truth: Truth) -> Tensor | None:  # noqa: ARG002
-        """See :meth:`~detrex.modeling.Assignment.values`, infinite for objects of the other kind."""
+        """See :meth:`~detrex.modeling.Assignment.values`; they are infinite for objects of the other kind."""
         assert cost is not None
         return cost.masked_fill(truth.is_thing != self.things, torch.inf)
 
@@ -55,11 +55,10 @@ class OneToOneOfKind(OneToOne):
 
 
 class SplitByRank(OneToOne):
-    """The published matching of OpenSeeD without queries for stuff, which is an accident.
+    """The matching of published OpenSeeD models without queries for stuff, which is an accident.
 
-    A pair of a thing and a query from ``num_things`` on, or of stuff and a query before, costs 10000. Where
-    there are no more than ``num_things`` queries, stuff goes to the first that are free, whatever they
-    predict.
+    A pair of a thing and a query from ``num_things`` on, or of stuff and an earlier query, costs 10000. If
+    there are no more than ``num_things`` queries, stuff goes to the first free ones, whatever they predict.
 
     Args:
         num_things: queries for things.
@@ -122,8 +121,8 @@ class DecoupledQueries(ProposalQueries):
         content = self.stuff_content.weight.expand(shape)
         boxes = at_least_single(self.stuff_reference.weight).sigmoid().expand(shape)
         supervised = targets is None or targets.masks is not None
-        # Published weights were trained so: what is learned here gets gradients from the losses of proposals
-        # alone.
+        # As in the training of published weights, the parameters here get gradients only from the losses of
+        # proposals.
         stuff = QueryGroup(
             content.detach(), boxes.detach(), assignment=self.stuff_assignment if supervised else None
         )

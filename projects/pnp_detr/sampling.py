@@ -1,4 +1,4 @@
-"""Poll-and-pool sampling (PnP-DETR, arXiv 2109.07036): the encoder works on the tokens that say most.
+"""Poll-and-pool sampling (PnP-DETR, arXiv 2109.07036): the encoder gets the most informative tokens.
 
 Shape letters: B images, S tokens of the map, N kept tokens, P pooled tokens, D channels.
 """
@@ -39,8 +39,8 @@ class TokenSampler(nn.Module):
     def forward(self, pyramid: Pyramid) -> Pyramid:
         """Tokens (B, P + N, D) of one level: the pooled ones, then the kept ones, as a map of one row.
 
-        Its scores (B, N) are those of the kept tokens. N is the largest number of the batch; what an image
-        has beyond its own number is padding.
+        Its scores (B, N) are those of the kept tokens. N is the largest number in the batch; tokens beyond
+        an image's number are padding.
         """
         padding = pyramid.padding
         if padding is None:
@@ -48,7 +48,7 @@ class TokenSampler(nn.Module):
         scores = self.score(pyramid.level(0)).sigmoid().flatten(1)  # (B, S)
         position = pyramid.located_tokens - pyramid.tokens
         tokens = F.layer_norm(pyramid.tokens, pyramid.tokens.shape[-1:])  # (B, S, D)
-        # Where no image is padded, one number stands for all of them.
+        # If no image is padded, one number stands for all of them.
         sizes = [shape for (shape,) in pyramid.valid or (pyramid.shapes,)]
         counts = [torch.sym_int(self.kept * height * width) for height, width in sizes]
         order = scores.detach().masked_fill(padding, -1).sort(1, descending=True).indices
@@ -79,9 +79,9 @@ class SampledEncoder(PlainEncoder):
     Args:
         in_channels, hidden_dim, ffn_dim, num_heads, num_layers, dropout, prelu, temperature, scaled_position,
             checkpointing: see :class:`~detrex.modeling.PlainEncoder`.
-        num_pooled: how many tokens the tokens that are not kept become.
+        num_pooled: number of tokens into which the others are pooled.
         kept: share of an image's tokens that are kept.
-        loss_weight: of the mean score of kept tokens, a loss, so that few of them say much.
+        loss_weight: of the mean score of kept tokens as a loss, so that few of them have high scores.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ CLICKED = (255, 140, 0)
 
 
 def drawn(model: Predictor, count: int = SCENES, seed: int = 11) -> Image.Image:
-    """A row of scenes by words, and the same by one click in the first held-out thing of each."""
+    """A row of scenes with what words find, and a row with the mask of a click in a held-out thing."""
     by_words, by_click = [], []
     for number in range(count):
         picture, regions = draw_scene(np.random.default_rng([seed, number]), SIZE, held_out=True)
@@ -37,7 +37,7 @@ def drawn(model: Predictor, count: int = SCENES, seed: int = 11) -> Image.Image:
 
 
 def _clicked(picture: np.ndarray, mask: np.ndarray, place: tuple[int, int]) -> Image.Image:
-    """The picture, dark but for the mask, with the click."""
+    """The picture, darkened outside the mask, with the click."""
     shown = np.where(mask[..., None], picture, (picture * 0.3).astype(np.uint8))
     canvas = Image.fromarray(shown).resize((SIZE * ENLARGED,) * 2)
     x, y = ((value + 0.5) * ENLARGED for value in place)
@@ -48,7 +48,7 @@ def _clicked(picture: np.ndarray, mask: np.ndarray, place: tuple[int, int]) -> I
 
 
 def main() -> None:
-    """Draws."""
+    """Draws and saves the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run of promptable_shapes")
     parser.add_argument("output", type=Path, help="the picture to write")

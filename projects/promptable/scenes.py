@@ -49,7 +49,7 @@ _MIN_VISIBLE_BADGE = 0.8  # of a badge's own area
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be said of a thing."""
+    """The words that describe a thing."""
 
     color: str
     texture: str
@@ -77,7 +77,7 @@ class Region:
 
     Attributes:
         name: of its class.
-        mask: (H, W) bool, what is seen of it; that of a thing includes its badge.
+        mask: (H, W) bool, its visible part; that of a thing includes its badge.
     """
 
     name: str
@@ -87,19 +87,18 @@ class Region:
 def draw_scene(
     rng: np.random.Generator, size: int, held_out: bool = False
 ) -> tuple[np.ndarray, list[Region]]:
-    """One scene of ``size`` x ``size`` pixels, a function of ``rng``'s state alone.
+    """One scene of ``size`` x ``size`` pixels, which depends only on the state of ``rng``.
 
     Args:
         rng: random numbers.
         size: height and width in pixels.
-        held_out: whether about half of the things are of :data:`UNSEEN` kinds, at least one of them; else
-            none is.
+        held_out: about half of the things, and at least one, are of :data:`UNSEEN` kinds; otherwise none.
 
     Returns:
         The picture (H, W, 3) uint8 RGB, and its regions.
     """
     canvas, _ = draw_ground(rng, size)
-    numbers = np.zeros((size, size), np.uint8)  # of the thing that is seen at each pixel, from 1 on
+    numbers = np.zeros((size, size), np.uint8)  # number of the thing seen at each pixel, from 1 on
     areas: list[int] = []
     names: list[str] = []
     badges: list[tuple[int, np.ndarray]] = []  # number of the thing, and what was drawn of the badge
@@ -164,11 +163,11 @@ def ensure_scenes(
 
     Args:
         root: folder to write.
-        splits: number of pictures of each split; ``held_out`` is the name of one that shows what others do
-            not. None: ``{"train": 4000, "val": 100, "held_out": 200}``.
+        splits: number of pictures of each split; the split named ``held_out`` shows combinations that others
+            do not. None: ``{"train": 4000, "val": 100, "held_out": 200}``.
         image_size: height and width of the pictures in pixels, at least 64.
-        seed: a scene depends on it, on its split's name and on its number.
-        file: in ``root``.
+        seed: a scene depends on this, on its split's name and on its number.
+        file: path within ``root``.
 
     Raises:
         ValueError: the image size is too small, or ``root`` holds files this function did not write.

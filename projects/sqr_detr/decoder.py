@@ -1,4 +1,4 @@
-"""Selective query recollection (SQR, arXiv 2212.07593): layers also learn from what earlier layers left.
+"""Selective query recollection (SQR, arXiv 2212.07593): layers also train on queries of earlier layers.
 
 Shape letters: B images, S sets of queries, Q queries of a set, D channels.
 """
@@ -22,16 +22,17 @@ from detrex.structures import Prediction, Pyramid
 class RecollectingDecoder(Decoder):
     """A decoder that refines boxes, whose layers also train on queries that skipped the layer before.
 
-    In training the first layer sees the first queries. The second sees its result and the first queries
-    again, and each later one what the two layers before it left: 1, 2, 3, 5, 8, 13 sets of queries. A set
-    sees only itself. All are supervised in the order in which they are made. Inference is that of
+    In training, the first layer gets the initial queries. The second gets its result and the initial queries
+    again, and each later one the results of the two layers before it: 1, 2, 3, 5, 8, 13 sets of queries. A
+    set sees only itself. All are supervised in the order in which they are made. Inference is that of
     :class:`~detrex.modeling.Decoder`.
 
     Args:
-        query_init, position, heads, layers, look_forward_twice, checkpointing, logit_eps: see there.
+        query_init, position, heads, layers, look_forward_twice, checkpointing, logit_eps: see
+            :class:`~detrex.modeling.Decoder`.
 
     Raises:
-        ValueError: layers have heads of their own.
+        ValueError: each layer has its own heads.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class RecollectingDecoder(Decoder):
             return super().stages(groups, memory)
         content, reference, learned = join(groups)
         blocked = blocked_pairs(groups)
-        # Contents, the references that layers attend around, and those that predicted boxes are offsets to.
+        # Contents, references around which layers attend, and references from which boxes are predicted.
         sets = [(content, reference, reference)]
         predictions: list[Prediction] = []
         first, next_first = 0, 0
