@@ -43,7 +43,8 @@ class Graph(nn.Module):
             return shortest_side_size(height, width, self.mapper.size, self.mapper.max_size)
         device = self.model.device
         sides = vector([height, width], device)
-        scale = torch.minimum(self.mapper.size / sides.amin(0), self.mapper.max_size / sides.amax(0))
+        # Quotients before extremes, for the same reason as in ``fixed_point``.
+        scale = torch.minimum((self.mapper.size / sides).amax(0), (self.mapper.max_size / sides).amin(0))
         rows, columns = (sides * scale).round().clamp(min=1).long().unbind()
         return rows, columns
 

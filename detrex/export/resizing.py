@@ -9,6 +9,8 @@ Shape letters: S cells of the source, T of the target.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,8 @@ def resize_weights(
 
 def fixed_point(weights: Tensor) -> Tensor:
     """Weights rounded like PyTorch's for resizing uint8: with as many bits as fit each into 16 bits."""
-    bits = torch.log2((2**15 - 0.5) / weights.max()).floor()
+    # No quotient by the maximum: OpenVINO 2026.4 joins a maximum and 1 / x to one operator, which gives x.
+    bits = (math.log2(2**15 - 0.5) - torch.log2(weights.max())).floor()
     unit = torch.exp2(bits)
     return (weights * unit + 0.5).floor() / unit
 

@@ -59,19 +59,16 @@ def test_the_file_finds_what_the_model_finds(run, exported, batch):
     assert found.panoptic_pixels is not None and found.semantic_pixels is not None
 
 
-def test_openvino_finds_nearly_what_the_model_finds(run, exported, onnx_file, tmp_path):
+def test_openvino_finds_what_the_model_finds(run, exported, onnx_file, tmp_path):
     pytest.importorskip("openvino")
     outputs = [value.name for value in onnx.load(onnx_file).graph.output]
     path = onnx_to_openvino(onnx_file, tmp_path / "tiny.xml", exported.description, outputs)
     other = load_exported(path, threads=1)
     assert other.description == exported.description
-    # It divides with other roundings, and on random weights a pixel that is one level brighter moves results.
     model = load(run, device="cpu")
     for batch in (1, 3):
-        images = pictures(batch)
-        found = verify(model, other, images, score_threshold=0.0, batch_size=batch)
-        assert found.pictures == len(images) and found.missing < found.objects / 10, found.describe()
-        assert found.lowest_mask_iou > 0.9 and found.semantic_pixels > 0.99, found.describe()
+        found = verify(model, other, pictures(batch), score_threshold=0.0, batch_size=batch)
+        assert found.same and found.pictures == 5 * batch and found.objects > 0, found.describe()
     (tmp_path / "tiny.bin").write_bytes(b"")
     with pytest.raises(ExportedModelError, match="cannot be loaded by OpenVINO"):
         load_exported(path)
@@ -95,6 +92,9 @@ def test_the_graph_has_standard_operators_alone(onnx_file):
     onnx.checker.check_model(model)
     names = [value.name for value in model.graph.input]
     assert names == ["images", "score_threshold", "panoptic_threshold"]
+    # OpenVINO may take the extreme for its reciprocal, see detrex.export.resizing.fixed_point.
+    reduced = {out for node in model.graph.node if node.op_type.startswith("Reduce") for out in node.output}
+    assert not any(reduced & {*node.input} for node in model.graph.node if node.op_type == "Reciprocal")
     nodes = [node.name for node in model.graph.node]
     assert "encoder.layers.0.feed_forward.linear1/MatMul" in nodes and len(set(nodes)) == len(nodes)
     # Nothing of the machine that wrote the file, such as the lines of code that nodes are of.
