@@ -32,7 +32,7 @@ train = dict(
     clip_grad=dict(max_norm=0.01, norm_type=2.0),  # of the whole model's gradient; max_norm=None: no clipping
     # Moving average of the weights: d * average + (1 - d) * weights after each step, where d rises to decay
     # as n / (n + warmup) after n steps (0: no warm-up). Saved as model_ema.safetensors in checkpoints and as
-    # model_final_ema.safetensors. evaluate: "both" (figures of the average begin with "ema/"), "ema" or
+    # model_final_ema.safetensors. evaluate: "both" (metrics of the average begin with "ema/"), "ema" or
     # "raw", in training and with --eval-only --resume.
     ema=dict(enabled=False, decay=0.9999, warmup=10, evaluate="both"),
     distributed=dict(  # of several processes

@@ -168,7 +168,7 @@ class Given:
 
 
 class Broken(Given):
-    """Fails when it is to give figures."""
+    """Fails when it is to give metrics."""
 
     def __init__(self):
         super().__init__("dummy/accuracy", [])

@@ -53,7 +53,7 @@ def test_the_network_is_that_of_evaluation_and_left_as_it_was():
     found = ValidationLoss(loader()).measure(model)
     assert found["val/loss_a"] == pytest.approx(by_hand(), rel=1e-4)
     assert found["val/loss_b"] == pytest.approx(sum(range(dummy.IMAGES)) / dummy.IMAGES)
-    # The total has all parts, though those of inner layers are not among the figures.
+    # The total also has the parts of inner layers, which are not returned one by one.
     assert set(found) == {"val/loss", "val/loss_a", "val/loss_b"}
     assert found["val/loss_a"] + found["val/loss_b"] < found["val/loss"]
     assert model.training and model.dropout.training and not model.norm.training

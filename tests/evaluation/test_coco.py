@@ -57,8 +57,8 @@ def test_perfect_predictions_give_100(tmp_path):
         {3: instances((0, 0.9, 5, 5, 10), (1, 0.8, 30, 20, 35)), 5: instances((1, 0.3, 0, 0, 40))},
     )
     for task in ("bbox", "segm"):
-        for figure in ("AP", "AP50", "AP75", "APs", "APm", "AR"):
-            assert metrics[f"{task}/{figure}"] == pytest.approx(100)
+        for metric in ("AP", "AP50", "AP75", "APs", "APm", "AR"):
+            assert metrics[f"{task}/{metric}"] == pytest.approx(100)
         assert math.isnan(metrics[f"{task}/APl"])
 
 

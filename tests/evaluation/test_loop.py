@@ -134,8 +134,8 @@ def test_two_processes_give_the_figures_of_one(files):
     assert len(found) == 4
     for result in found:
         assert result["metrics"] == pytest.approx(metrics, nan_ok=True)
-        for figure, values in collect_per_class(evaluators).items():
-            assert result["per_class"][figure] == pytest.approx(values, nan_ok=True)
+        for name, values in collect_per_class(evaluators).items():
+            assert result["per_class"][name] == pytest.approx(values, nan_ok=True)
     by_image = {"key": lambda entry: (entry["image_id"], entry.get("score"))}
     again = json.loads((files / "out/coco_instances_results.json").read_text())
     assert sorted(again, **by_image) == sorted(json.loads(results), **by_image)

@@ -197,10 +197,10 @@ def test_evaluator(files, tmp_path):
     )
     metrics = evaluator.evaluate()
     cat, sky = [100 / 1.5, 100, 100 / 1.5], [100 * (1 + 2 / 3) / 2, 100 * (1 + 2 / 3) / 2, 100]
-    for column, figure in enumerate(["PQ", "SQ", "RQ"]):
-        assert metrics[f"panoptic/{figure}_things"] == pytest.approx(cat[column])
-        assert metrics[f"panoptic/{figure}_stuff"] == pytest.approx(sky[column])
-        assert metrics[f"panoptic/{figure}"] == pytest.approx((cat[column] + sky[column]) / 2)
+    for column, metric in enumerate(["PQ", "SQ", "RQ"]):
+        assert metrics[f"panoptic/{metric}_things"] == pytest.approx(cat[column])
+        assert metrics[f"panoptic/{metric}_stuff"] == pytest.approx(sky[column])
+        assert metrics[f"panoptic/{metric}"] == pytest.approx((cat[column] + sky[column]) / 2)
     assert evaluator.per_class["panoptic/PQ"]["cat"] == pytest.approx(cat[0])
     assert math.isnan(evaluator.per_class["panoptic/PQ"]["dog"])
 

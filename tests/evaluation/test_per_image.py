@@ -1,4 +1,4 @@
-"""Figures of single images."""
+"""Metrics of single images."""
 
 import json
 

@@ -32,7 +32,7 @@ def run(evaluator, predictions, num_classes):
 
 
 def by_sets(images, num_classes):
-    """Figures from sets of pixels, class by class; images are pairs of flat lists, truth -1 = ignored."""
+    """Metrics from sets of pixels, class by class; images are pairs of flat lists, truth -1 = ignored."""
     pixels = [(n, i) for n, (truth, _) in enumerate(images) for i, t in enumerate(truth) if t >= 0]
     ious, weighted, accuracies, right = [], 0, [], 0
     for k in range(num_classes):

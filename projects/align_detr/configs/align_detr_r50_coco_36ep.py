@@ -5,7 +5,7 @@
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
 `model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
-The zoo has this run without a figure.
+The zoo has this run without a result.
 This config builds 47.65 M parameters.
 """
 

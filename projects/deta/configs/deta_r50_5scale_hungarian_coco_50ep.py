@@ -5,7 +5,7 @@
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
 `model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
-DETA's queries and levels, without its assignments and suppression. The figure is that of the authors'
+DETA's queries and levels, without its assignments and suppression. The result is that of the authors'
 weights.
 Published result (detrex zoo): 49.8 box AP on val2017; this config builds 48.42 M parameters.
 """

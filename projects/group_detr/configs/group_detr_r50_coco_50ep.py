@@ -5,7 +5,7 @@
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
 `model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
-The figure of this row is not known for certain here.
+The result of this row is not known for certain here.
 This config builds 44.18 M parameters.
 """
 

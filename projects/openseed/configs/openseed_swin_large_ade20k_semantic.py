@@ -4,7 +4,7 @@
         --config-file projects/openseed/configs/openseed_swin_large_ade20k_semantic.py \\
         dataloader.root=/path/to/ADEChallengeData2016 model.backbone.pretrained=true
 
-Weights of such a model were released; a figure is not among the facts that this project has, nor are the
+Weights of such a model were released; a result is not among the facts that this project has, nor are the
 length and the crops of its training, which here are those of `maskdino_swin_large_ade20k_semantic_160k.py`.
 All classes of the semantic data are stuff, so that the queries for it answer alone. This config builds
 286.44 M parameters.

@@ -4,7 +4,7 @@
         --config-file projects/openseed/configs/openseed_swin_large_coco_panoptic.py \\
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
-Weights of such a model, trained with Objects365 before, were released; a figure is not among the facts that
+Weights of such a model, trained with Objects365 before, were released; a result is not among the facts that
 this project has. This config builds 286.44 M parameters.
 """
 

@@ -8,7 +8,7 @@
 
 Each step takes a batch of both: 16 images of COCO with masks, and 2 of Objects365 with boxes alone, whose
 losses have names that begin with "o365.". The settings are those of the released configuration
-`swint_lang_o365_decouple`, for which no figure was published; this config builds 116.24 M parameters.
+`swint_lang_o365_decouple`, for which no result was published; this config builds 116.24 M parameters.
 """
 
 from detrex.config import LazyCall as L

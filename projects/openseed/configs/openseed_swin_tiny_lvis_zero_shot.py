@@ -10,7 +10,7 @@ same as a command of `tools/`:
         --config-file projects/openseed/configs/openseed_swin_tiny_lvis_zero_shot.py \\
         train.init_checkpoint=WEIGHTS dataloader.root=/path/with/coco/and/lvis
 
-The figures of such evaluations are not among the facts that this project has.
+The results of such evaluations are not among the facts that this project has.
 """
 
 from detrex.config import get_config

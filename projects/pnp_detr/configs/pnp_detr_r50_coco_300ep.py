@@ -5,7 +5,7 @@
         dataloader.root=/path/to/coco model.backbone.pretrained=true
 
 `model.backbone.pretrained=true`: see `configs/common/coco_run.py`.
-Batches of 64 images, 1848 of them an epoch. The zoo has this run without a figure.
+Batches of 64 images, 1848 of them an epoch. The zoo has this run without a result.
 This config builds 41.66 M parameters.
 """
 

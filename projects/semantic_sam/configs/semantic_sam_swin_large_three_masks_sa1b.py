@@ -6,7 +6,7 @@
         dataloader.coco_root=/path/to/coco
 
 Each click has one true mask, and in every layer the query that costs least by mask alone answers for it. No
-figure of this configuration is among the facts that this project has. This config builds 222.41 M parameters.
+result of this configuration is among the facts that this project has. This config builds 222.41 M parameters.
 """
 
 from .semantic_sam_swin_large_sa1b import dataloader, model, optimizer, scheduler, train
