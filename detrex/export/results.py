@@ -136,7 +136,7 @@ def panoptic(
     query = (kept * number).topk(_rows(kept), 1).indices  # (B, N)
     valid = kept.gather(1, query)
     scores, labels = take_rows(probabilities, query).max(-1)
-    probability = masks[query].at_output().sigmoid()  # (B, N, H, W)
+    probability = _sigmoid(masks[query].at_output())  # (B, N, H, W)
     covered = (probability >= 0.5) & valid[..., None, None]
     weighted = probability * scores.masked_fill(~valid, NONE)[..., None, None]
     owner = weighted.argmax(1, keepdim=True)  # (B, 1, H, W)
@@ -180,13 +180,16 @@ def semantic(
         share = probabilities[:, rows].transpose(1, 2)  # (B, C, n)
         part = BatchMasks(embed[:, rows], masks.pixels, masks.to_image, masks.to_output)
         logits = part.at_output() if inference.resize_masks else part.at_input()
-        # Without the sigmoid operator: onnxruntime's is 0 below -18, which would decide pixels outside all
-        # masks.
-        inside = 1 / (1 + (-logits).exp())
-        scores = (share @ inside.flatten(2)).unflatten(2, logits.shape[2:])
+        scores = (share @ _sigmoid(logits).flatten(2)).unflatten(2, logits.shape[2:])
         total = scores if total is None else total + scores  # so that a runtime keeps one piece at a time
     assert total is not None
     return (total if inference.resize_masks else resize(total, *masks.to_output)).argmax(1)
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """Not by the operator of this name: onnxruntime's is 0 below -18, so that no mask would be the nearest to
+    pixels far outside of all."""
+    return 1 / (1 + (-logits).exp())
 
 
 def _areas(masks: Tensor) -> Tensor:
