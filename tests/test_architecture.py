@@ -71,8 +71,8 @@ def forbidden(source: tuple[str, ...], target: tuple[str, ...]) -> bool:
     if goal not in OURS:
         return False
     if home == "detrex":
-        own, other = part_of(source), part_of(target)
-        return goal != "detrex" or (other not in ("", own) and other not in MAY_IMPORT.get(own, set()))
+        origin, other = part_of(source), part_of(target)
+        return goal != "detrex" or (other not in ("", origin) and other not in MAY_IMPORT.get(origin, set()))
     if home == "projects":
         return goal not in ("detrex", "configs") and target[:2] != source[:2]
     if home == "configs":

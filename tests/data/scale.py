@@ -85,7 +85,7 @@ class Memory(NamedTuple):
     process's own as soon as another one ends.
     """
 
-    own: float
+    private: float
     shared: float
 
 
@@ -153,8 +153,8 @@ def _report_workers(folder: Path, start_method: str) -> None:
     dataset = _open(folder)
     sizes = Sizes(partial(dataset.file.objects, masks=True), len(dataset))
     for early, late in epoch_in_workers(sizes, start_method, workers=2):
-        own, shared = (f"{a:.0f} -> {b:.0f} MB" for a, b in zip(early, late, strict=True))
-        _say(f"{start_method}: USS {own}, PSS {shared}")
+        private, shared = (f"{a:.0f} -> {b:.0f} MB" for a, b in zip(early, late, strict=True))
+        _say(f"{start_method}: USS {private}, PSS {shared}")
 
 
 def _report_check(folder: Path) -> None:

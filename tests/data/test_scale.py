@@ -32,7 +32,7 @@ def opened(folder, monkeypatch):
 def test_a_worker_does_not_grow_over_an_epoch(opened, start_method):
     dataset = Sizes(partial(opened.file.objects, masks=True), len(opened))
     for early, late in epoch_in_workers(dataset, start_method, workers=1):
-        assert late.own - early.own < GROWTH and late.shared - early.shared < GROWTH
+        assert late.private - early.private < GROWTH and late.shared - early.shared < GROWTH
 
 
 def test_it_would_show_if_it_did(folder):
@@ -42,7 +42,7 @@ def test_it_would_show_if_it_did(folder):
         by_id.setdefault(annotation["image_id"], []).append(annotation)
     entries = list(by_id.values())
     ((early, late),) = epoch_in_workers(Touching(entries.__getitem__, len(entries)), "fork", workers=1)
-    assert late.own - early.own > GROWTH
+    assert late.private - early.private > GROWTH
 
 
 class Touching(Sizes):

@@ -44,8 +44,8 @@ def with_gradients(function, inputs, shapes=SHAPES):
     return [output.detach(), *torch.autograd.grad(output, leaves, weight.to(output.dtype))]
 
 
-def assert_same(ours, theirs, rtol=1e-4, atol=1e-4):
-    for one, other in zip(ours, theirs, strict=True):
+def assert_same(found, expected, rtol=1e-4, atol=1e-4):
+    for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=rtol, atol=atol * max(1, other.abs().max().item()))
 
 
@@ -56,9 +56,12 @@ def test_all_dtypes_and_numbers_of_channels(make_inputs, dtype, dim):
     value, locations, weights = make_inputs(SHAPES, queries=300, heads=3, points=5, dim=dim, dtype=sums)
     mixed = value.to(dtype), locations, weights
     step = torch.finfo(dtype).eps
-    ours, theirs = with_gradients(attention, mixed), with_gradients(reference, mixed)
+    found, expected = with_gradients(attention, mixed), with_gradients(reference, mixed)
     assert_same(
-        ours, theirs, rtol=max(4 * step, 1e-10), atol=max(step / 4, 1e-5 if sums == torch.float32 else 1e-10)
+        found,
+        expected,
+        rtol=max(4 * step, 1e-10),
+        atol=max(step / 4, 1e-5 if sums == torch.float32 else 1e-10),
     )
 
 

@@ -36,8 +36,8 @@ def gradients(function, shapes, inputs):
 
 
 def assert_same(function, shapes, inputs, **tolerance):
-    ours, theirs = gradients(attention, shapes, inputs), gradients(function, shapes, inputs)
-    for one, other in zip(ours, theirs, strict=True):
+    found, expected = gradients(attention, shapes, inputs), gradients(function, shapes, inputs)
+    for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, **tolerance)
 
 
@@ -188,6 +188,6 @@ def test_it_compiles_as_one_graph(make_inputs, backend, dynamic):
     torch.compiler.reset()
     inputs = make_inputs(SHAPES)
     compiled = torch.compile(attention, fullgraph=True, backend=backend, dynamic=dynamic)
-    ours, theirs = gradients(compiled, SHAPES, inputs), gradients(attention, SHAPES, inputs)
-    for one, other in zip(ours, theirs, strict=True):
+    found, expected = gradients(compiled, SHAPES, inputs), gradients(attention, SHAPES, inputs)
+    for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)

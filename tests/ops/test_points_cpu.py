@@ -74,8 +74,8 @@ def test_the_least_certain_of_the_candidates_are_kept(maps, keep):
         sample_maps(maps[:, None], p)[:, 0].abs().sort().values for p in (candidates, points[:, :keep])
     ]
     assert torch.equal(certainty[0][:, :keep], certainty[1])
-    for all_of_them, some in zip(candidates, points[:, :keep], strict=True):
-        assert len({*map(tuple, some.tolist())} & {*map(tuple, all_of_them.tolist())}) == keep
+    for all_of_them, kept in zip(candidates, points[:, :keep], strict=True):
+        assert len({*map(tuple, kept.tolist())} & {*map(tuple, all_of_them.tolist())}) == keep
 
 
 @pytest.mark.usefixtures("instructions")

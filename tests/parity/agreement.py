@@ -77,8 +77,8 @@ def load_model(config: DictConfig, weights: dict[str, Tensor]) -> nn.Module:
     return model
 
 
-def compare(name: str, ours: Tensor, theirs: np.ndarray, tolerance: float = TOLERANCE) -> Agreement:
-    reference = torch.from_numpy(np.asarray(theirs, np.float32))
+def compare(name: str, ours: Tensor, published: np.ndarray, tolerance: float = TOLERANCE) -> Agreement:
+    reference = torch.from_numpy(np.asarray(published, np.float32))
     if ours.shape != reference.shape:
         raise ValueError(f"{name}: shape {tuple(ours.shape)}, the kit has {tuple(reference.shape)}")
     error = (ours.detach().float() - reference).abs().max()
@@ -92,15 +92,15 @@ def count(name: str, differs: Tensor) -> Agreement:
     return Agreement(name, float(differs.sum()), float(differs.numel()), TOLERANCE)
 
 
-def best_order(ours: Tensor, theirs: np.ndarray) -> Tensor:
+def best_order(ours: Tensor, published: np.ndarray) -> Tensor:
     """For each of the kit's rows, (N, D), the row of ``ours`` that is nearest, each used once."""
-    distance = cdist(theirs, ours.double().numpy())
+    distance = cdist(published, ours.double().numpy())
     return torch.from_numpy(linear_sum_assignment(distance)[1])
 
 
-def relative(name: str, ours: float, theirs: float, floor: float, tolerance: float) -> Agreement:
+def relative(name: str, ours: float, published: float, floor: float, tolerance: float) -> Agreement:
     """Of two numbers; the smallest are sums of terms that cancel, hence the absolute ``floor``."""
-    return Agreement(name, abs(ours - theirs), abs(theirs) + floor, tolerance)
+    return Agreement(name, abs(ours - published), abs(published) + floor, tolerance)
 
 
 def training_agreement(
@@ -141,8 +141,8 @@ def loss_agreement(
     for name, value in zip(names, arrays[f"{case}.loss.values"], strict=True):
         yield relative(name, losses[name].item(), float(value), floor, tolerance)
     if f"{case}.loss.total" in arrays:
-        total, theirs = sum(loss.item() for loss in losses.values()), float(arrays[f"{case}.loss.total"])
-        yield relative("loss.total", total, theirs, floor, tolerance)
+        total, published = sum(loss.item() for loss in losses.values()), float(arrays[f"{case}.loss.total"])
+        yield relative("loss.total", total, published, floor, tolerance)
 
 
 def gradient_agreement(

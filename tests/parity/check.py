@@ -68,11 +68,11 @@ def check(kit: Path, case: str, config: DictConfig) -> Iterator[Agreement]:
     if of_family:
         yield from family.evaluation_agreement(model, arrays)
         samples, name = family.training_samples(arrays), family.loss_name
-        own = family.own_parameters(kit, case, weights, model.decoder.heads.num_sets == 1)
-        found = list(training_agreement(model, samples, arrays, name, own))
+        parameter_names = family.own_parameters(kit, case, weights, model.decoder.heads.num_sets == 1)
+        found = list(training_agreement(model, samples, arrays, name, parameter_names))
         if not all(agreement.holds for agreement in found):
             with ties_swapped():
-                swapped = list(training_agreement(model, samples, arrays, name, own))
+                swapped = list(training_agreement(model, samples, arrays, name, parameter_names))
             found = swapped if all(agreement.holds for agreement in swapped) else found
         yield from found
     if "image" in arrays:
@@ -80,8 +80,8 @@ def check(kit: Path, case: str, config: DictConfig) -> Iterator[Agreement]:
     if "traj.loss.total" in arrays:
         yield from trajectory.trajectory_agreement(model, config, arrays)
     elif "train.0.image" in arrays:
-        own = mask_dino.own_parameters(arrays, weights)
-        yield from training_agreement(model, mask_dino.training_samples(arrays), arrays, str, own)
+        parameter_names = mask_dino.own_parameters(arrays, weights)
+        yield from training_agreement(model, mask_dino.training_samples(arrays), arrays, str, parameter_names)
     if arrays.unused():
         raise ValueError(f"the kit has arrays that were not compared: {', '.join(arrays.unused())}")
 

@@ -50,9 +50,11 @@ def evaluation_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement
             raise ValueError(f"{len(found)} detections, the kit has {len(scores)}")
         # A difference of class or score counts for more than any of boxes.
         weight = 10.0 * max(found.image_size)
-        theirs = [weight * torch.from_numpy(v)[:, None] for v in (classes, scores)]
+        classes_and_scores = [weight * torch.from_numpy(v)[:, None] for v in (classes, scores)]
         rows = [weight * found.pred_classes[:, None], weight * found.scores[:, None], found.pred_boxes]
-        order = best_order(torch.cat(rows, 1), torch.cat([*theirs, torch.from_numpy(corners)], 1).numpy())
+        order = best_order(
+            torch.cat(rows, 1), torch.cat([*classes_and_scores, torch.from_numpy(corners)], 1).numpy()
+        )
         yield compare(f"{b}.scores", found.scores[order], scores)
         yield compare(f"{b}.boxes", found.pred_boxes[order], corners)
         yield count(f"{b}.classes", found.pred_classes[order] != torch.from_numpy(classes))

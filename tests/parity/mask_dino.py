@@ -82,8 +82,8 @@ def result_agreement(result: dict[str, Any], arrays: Arrays) -> Iterator[Agreeme
         logits = arrays["eval.sem_seg.logits"]
         ours = scores[:, ::STEP, ::STEP].reshape(logits.shape)
         yield compare("sem_seg.logits", ours, logits, SHARP_TOLERANCE)
-        theirs = torch.from_numpy(arrays["eval.sem_seg.argmax"].astype(np.int64))
-        yield count("sem_seg.argmax", scores.argmax(0) != theirs)
+        published = torch.from_numpy(arrays["eval.sem_seg.argmax"].astype(np.int64))
+        yield count("sem_seg.argmax", scores.argmax(0) != published)
 
 
 def panoptic_agreement(
@@ -91,8 +91,8 @@ def panoptic_agreement(
 ) -> Iterator[Agreement]:
     """Segments and what they are, against the arrays ``eval.<name>.*``."""
     segments, info = found
-    theirs = torch.from_numpy(arrays[f"eval.{name}.segments"].astype(np.int64))
-    yield count(f"{name}.segments", segments != theirs)
+    published = torch.from_numpy(arrays[f"eval.{name}.segments"].astype(np.int64))
+    yield count(f"{name}.segments", segments != published)
     rows = {(s["id"], s["category_id"], int(s["isthing"])) for s in info}
     other = rows ^ {tuple(int(v) for v in row) for row in arrays[f"eval.{name}.info"]}
     yield Agreement(f"{name}.info", len(other), 1.0, TOLERANCE)
@@ -120,10 +120,10 @@ def instance_agreement(found: Instances, arrays: Arrays, name: str = "instances"
     ours, explained = found.scores, 0
     if f"eval.{name}.masks" in arrays:
         masks = np.unpackbits(arrays[f"eval.{name}.masks"], axis=-1)[..., : found.image_size[1]]
-        theirs = torch.from_numpy(masks).bool()
-        differs = theirs != found[: len(theirs)].pred_masks
-        known = _apart_from_edges(found[: len(theirs)], scores[: len(theirs)], differs)
-        ours, explained = torch.cat([known, ours[len(theirs) :]]), len(theirs)
+        published = torch.from_numpy(masks).bool()
+        differs = published != found[: len(published)].pred_masks
+        known = _apart_from_edges(found[: len(published)], scores[: len(published)], differs)
+        ours, explained = torch.cat([known, ours[len(published) :]]), len(published)
         yield count(f"{name}.masks", differs)
     for rows, tolerance in ((slice(explained), TOLERANCE), (slice(explained, None), EDGE_TOLERANCE)):
         if len(scores[rows]):
@@ -141,11 +141,11 @@ def _apart_from_edges(found: Instances, scores: np.ndarray, differs: Tensor) -> 
     """
     pixels = found.pred_masks.flatten(1).sum(1).clamp(min=1)
     explained = found.scores * differs.flatten(1).sum(1) / pixels
-    theirs = torch.from_numpy(scores)
+    published = torch.from_numpy(scores)
     return torch.where(
-        found.scores > theirs,
-        torch.maximum(found.scores - explained, theirs),
-        torch.minimum(found.scores + explained, theirs),
+        found.scores > published,
+        torch.maximum(found.scores - explained, published),
+        torch.minimum(found.scores + explained, published),
     )
 
 
@@ -173,6 +173,6 @@ def own_parameters(arrays: Arrays, weights: dict[str, Tensor]) -> dict[str, list
     found = {}
     for name in arrays["train.grad.names"].tolist():
         # A shared parameter is listed under one of its aliases.
-        own = name.replace("decoder.bbox_embed.0", "_bbox_embed")
-        found[name] = [moved.get(id(weights[own])) or published_name(own)]
+        weight_name = name.replace("decoder.bbox_embed.0", "_bbox_embed")
+        found[name] = [moved.get(id(weights[weight_name])) or published_name(weight_name)]
     return found

@@ -101,8 +101,8 @@ def prompts_agreement(config: DictConfig, weights: dict[str, Tensor], arrays: Ar
     yield Agreement("train.match", len(other), 1.0, 0.0)
     yield from loss_agreement(losses, arrays, "train", LOSS_FLOOR, LOSSES)
     torch.stack(list(losses.values())).sum().backward()
-    own = own_parameters(arrays, weights, Kind.SEMANTIC_SAM)
-    yield from gradient_agreement(model, arrays, own, "train.grad", GRADIENTS)
+    parameter_names = own_parameters(arrays, weights, Kind.SEMANTIC_SAM)
+    yield from gradient_agreement(model, arrays, parameter_names, "train.grad", GRADIENTS)
 
 
 def _run_agreement(model: nn.Module, encoded: Any, arrays: Arrays, run: str) -> Iterator[Agreement]:
@@ -246,7 +246,9 @@ def words_agreement(config: DictConfig, weights: dict[str, Tensor], arrays: Arra
         yield from _training_step(model, arrays, "train_split", images="train_nosplit")[1]
 
 
-def _gradient_agreement(model: nn.Module, arrays: Arrays, own: dict[str, list[str]]) -> Iterator[Agreement]:
+def _gradient_agreement(
+    model: nn.Module, arrays: Arrays, parameter_names: dict[str, list[str]]
+) -> Iterator[Agreement]:
     """Losses, and gradients of all of them and of all but those of classes."""
     losses, found = _training_step(model, arrays, "train")
     yield from found
@@ -254,10 +256,10 @@ def _gradient_agreement(model: nn.Module, arrays: Arrays, own: dict[str, list[st
     classes = [loss for name, loss in losses.items() if "mask_cls" in name]
     rest = torch.stack([loss for name, loss in losses.items() if "mask_cls" not in name]).sum()
     rest.backward(retain_graph=True)
-    for one in gradient_agreement(model, arrays, own, "train.grad_rest", GRADIENTS):
-        yield replace(one, name=f"without classes: {one.name}")
+    for agreement in gradient_agreement(model, arrays, parameter_names, "train.grad_rest", GRADIENTS):
+        yield replace(agreement, name=f"without classes: {agreement.name}")
     torch.stack(classes).sum().backward()
-    yield from gradient_agreement(model, arrays, own, "train.grad", GRADIENTS)
+    yield from gradient_agreement(model, arrays, parameter_names, "train.grad", GRADIENTS)
 
 
 def _training_step(
@@ -274,8 +276,8 @@ def _training_step(
         for suffix, image, query, number in noted
         if "dn" not in suffix
     }
-    theirs = {tuple(row) for row in arrays[f"{case}.match"].tolist()}
-    found = [Agreement(f"{case}.match", len(rows ^ theirs), len(theirs), 0.0)]
+    published = {tuple(row) for row in arrays[f"{case}.match"].tolist()}
+    found = [Agreement(f"{case}.match", len(rows ^ published), len(published), 0.0)]
     return losses, found + list(loss_agreement(losses, arrays, case, LOSS_FLOOR, LOSSES))
 
 
@@ -309,10 +311,10 @@ def _text_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
     ids = arrays["text.token_ids"]
     ours = model.text.tokenizer([template.format(name) for name in read for template in templates])
     yield Agreement("text.token_ids", int((ours.view(ids.shape) != torch.from_numpy(ids)).sum()), 1.0, 0.0)
-    some = arrays["text.template_embeddings"]
+    first_class = arrays["text.template_embeddings"]
     with torch.no_grad():
-        embeddings = model.text([template.format(read[0]) for template in templates[: len(some)]])
-        yield compare("text.template_embeddings", embeddings[:, ::4], some)
+        embeddings = model.text([template.format(read[0]) for template in templates[: len(first_class)]])
+        yield compare("text.template_embeddings", embeddings[:, ::4], first_class)
         yield compare("text.embeddings", model.embed_classes(names), arrays["text.embeddings"])
         raw = arrays["text.raw"].tolist()
         tokens = model.text.tokenizer(raw)
@@ -321,8 +323,8 @@ def _text_agreement(model: nn.Module, arrays: Arrays) -> Iterator[Agreement]:
         hidden = model.text.hidden(tokens)[..., ::STEP]
         yield compare("text.raw.hidden", hidden, arrays["text.raw.hidden"])
         yield compare("text.raw.embeddings", model.text(raw), arrays["text.raw.embeddings"])
-    scale, theirs = float(model.text.logit_scale.exp()), float(arrays["text.logit_scale_exp"][0])
-    yield relative("text.logit_scale_exp", scale, theirs, 0.0, TOLERANCE)
+    scale, published = float(model.text.logit_scale.exp()), float(arrays["text.logit_scale_exp"][0])
+    yield relative("text.logit_scale_exp", scale, published, 0.0, TOLERANCE)
 
 
 def pixel_agreement(
@@ -419,7 +421,13 @@ def own_parameters(arrays: Arrays, weights: dict[str, Tensor], kind: Kind) -> di
     found = {}
     for name in arrays["train.grad.names"].tolist():
         # A shared parameter is listed under one of its aliases.
-        own = name.replace("decoder.bbox_embed.0", "_bbox_embed").replace("decoder.norm.", "decoder_norm.")
-        own = own.removeprefix("model.")
-        found[name] = [moved.get(id(weights[own])) or published_name(own, kind) or f"none for {own}"]
+        weight_name = name.replace("decoder.bbox_embed.0", "_bbox_embed").replace(
+            "decoder.norm.", "decoder_norm."
+        )
+        weight_name = weight_name.removeprefix("model.")
+        found[name] = [
+            moved.get(id(weights[weight_name]))
+            or published_name(weight_name, kind)
+            or f"none for {weight_name}"
+        ]
     return found

@@ -87,8 +87,8 @@ def trajectory_agreement(model: nn.Module, config: DictConfig, arrays: Arrays) -
             **config.train.clip_grad,
         ).train()
     for i, name in enumerate(names):
-        ours, theirs = recorder.weight_decays[0][name], float(arrays["traj.param.weight_decay"][i])
-        yield relative(f"weight decay of {name}", ours, theirs, 1e-12, SETTING_TOLERANCE)
+        ours, published = recorder.weight_decays[0][name], float(arrays["traj.param.weight_decay"][i])
+        yield relative(f"weight decay of {name}", ours, published, 1e-12, SETTING_TOLERANCE)
     still = {name for name in names if recorder.changes[-1][name][0] == 0}
     differing = still ^ set(arrays["traj.no_gradient"].tolist())
     yield Agreement("parameters that do not change", len(differing), 1.0, 0.0)
@@ -98,43 +98,43 @@ def trajectory_agreement(model: nn.Module, config: DictConfig, arrays: Arrays) -
 
 def _step_agreement(step: int, recorder: Recorder, names: list[str], arrays: Arrays) -> Iterator[Agreement]:
     at = f"step {step + 1}: "
-    for name, theirs in zip(names, arrays["traj.param.lr"][step], strict=True):
+    for name, published in zip(names, arrays["traj.param.lr"][step], strict=True):
         ours = recorder.learning_rates[step][name]
-        yield relative(f"{at}learning rate of {name}", ours, float(theirs), 1e-12, SETTING_TOLERANCE)
+        yield relative(f"{at}learning rate of {name}", ours, float(published), 1e-12, SETTING_TOLERANCE)
     losses = recorder.losses[step]
     for name, key, ours in (
         ("total loss", "loss.total", sum(losses.values())),
         ("gradient norm", "grad.norm", recorder.norms[step]),
     ):
-        theirs, noisy = float(arrays[f"traj.{key}"][step]), arrays[f"traj.noise.{key}"][:, step]
-        yield _noisy(f"{at}{name}", ours, theirs, noisy, 0.0, LOSS_TOLERANCE, step)
+        published, noisy = float(arrays[f"traj.{key}"][step]), arrays[f"traj.noise.{key}"][:, step]
+        yield _noisy(f"{at}{name}", ours, published, noisy, 0.0, LOSS_TOLERANCE, step)
     if set(losses) != set(arrays["traj.loss.names"].tolist()):
         raise ValueError(f"names of losses differ: {sorted(set(losses) ^ set(arrays['traj.loss.names']))}")
-    for name, theirs, noisy in zip(
+    for name, published, noisy in zip(
         arrays["traj.loss.names"].tolist(),
         arrays["traj.loss.values"][step],
         arrays["traj.noise.loss.values"][:, step].T,
         strict=True,
     ):
         tolerance = LOSS_TOLERANCE if step < EXACT_STEPS else LATER_LOSS_TOLERANCE
-        yield _noisy(f"{at}{name}", losses[name], float(theirs), noisy, 1e-3, tolerance, step)
+        yield _noisy(f"{at}{name}", losses[name], float(published), noisy, 1e-3, tolerance, step)
     longest = arrays["traj.param.lr"][: step + 1].sum(0)
     for i, name in enumerate(names):
         norm, *first = recorder.changes[step][name].tolist()
-        theirs, noisy = arrays["traj.change.norms"][step, i], arrays["traj.noise.change.norms"][:, step, i]
+        published, noisy = arrays["traj.change.norms"][step, i], arrays["traj.noise.change.norms"][:, step, i]
         tolerance = CHANGE_TOLERANCE if step < EXACT_STEPS else LATER_CHANGE_TOLERANCE
-        yield _noisy(f"{at}change of {name}", norm, float(theirs), noisy, 0.0, tolerance, step)
+        yield _noisy(f"{at}change of {name}", norm, float(published), noisy, 0.0, tolerance, step)
         apart = np.abs(np.array(first) - arrays["traj.change.first"][step, i, : len(first)]).max()
         tolerance = FIRST_TOLERANCE if step < EXACT_STEPS else FIRST_TOLERANCE_LATER
         yield Agreement(f"{at}first of the change of {name}", float(apart), float(longest[i]), tolerance)
 
 
 def _noisy(
-    name: str, ours: float, theirs: float, noisy: np.ndarray, floor: float, tolerance: float, step: int
+    name: str, ours: float, published: float, noisy: np.ndarray, floor: float, tolerance: float, step: int
 ) -> Agreement:
     """Like :func:`relative`, but from the step on where published runs differ, no closer than these are."""
-    agreement = relative(name, ours, theirs, floor, tolerance)
+    agreement = relative(name, ours, published, floor, tolerance)
     if step >= EXACT_STEPS:
-        apart = NOISE_FACTOR * float(np.abs(noisy - theirs).max())
+        apart = NOISE_FACTOR * float(np.abs(noisy - published).max())
         agreement.tolerance = max(tolerance, apart / agreement.spread)
     return agreement

@@ -309,41 +309,41 @@ def compare(kit: Path) -> None:
     reference: ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     for case, settings in LARGE.items():
-        theirs = reference.arrays(case)
-        ours = computed(reference.state_dict(case), theirs, settings)
+        published = reference.arrays(case)
+        ours = computed(reference.state_dict(case), published, settings)
         for name, value in ours.items():
             if value.dtype.kind == "U":
                 continue
-            reordered, expected = _in_order(name, ours, theirs)
+            reordered, expected = _in_order(name, ours, published)
             sys.stdout.write(f"{case:<20} {name:<28} {_difference(name, reordered, expected):8.1e}\n")
 
 
-def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
+def _difference(name: str, ours: np.ndarray, published: np.ndarray) -> float:
     """Of masks and maps, the share of elements that differ; of losses and gradients, the largest relative
     error; of other arrays, the largest error in standard deviations."""
     if ours.dtype.kind in "iu":
-        return float((ours != theirs).mean())
-    error = np.abs(ours.astype(float) - theirs.astype(float)).max()
-    return float(error if name.startswith("train.") else error / np.std(theirs.astype(float)))
+        return float((ours != published).mean())
+    error = np.abs(ours.astype(float) - published.astype(float)).max()
+    return float(error if name.startswith("train.") else error / np.std(published.astype(float)))
 
 
-def _in_order(name: str, ours: Mapping, theirs: Mapping) -> tuple[np.ndarray, np.ndarray]:
+def _in_order(name: str, ours: Mapping, published: Mapping) -> tuple[np.ndarray, np.ndarray]:
     """An array and its counterpart, sorted where their order is free."""
     if name == "train.loss.total":
-        return ours[name] / theirs[name], theirs[name] / theirs[name]
+        return ours[name] / published[name], published[name] / published[name]
     if name.startswith("train."):
         key = f"{name.rpartition('.')[0]}.names"
         place = {n: i for i, n in enumerate(ours[key].tolist())}
-        found, expected = set(place), set(theirs[key].tolist())
+        found, expected = set(place), set(published[key].tolist())
         if found != expected:
             raise SystemExit(f"{key} differ: {sorted(found ^ expected)}")
-        order = [place[n] for n in theirs[key].tolist()]
-        relative = np.maximum(np.abs(theirs[name]), 1e-5 * np.abs(theirs[name]).max())
-        return ours[name][order] / relative, theirs[name] / relative
+        order = [place[n] for n in published[key].tolist()]
+        relative = np.maximum(np.abs(published[name]), 1e-5 * np.abs(published[name]).max())
+        return ours[name][order] / relative, published[name] / relative
     if name.startswith("eval.instances."):
-        both = [s["eval.instances.scores"].argsort(kind="stable") for s in (ours, theirs)]
-        return ours[name][both[0]], theirs[name][both[1]]
-    return ours[name], theirs[name]
+        both = [s["eval.instances.scores"].argsort(kind="stable") for s in (ours, published)]
+        return ours[name][both[0]], published[name][both[1]]
+    return ours[name], published[name]
 
 
 if __name__ == "__main__":
