@@ -118,10 +118,10 @@ def test_results_have_the_interface_of_the_models(run, exported, tmp_path):
     expected = load(run, device="cpu").predict(image, score_threshold=0.3)
     found = exported.predict(image, score_threshold=0.3)
     assert len(found) == len(expected) > 0 and found.class_names == expected.class_names
-    ours, theirs = found.to_coco(5), expected.to_coco(5)
-    assert [e["segmentation"] for e in ours] == [e["segmentation"] for e in theirs]
-    assert [e["category_id"] for e in ours] == [e["category_id"] for e in theirs]
-    np.testing.assert_allclose([e["bbox"] for e in ours], [e["bbox"] for e in theirs], atol=0.01)
+    entries, reference = found.to_coco(5), expected.to_coco(5)
+    assert [e["segmentation"] for e in entries] == [e["segmentation"] for e in reference]
+    assert [e["category_id"] for e in entries] == [e["category_id"] for e in reference]
+    np.testing.assert_allclose([e["bbox"] for e in entries], [e["bbox"] for e in reference], atol=0.01)
     assert found[0].class_name == expected[0].class_name and found[-1].score == found.scores[-1]
     assert [d.score for d in found] == found.scores.tolist()
     cats = found.filter("cat", score=0.4)

@@ -65,8 +65,8 @@ def test_onnx_computes_them_as_pytorch_does(session, size):
     expected = Everything()(*inputs)
     names = ("boxes", "scores", "groups")
     found = session.run(None, {n: v.numpy() for n, v in zip(names, inputs, strict=True)})
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs.numpy())
+    for output, reference in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(output, reference.numpy())
 
 
 @pytest.mark.parametrize("suppress", [not_suppressed, not_suppressed_in_one_space])

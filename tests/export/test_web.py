@@ -235,10 +235,10 @@ MOVE_SLIDER = """(() => {
 
 def _assert_same(found: dict, expected: Result) -> None:
     """The same objects: classes, boxes within 0.05 pixels, and masks but for single pixels."""
-    entries, theirs = found["annotations"], expected.to_coco()
-    assert [e["category_id"] for e in entries] == [e["category_id"] for e in theirs] and theirs
-    np.testing.assert_allclose([e["score"] for e in entries], [e["score"] for e in theirs], atol=1e-4)
-    np.testing.assert_allclose([e["bbox"] for e in entries], [e["bbox"] for e in theirs], atol=0.05)
-    for ours, other in zip(entries, theirs, strict=True):
-        overlap = coco_masks.iou([ours["segmentation"]], [other["segmentation"]], [0])
+    entries, reference = found["annotations"], expected.to_coco()
+    assert [e["category_id"] for e in entries] == [e["category_id"] for e in reference] and reference
+    np.testing.assert_allclose([e["score"] for e in entries], [e["score"] for e in reference], atol=1e-4)
+    np.testing.assert_allclose([e["bbox"] for e in entries], [e["bbox"] for e in reference], atol=0.05)
+    for entry, other in zip(entries, reference, strict=True):
+        overlap = coco_masks.iou([entry["segmentation"]], [other["segmentation"]], [0])
         assert overlap.item() > 0.99
