@@ -38,7 +38,8 @@ def coco_answer(results: Sequence[Result], names: Sequence[str], categories: Cat
     for i, result in enumerate(results, start=1):
         if result.instances is not None:
             found = answer.setdefault("annotations", [])
-            found += [{"id": len(found) + k, **one} for k, one in enumerate(result.to_coco(i), start=1)]
+            entries = enumerate(result.to_coco(i), start=len(found) + 1)
+            found += [{"id": number, **entry} for number, entry in entries]
         if result.panoptic is not None:
             entry, picture = result.to_coco_panoptic(i, f"{i}.png")
             buffer = io.BytesIO()

@@ -195,22 +195,22 @@ def check_doubles(facts: SplitFacts, folder: Path, pictures: Pictures, findings:
     names = facts.files
     _, first, inverse = np.unique(pictures.digests, return_index=True, return_inverse=True)
     for k in np.flatnonzero(first[inverse] != np.arange(len(inverse))).tolist():
-        one, two = (names[pictures.indices[i]] for i in (first[inverse[k]], k))
-        if one != two:
-            findings.add("image-twice", facts.name, Example(f"{two} is {one}", str(folder / two)))
+        earlier, later = (names[pictures.indices[i]] for i in (first[inverse[k]], k))
+        if earlier != later:
+            findings.add("image-twice", facts.name, Example(f"{later} is {earlier}", str(folder / later)))
     different = np.unique(first)
     prints = pictures.fingerprints[different]
     for i, k in near(prints, prints):
         if i < k:
-            one, two = (names[pictures.indices[different[j]]] for j in (i, k))
-            findings.add("image-alike", facts.name, Example(f"{two} and {one}", str(folder / two)))
+            earlier, later = (names[pictures.indices[different[j]]] for j in (i, k))
+            findings.add("image-alike", facts.name, Example(f"{later} and {earlier}", str(folder / later)))
 
 
 def check_leaks(
-    one: tuple[SplitFacts, Path, Pictures], two: tuple[SplitFacts, Path, Pictures], findings: Findings
+    first: tuple[SplitFacts, Path, Pictures], second: tuple[SplitFacts, Path, Pictures], findings: Findings
 ) -> None:
     """Finds pictures that two splits share, identically or nearly so."""
-    (facts, folder, pictures), (others, _, known) = one, two
+    (facts, folder, pictures), (others, _, known) = first, second
     split = f"{others.name} and {facts.name}"
     _, here, there = np.intersect1d(
         pictures.digests.view("S16"), known.digests.view("S16"), return_indices=True
