@@ -13,7 +13,8 @@ const sessions = {};
 let memory; // what models that answer prompts have found in the picture
 
 async function load({ name, model }) {
-  sessions[name] = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
+  const options = { executionProviders: ["wasm"], logSeverityLevel: 3 }; // errors, as above
+  sessions[name] = await ort.InferenceSession.create(new Uint8Array(model), options);
   return {};
 }
 
