@@ -11,7 +11,13 @@ nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 pytest.importorskip("onnxruntime")
 
-SMALL = ("dataloader.splits={train:8,val:2}", "dataloader.train.num_workers=0", "train.device=cpu")
+SMALL = (
+    "dataloader.splits={train:8,val:2}",
+    "dataloader.train.num_workers=0",
+    "train.device=cpu",
+    "model.encoder.num_layers=1",
+    "model.decoder.layers.num_layers=1",
+)
 CHANGES = {
     "STEPS = 2000": f"SMALL = {SMALL}\nSTEPS = 2",
     'f"train.max_iter={STEPS}",': 'f"train.max_iter={STEPS}", *SMALL,',
