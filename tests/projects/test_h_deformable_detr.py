@@ -118,7 +118,9 @@ def test_the_page_on_new_projects_shows_this_one():
     lines = {path: len(text.splitlines()) for path, text in code.items()}
     lines |= {path: len(path.read_text().splitlines()) for path in (PROJECT / "README.md", Path(__file__))}
     small = lines.pop(PROJECT / "configs/h_deformable_detr_shapes.py")
-    besides = r"(\d+) lines of README, (\d+) of \[test\].*?and (\d+) of\s+\[`configs/h_deformable_detr_shapes"
+    besides = (
+        r"(\d+) lines of README, (\d+) of \[test\].*?and\s+(\d+)\s+of\s+\[`configs/h_deformable_detr_shapes"
+    )
     stated = [int(count) for count in re.search(besides, page, re.S).groups()]
     assert stated == [lines.pop(PROJECT / "README.md"), lines.pop(Path(__file__)), small]
     rows = re.findall(r"^\| (\d+) \| \[`(.+?)`\]", page, re.M)
