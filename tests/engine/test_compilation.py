@@ -53,10 +53,11 @@ def test_they_take_part_in_evaluation_and_other_sizes():
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
-def test_inductor_compiles_a_backbone():
+def test_inductor_compiles_a_stage_of_the_backbone():
     samples = batch((2, 1))
     expected = losses_and_gradients(build([*TINY, NO_NOISE]), samples)
-    assert_same(losses_and_gradients(compiled(["backbone"]), samples), expected)
+    # A C++ compiler takes a second for each of the 33 kernels of a whole backbone.
+    assert_same(losses_and_gradients(compiled(["backbone.model.layer1"]), samples), expected)
 
 
 def test_a_run_compiles_what_its_config_names(tmp_path, caplog):
