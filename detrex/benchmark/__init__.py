@@ -5,7 +5,7 @@
 
 from detrex.benchmark.data import measure_loading
 from detrex.benchmark.device_report import device_report
-from detrex.benchmark.evaluation import measure_evaluation
+from detrex.benchmark.evaluators import measure_evaluation
 from detrex.benchmark.machine import GIBIBYTE, describe_machine
 from detrex.benchmark.model import Setup
 from detrex.benchmark.op import Case, measure_op, usable_implementations

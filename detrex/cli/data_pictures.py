@@ -17,7 +17,7 @@ from detrex.data import DataError, ImageDataset, Record, TrainLoader
 from detrex.data.census import Census, Split
 from detrex.data.checks import check_pixels
 from detrex.data.samplers import Draw, ShuffledBatches
-from detrex.engine.evaluation import build_dataset
+from detrex.engine.run_evaluation import build_dataset
 from detrex.report.pictures import spread
 from detrex.structures import Sample, Targets
 from detrex.visualization import draw_targets

@@ -13,7 +13,7 @@ from detrex.cli.arguments import read_config
 from detrex.cli.commands.view import DEFAULT_COUNT
 from detrex.cli.gallery import Row, find_images, loader_config, save_gallery
 from detrex.data import DataError, ImageDataset, Record
-from detrex.engine.evaluation import build_dataset
+from detrex.engine.run_evaluation import build_dataset
 from detrex.evaluation.per_image import match_instances, panoptic_map, panoptic_quality
 from detrex.evaluation.saved_results import SavedInstances, SavedPanoptic, read_saved_results
 from detrex.report.pictures import spread

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from detrex.checkpoint import Checkpointer, load_weights
 from detrex.config import ConfigError
 from detrex.engine.ema import read_average
-from detrex.engine.evaluation import build_evaluation
 from detrex.engine.parallel import compile_modules
+from detrex.engine.run_evaluation import build_evaluation
 from detrex.engine.settings import prepare_device
 from detrex.modeling.build import build_model
 from detrex.runtime import interruption

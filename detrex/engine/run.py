@@ -27,7 +27,6 @@ from detrex.data.census import Census
 from detrex.engine.beside import EvaluationProcess
 from detrex.engine.data_checks import check_data
 from detrex.engine.ema import WeightAverage, build_average, read_average
-from detrex.engine.evaluation import Evaluation, build_evaluation
 from detrex.engine.folder import (
     EVALUATIONS,
     METRICS,
@@ -55,6 +54,7 @@ from detrex.engine.hooks import (
 from detrex.engine.lengths import images_per_step, in_iterations
 from detrex.engine.optimizer import scale_learning_rates
 from detrex.engine.parallel import compile_modules, distribute
+from detrex.engine.run_evaluation import Evaluation, build_evaluation
 from detrex.engine.settings import check_numbers, prepare_device
 from detrex.engine.thresholds import evaluates_folder, keep_thresholds
 from detrex.engine.trainer import Trainer

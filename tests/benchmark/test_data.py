@@ -2,7 +2,7 @@
 
 import pytest
 
-from detrex.benchmark import data, evaluation
+from detrex.benchmark import data, evaluators
 from detrex.config import ConfigError, LazyConfig
 from detrex.evaluation import CocoEvaluator, SemanticEvaluator
 from tests.benchmark.conftest import CONFIG
@@ -34,14 +34,14 @@ def test_a_config_needs_what_is_measured(config):
     with pytest.raises(ConfigError, match="dataloader.train"):
         data.measure_loading(config)
     with pytest.raises(ConfigError, match="dataloader.test"):
-        evaluation.measure_evaluation(config)
+        evaluators.measure_evaluation(config)
 
 
 def test_seconds_of_evaluators(config, monkeypatch):
     """By a clock that goes on by a second whenever it is looked at."""
     moments = iter(range(1000))
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(moments))
-    result = evaluation.measure_evaluation(config, images=2, detections=4, repeats=2)
+    monkeypatch.setattr(evaluators.time, "perf_counter", lambda: next(moments))
+    result = evaluators.measure_evaluation(config, images=2, detections=4, repeats=2)
     same = {"median": 1000.0, "low": 1000.0, "high": 1000.0}
     half = {"median": 500.0, "low": 500.0, "high": 500.0}
     assert result["seconds_per_1000_images"] == {
@@ -60,7 +60,7 @@ def test_evaluators_get_results_worth_their_time(config, monkeypatch):
     for evaluator in (CocoEvaluator, SemanticEvaluator):
         monkeypatch.setattr(evaluator, "process", note)
         monkeypatch.setattr(evaluator, "evaluate", lambda _: {})
-    result = evaluation.measure_evaluation(config, images=99, detections=30, repeats=1)
+    result = evaluators.measure_evaluation(config, images=99, detections=30, repeats=1)
     assert result["images"] == 3 == len(seen[CocoEvaluator]) == len(seen[SemanticEvaluator])
     for output in seen[CocoEvaluator].values():
         found = output["instances"]

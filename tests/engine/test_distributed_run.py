@@ -13,7 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from detrex.checkpoint import read_weights
 from detrex.cli.train import main
 from detrex.engine import Trainer, launch, schedule
-from detrex.engine.evaluation import Evaluation
+from detrex.engine.run_evaluation import Evaluation
 from detrex.runtime.distributed import all_gather_objects, rank
 from tests.engine import dummy
 from tests.engine.runs import load, losses, metrics

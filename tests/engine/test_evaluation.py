@@ -9,7 +9,7 @@ from torch import nn
 
 from detrex.config import LazyCall as L
 from detrex.config import get_config
-from detrex.engine import evaluation
+from detrex.engine import run_evaluation
 from detrex.structures import Instances
 
 
@@ -46,7 +46,7 @@ def config(tmp_path):
 
 
 def test_results_and_pictures_are_written(config, tmp_path):
-    found = evaluation.build_evaluation(config, OneBox())
+    found = run_evaluation.build_evaluation(config, OneBox())
     metrics = found.run()
     found.report()
     results = json.loads((tmp_path / "results.json").read_text())
@@ -58,7 +58,7 @@ def test_results_and_pictures_are_written(config, tmp_path):
 
 
 def test_a_picture_is_drawn_once_for_each_evaluation(config):
-    found = evaluation.build_evaluation(config, OneBox())
+    found = run_evaluation.build_evaluation(config, OneBox())
     picture = found.draw()
     assert found.draw() is picture
     found.run()
@@ -74,19 +74,19 @@ def test_pictures_have_ground_truth_though_evaluation_reads_none(config, monkeyp
         return Image.fromarray(image.permute(1, 2, 0).numpy())
 
     monkeypatch.setattr("detrex.report.pictures.draw_targets", draw)
-    evaluation.build_evaluation(config, OneBox()).report()
+    run_evaluation.build_evaluation(config, OneBox()).report()
     assert drawn and min(drawn) > 0
 
 
 def test_no_pictures_on_request(config, tmp_path):
     config.train.pictures.count = 0
-    evaluation.build_evaluation(config, OneBox()).report()
+    run_evaluation.build_evaluation(config, OneBox()).report()
     assert not (tmp_path / "predictions.png").exists()
 
 
 def test_a_config_without_test_data_is_told(config, caplog):
     config.dataloader.test = None
-    assert evaluation.build_evaluation(config, OneBox()) is None
+    assert run_evaluation.build_evaluation(config, OneBox()) is None
     assert "nothing is evaluated" in caplog.text
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_looks_more_than_once_gets_the_images_as_they_are(config):
 
     config.model.inference = {"any": 1}
     config.dataloader.test.mapper.size = 32
-    found = evaluation.build_evaluation(config, Looking())
+    found = run_evaluation.build_evaluation(config, Looking())
     found.run()
     assert sizes == [((64, 64), (32, 32))] * 3
     found.report()  # pictures, too

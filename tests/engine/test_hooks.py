@@ -266,7 +266,7 @@ class Pictures:
 def test_writers_that_show_pictures_get_one_at_every_evaluation(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("tests.engine.test_hooks.Pictures.seen", seen)  # which may not be this module
-    monkeypatch.setattr("detrex.engine.evaluation.Evaluation.draw", lambda *_: Image.new("RGB", (8, 6)))
+    monkeypatch.setattr("detrex.engine.run_evaluation.Evaluation.draw", lambda *_: Image.new("RGB", (8, 6)))
     writer = "{enabled: true, writer: {_target_: tests.engine.test_hooks.Pictures}}"
     do_train(load(tmp_path, "train.max_iter=4", "train.eval_period=2", f"+train.writers.own={writer}"))
     assert seen == [(2, "predictions", (8, 6)), (4, "predictions", (8, 6))]

@@ -10,7 +10,7 @@ from torch import nn
 from detrex.config import LazyCall as L
 from detrex.config import get_config
 from detrex.engine import do_train, launch
-from detrex.engine.evaluation import ValidationLoss
+from detrex.engine.run_evaluation import ValidationLoss
 from detrex.runtime.distributed import mean_over_processes, rank
 from tests.engine import dummy
 from tests.engine.runs import load, losses, metrics

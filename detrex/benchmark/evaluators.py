@@ -26,9 +26,8 @@ def measure_evaluation(
 ) -> dict[str, Any]:
     """Times every evaluator of ``config.dataloader`` with made-up results for the first test images.
 
-    There are results of all tasks: ellipses as instances, a grid of panoptic segments, random semantic
-        scores.
-    They are on the CPU, so neither the transfer from a GPU nor reading images is included.
+    There are results of all tasks: ellipses as instances, a grid of panoptic segments, and random semantic
+    scores. They are on the CPU, so neither the transfer from a GPU nor reading images is included.
 
     Args:
         config: a whole config.
