@@ -2,11 +2,13 @@
 
 import gc
 import os
-import shutil
+import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,13 +103,20 @@ def tool(python_folder) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def quick_compiler(tmp_path_factory) -> Path:
+def build() -> SimpleNamespace:
+    """The build script of the kernels as a namespace."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "ops" / "build.py")))
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(build, tmp_path_factory) -> Path:
     """A C++ compiler that optimises nothing, whatever it is told to: for tests of building."""
-    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    if found is None:
-        pytest.skip("needs a C++ compiler")
+    try:
+        compiler = shlex.join(build.find_compiler())
+    except build.BuildError as error:
+        pytest.skip(str(error))
     path = tmp_path_factory.mktemp("compiler") / "quick"
-    path.write_text(f'#!/bin/sh\nexec {found} "$@" -O0\n')
+    path.write_text(f'#!/bin/sh\nexec {compiler} "$@" -O0\n')
     path.chmod(0o755)
     return path
 

@@ -2,10 +2,8 @@
 
 import ctypes
 import dataclasses
-import runpy
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,12 +14,6 @@ from detrex.ops.library import LIBRARY, KernelError, open_library
 ROOT = Path(__file__).resolve().parents[2]
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 IMPLEMENTATIONS = ("reference", "cpp", "cpp-baseline", "cuda-emulated", GPU)
-
-
-@pytest.fixture(scope="session")
-def build():
-    """The build script as a namespace."""
-    return SimpleNamespace(**runpy.run_path(str(ROOT / "ops" / "build.py")))
 
 
 @pytest.fixture(scope="session")
