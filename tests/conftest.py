@@ -103,17 +103,17 @@ def tool(python_folder) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def build() -> SimpleNamespace:
+def build_script() -> SimpleNamespace:
     """The build script of the kernels as a namespace."""
     return SimpleNamespace(**runpy.run_path(str(ROOT / "ops" / "build.py")))
 
 
 @pytest.fixture(scope="session")
-def quick_compiler(build, tmp_path_factory) -> Path:
+def quick_compiler(build_script, tmp_path_factory) -> Path:
     """A C++ compiler that optimises nothing, whatever it is told to: for tests of building."""
     try:
-        compiler = shlex.join(build.find_compiler())
-    except build.BuildError as error:
+        compiler = shlex.join(build_script.find_compiler())
+    except build_script.BuildError as error:
         pytest.skip(str(error))
     path = tmp_path_factory.mktemp("compiler") / "quick"
     path.write_text(f'#!/bin/sh\nexec {compiler} "$@" -O0\n')

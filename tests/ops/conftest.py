@@ -17,6 +17,12 @@ IMPLEMENTATIONS = ("reference", "cpp", "cpp-baseline", "cuda-emulated", GPU)
 
 
 @pytest.fixture(scope="session")
+def build(build_script):
+    """The build script as a namespace."""
+    return build_script
+
+
+@pytest.fixture(scope="session")
 def library(build, tmp_path_factory):
     """The installed library if it is of this source, as after ``make test``; else one compiled anew."""
     try:
